@@ -1,0 +1,1 @@
+"""The pure heart of envd: standard library only, no clock, no randomness, no I/O."""
