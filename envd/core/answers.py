@@ -1,0 +1,178 @@
+"""What a node answers, whichever way the question came. `repr` never shows a value."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from envd.core.requests import Consistency
+
+
+@dataclass(frozen=True, slots=True)
+class VariableView:
+    """One variable as a caller may see it; `value` is None exactly where `masked`."""
+
+    value: str | None = field(repr=False)
+    secret: bool
+    masked: bool
+    stamp: str
+    region: str
+    node: str
+
+
+@dataclass(frozen=True, slots=True)
+class EnvironmentView:
+    """One environment as a caller may see it, with the level and lag bound of the read."""
+
+    environment: str
+    revision: str
+    stamp: str
+    metadata: dict[str, str]
+    variables: dict[str, VariableView]
+    level: Consistency = Consistency.EVENTUAL
+    lag_bound_ms: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class WriteAnswer:
+    """A durable commit. `token` makes later session reads see it.
+
+    `acknowledged` counts the synced copies; `detached` says that the usual second one is
+    still missing.
+    """
+
+    environment: str
+    revision: str
+    stamp: str
+    token: str
+    acknowledged: int = 1
+    detached: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ChangeView:
+    """One name that a commit touched: `kind` is set or unset; `metadata` tells its side."""
+
+    variable: str
+    kind: str
+    metadata: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class CommitView:
+    """One commit of a history, or one change event of a watch.
+
+    `id` is the stamp and environment in one text; `time` is ISO 8601 in UTC; `deleted` tells
+    that the commit deleted the environment.
+    """
+
+    id: str
+    environment: str
+    revision: str
+    stamp: str
+    time: str
+    node: str
+    region: str
+    actor: str
+    message: str
+    changes: tuple[ChangeView, ...]
+    deleted: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class HistoryPage:
+    """Commits newest first; `next` continues with `HistoryRequest.before`, "" at the end.
+
+    `trimmed` says that older commits were folded into the base by retention.
+    """
+
+    environment: str
+    commits: tuple[CommitView, ...]
+    next: str = ""
+    trimmed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ListedEnvironment:
+    environment: str
+    revision: str
+    variables: int
+
+
+@dataclass(frozen=True, slots=True)
+class ListPage:
+    """Environments in order of name; `next` continues with `ListRequest.after`, "" at the end.
+
+    `partial` says that some partitions did not answer, and `partial_reason` which.
+    """
+
+    environments: tuple[ListedEnvironment, ...]
+    next: str = ""
+    partial: bool = False
+    partial_reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Heartbeat:
+    """Nothing happened; `token` resumes from here."""
+
+    token: str
+
+
+@dataclass(frozen=True, slots=True)
+class Reset:
+    """The node can't resume: forget what you hold; a snapshot follows."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class SnapshotItem:
+    """One environment that exists as the watch begins."""
+
+    state: EnvironmentView
+
+
+@dataclass(frozen=True, slots=True)
+class SnapshotEnd:
+    """The snapshot is whole; changes follow. `token` resumes from here."""
+
+    token: str
+
+
+@dataclass(frozen=True, slots=True)
+class Changed:
+    """A commit became visible. `state` is there where values were asked for, and None in it
+    means that the environment no longer exists."""
+
+    commit: CommitView
+    token: str
+    state: EnvironmentView | None = None
+
+
+WatchEvent = Heartbeat | Reset | SnapshotItem | SnapshotEnd | Changed
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Who calls: `name` goes into commits (`admin`, `uid:1000`), `via` tells how they proved it."""
+
+    name: str
+    via: str
+    may_reveal: bool = True
+    may_write: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """The state of a node in figures."""
+
+    node: str
+    node_uid: str
+    cluster: str
+    version: str
+    generation: int
+    environments: int
+    storage_bytes: int
+    uptime_seconds: int
+    insecure: bool = False
+    data_dir: str = ""

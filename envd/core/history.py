@@ -1,0 +1,147 @@
+"""History as a set of commits: what to keep, the state at a commit, and what was overruled.
+
+Everything here is a function of the set of commits, never of the order in which they came,
+so replicas that hold the same commits show the same history and the same conflicts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from hashlib import blake2b
+
+from envd.core.commit import Change, Commit, Kind
+from envd.core.environment import Environment
+from envd.core.ring import partition_of
+from envd.core.stamp import ZERO, Stamp
+
+DEFAULT_KEPT_COMMITS = 100
+DEFAULT_KEPT_DAYS = 90
+_DAY_MS = 86_400_000
+
+
+@dataclass(frozen=True, slots=True)
+class Retention:
+    """Keep the newest `commits`, and all within `days` of the newest, whichever is more."""
+
+    commits: int = DEFAULT_KEPT_COMMITS
+    days: int = DEFAULT_KEPT_DAYS
+
+    def oldest_kept_ms(self, newest: Stamp) -> int:
+        """Commits stamped at or after this unix time (ms) are kept however many there are."""
+        return newest.time_ms - self.days * _DAY_MS
+
+    def split(self, commits: Sequence[Commit]) -> tuple[Sequence[Commit], Sequence[Commit]]:
+        """Split stamp-ordered commits into (to fold into the base snapshot, to keep).
+
+        Trimming twice, or before and after another commit came, gives the same set.
+        """
+        if len(commits) <= self.commits:
+            return (), commits
+        oldest_ms = self.oldest_kept_ms(commits[-1].stamp)
+        cut = 0
+        while cut < len(commits) - self.commits and commits[cut].stamp.time_ms < oldest_ms:
+            cut += 1
+        return commits[:cut], commits[cut:]
+
+
+def state_at(base: Environment, commits: Iterable[Commit], stamp: Stamp) -> Environment:
+    """The environment as it was at `stamp`: the base snapshot plus the commits up to it."""
+    state = base
+    for commit in commits:
+        if commit.stamp <= stamp:
+            state = state.apply(commit)
+    return state
+
+
+@dataclass(frozen=True, slots=True)
+class Side:
+    """One of the two writes of a conflict: who set (or with `value` None unset) what."""
+
+    stamp: Stamp
+    value: str | None
+    secret: bool
+    author: str = ""
+    node: str = ""
+    region: str = ""
+
+    def __repr__(self) -> str:
+        """Tell the stamp and the author, never the value."""
+        return f"Side({self.stamp.hex()} by {self.author})"
+
+
+@dataclass(frozen=True, slots=True)
+class ConflictRecord:
+    """A write (`lost`) that its direct successor (`kept`) replaced without having seen it."""
+
+    environment: str
+    kind: Kind
+    name: str
+    kept: Side
+    lost: Side
+
+    @property
+    def key(self) -> bytes:
+        """58 bytes, equal on every node: partition, hash of the names, both stamps."""
+        named = f"{self.environment}\0{int(self.kind)}\0{self.name}".encode()
+        return (
+            partition_of(self.environment).to_bytes(2)
+            + blake2b(named, digest_size=16).digest()
+            + self.kept.stamp.to_bytes()
+            + self.lost.stamp.to_bytes()
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Write:
+    overwrites: Stamp
+    side: Side
+
+
+def conflicts(commits: Sequence[Commit]) -> list[ConflictRecord]:
+    """All conflicts within stamp-ordered commits of one environment.
+
+    In the history of a variable, l conflicts with its direct successor w exactly when
+    `w.overwrites < l.stamp` and their contents differ. A deletion counts as an unset of each
+    variable; where it did not list one, it had not seen it.
+
+    Example: node A sets X at stamp 5; node B, cut off, sets X to something else at stamp 6
+    having seen only stamp 3. B's write is kept, and A's is on record as lost.
+    """
+    found: list[ConflictRecord] = []
+    latest: dict[tuple[Kind, str], _Write] = {}
+    for commit in commits:
+        for key, write in _writes(commit, latest):
+            known = latest.get(key)
+            if known is not None and _conflict(known, write):
+                found.append(ConflictRecord(commit.environment, *key, write.side, known.side))
+            latest[key] = write
+    return found
+
+
+def _conflict(lost: _Write, kept: _Write) -> bool:
+    same = (lost.side.value, lost.side.secret) == (kept.side.value, kept.side.secret)
+    both_unset = lost.side.value is None and kept.side.value is None
+    return kept.overwrites < lost.side.stamp and not same and not both_unset
+
+
+def _writes(
+    commit: Commit, latest: dict[tuple[Kind, str], _Write]
+) -> Iterator[tuple[tuple[Kind, str], _Write]]:
+    """What `commit` wrote, a deletion's unlisted variables included."""
+    listed = set()
+    for change in commit.changes:
+        key = (change.kind, change.name)
+        listed.add(key)
+        yield key, _Write(change.overwrites, _side(commit, change))
+    if commit.deletes:
+        for key in sorted(latest.keys() - listed):
+            if latest[key].side.value is not None:
+                unset = Change(*key, None, False, ZERO)
+                yield key, _Write(ZERO, _side(commit, unset))
+
+
+def _side(commit: Commit, change: Change) -> Side:
+    return Side(
+        commit.stamp, change.value, change.secret, commit.author, commit.node, commit.region
+    )

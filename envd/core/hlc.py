@@ -1,0 +1,59 @@
+"""The hybrid logical clock of a node, without a clock of its own.
+
+Rules (Kulkarni et al. 2014, with bounds that keep one wrong clock from pulling the rest):
+
+* a local tick is `max(wall, last + 1)` and always allowed, also after the wall clock
+  stepped back;
+* a stamp seen from elsewhere moves the clock at most `MAX_PULL_MS` past the wall clock;
+* where an environment already holds a stamp that is not below the tick, the new commit goes
+  right above that stamp, and the clock follows.
+
+So the stamps of one node strictly grow. `bound_for` names the durable upper bound that
+a node writes down ahead of its stamps, so that they grow over restarts too.
+"""
+
+from __future__ import annotations
+
+from envd.core.stamp import COUNTER_BITS, Stamp
+
+MAX_PULL_MS = 500
+BOUND_AHEAD_MS = 1000
+
+
+class HybridClock:
+    """`last` is the greatest hlc that this node gave or accepted."""
+
+    __slots__ = ("last", "node_uid")
+
+    def __init__(self, node_uid: int, last: int = 0) -> None:
+        self.node_uid = node_uid
+        self.last = last
+
+    def tick(self, now_ms: int) -> int:
+        """Return the next hlc: at the wall clock, or right after the last one."""
+        self.last = max(now_ms << COUNTER_BITS, self.last + 1)
+        return self.last
+
+    def stamp_above(self, highest: Stamp, now_ms: int) -> Stamp:
+        """Return a stamp of this node above `highest`, the environment's highest so far.
+
+        Example: at 5 ms on node 7, over a highest stamp of (0, 9 << 16, 3), which a node
+        with a faster clock gave, the answer is (0, (9 << 16) + 1, 7), and `last` follows.
+        """
+        hlc = self.tick(now_ms)
+        if highest.hlc >= hlc:
+            hlc = self.last = highest.hlc + 1
+        return Stamp(highest.era, hlc, self.node_uid)
+
+    def observe(self, remote: Stamp, now_ms: int) -> None:
+        """Take note of a stamp from elsewhere, at most `MAX_PULL_MS` past the wall clock."""
+        limit = (now_ms + MAX_PULL_MS) << COUNTER_BITS
+        self.last = max(self.last, min(remote.hlc, limit))
+
+
+def bound_for(hlc: int) -> int:
+    """The durable bound to write down when `hlc` passed the last one: a second ahead.
+
+    Example: bound_for(0) is 1000 << 16.
+    """
+    return hlc + (BOUND_AHEAD_MS << COUNTER_BITS)

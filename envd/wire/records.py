@@ -1,0 +1,346 @@
+"""Stored records: msgpack behind one format byte, pinned by golden bytes.
+
+A record is laid out in columns (all names, then all values, ...): msgspec reads and writes a
+list of strings several times faster than a list of rows. Stamps repeat, so they stand once
+in a table of 20-byte stamps, and entries name their place in it.
+
+The journal's records, the history rows and what peers send each other hold the same bytes of
+a commit, so a commit is encoded once in its life.
+
+Fields are only ever added at the end, with a default; what a reader of an older version
+could misread gets a new format byte, and the old one stays readable.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TypeVar
+
+import msgspec
+
+from envd.core.commit import Change, Commit, Kind, LogRecord
+from envd.core.environment import Entry, Environment
+from envd.core.errors import Corrupt, StorageError
+from envd.core.history import ConflictRecord, Side
+from envd.core.stamp import STAMP_BYTES, Stamp
+from envd.ports import OperationResult, StoredState
+
+FORMAT = 1
+_FORMAT_BYTE = bytes([FORMAT])
+_METADATA = 1
+_SECRET = 2
+_Row = TypeVar("_Row")
+
+
+class _CommitRow(msgspec.Struct, array_like=True, frozen=True):
+    environment: str
+    stamp: bytes
+    flags: bytes
+    names: list[str]
+    values: list[str | None]
+    stamps: bytes
+    overwrites: list[int]
+    deletes: bool
+    author: str
+    time_ms: int
+    message: str
+    operation: str
+    blind: bool
+    node: str
+    region: str
+    revision: bytes
+
+
+class _LogRow(msgspec.Struct, array_like=True, frozen=True):
+    partition: int
+    origin: int
+    seq: int
+    commit: bytes
+
+
+class _Columns(msgspec.Struct, array_like=True, frozen=True):
+    names: list[str]
+    values: list[str | None]
+    secrets: bytes
+    stamps: list[int]
+    overwrites: list[int]
+
+
+class _EnvironmentRow(msgspec.Struct, array_like=True, frozen=True):
+    name: str
+    deleted_at: bytes
+    revision: bytes
+    digest: bytes
+    history_sum: bytes
+    history_count: int
+    stamps: bytes
+    variables: _Columns
+    metadata: _Columns
+
+
+class _SideRow(msgspec.Struct, array_like=True, frozen=True):
+    stamp: bytes
+    value: str | None
+    secret: bool
+    author: str
+    node: str
+    region: str
+
+
+class _ConflictRow(msgspec.Struct, array_like=True, frozen=True):
+    environment: str
+    kind: int
+    name: str
+    kept: _SideRow
+    lost: _SideRow
+
+
+class _OperationRow(msgspec.Struct, array_like=True, frozen=True):
+    environment: str
+    stamp: bytes
+    revision: bytes
+    time_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class StoredEnvironment:
+    """An environment's blob: its state, and what the header says of digest and history."""
+
+    state: StoredState
+    digest: bytes = b""
+    history_sum: int = 0
+    history_count: int = 0
+
+
+_encoder = msgspec.msgpack.Encoder()
+_commit_decoder = msgspec.msgpack.Decoder(_CommitRow)
+_log_decoder = msgspec.msgpack.Decoder(_LogRow)
+_environment_decoder = msgspec.msgpack.Decoder(_EnvironmentRow)
+_conflict_decoder = msgspec.msgpack.Decoder(_ConflictRow)
+_operation_decoder = msgspec.msgpack.Decoder(_OperationRow)
+
+
+def encode_commit(commit: Commit) -> bytes:
+    """The bytes of a commit, the same in the journal, in history and between peers."""
+    table = _StampTable()
+    flags = bytearray()
+    names, values, overwrites = [], [], []
+    for kind, name, value, secret, overwritten in commit.changes:
+        flags.append((_METADATA if kind else 0) | (_SECRET if secret else 0))
+        names.append(name)
+        values.append(value)
+        overwrites.append(table.place(overwritten))
+    return _FORMAT_BYTE + _encoder.encode(
+        _CommitRow(
+            commit.environment,
+            commit.stamp.to_bytes(),
+            bytes(flags),
+            names,
+            values,
+            table.to_bytes(),
+            overwrites,
+            commit.deletes,
+            commit.author,
+            commit.time_ms,
+            commit.message,
+            commit.operation,
+            commit.blind,
+            commit.node,
+            commit.region,
+            commit.revision,
+        )
+    )
+
+
+def decode_commit(raw: bytes) -> Commit:
+    """The inverse of `encode_commit`; raises Corrupt, or StorageError for a newer format."""
+    row = _decode(_commit_decoder, raw, "commit")
+    stamps = _stamps(row.stamps)
+    if not len(row.flags) == len(row.names) == len(row.values) == len(row.overwrites):
+        raise Corrupt("a commit's columns differ in length")
+    try:
+        changes = tuple(
+            Change(Kind(flag & _METADATA), name, value, bool(flag & _SECRET), stamps[place])
+            for flag, name, value, place in zip(
+                row.flags, row.names, row.values, row.overwrites, strict=True
+            )
+        )
+    except IndexError as error:
+        raise Corrupt("a commit names a stamp that it does not hold") from error
+    return Commit(
+        environment=row.environment,
+        stamp=Stamp.from_bytes(row.stamp),
+        changes=changes,
+        deletes=row.deletes,
+        author=row.author,
+        time_ms=row.time_ms,
+        message=row.message,
+        operation=row.operation,
+        blind=row.blind,
+        node=row.node,
+        region=row.region,
+        revision=row.revision,
+    )
+
+
+def encode_log_record(record: LogRecord, encoded_commit: bytes) -> bytes:
+    """The bytes of a journal record around the bytes of its commit."""
+    return _FORMAT_BYTE + _encoder.encode(
+        _LogRow(record.partition, record.origin, record.seq, encoded_commit)
+    )
+
+
+def decode_log_record(raw: bytes) -> LogRecord:
+    """The inverse of `encode_log_record`."""
+    row = _decode(_log_decoder, raw, "journal record")
+    return LogRecord(row.partition, row.origin, row.seq, decode_commit(row.commit))
+
+
+def encode_environment(stored: StoredEnvironment) -> bytes:
+    """The blob of one environment; also used for the base snapshot of its history."""
+    environment = stored.state.environment
+    table = _StampTable()
+    variables = _columns(environment.variables, table)
+    metadata = _columns(environment.metadata, table)
+    return _FORMAT_BYTE + _encoder.encode(
+        _EnvironmentRow(
+            environment.name,
+            environment.deleted_at.to_bytes(),
+            stored.state.revision,
+            stored.digest,
+            stored.history_sum.to_bytes(16),
+            stored.history_count,
+            table.to_bytes(),
+            variables,
+            metadata,
+        )
+    )
+
+
+def decode_environment(raw: bytes) -> StoredEnvironment:
+    """The inverse of `encode_environment`."""
+    row = _decode(_environment_decoder, raw, "environment")
+    stamps = _stamps(row.stamps)
+    environment = Environment(
+        row.name,
+        _entries(row.variables, stamps),
+        _entries(row.metadata, stamps),
+        Stamp.from_bytes(row.deleted_at),
+    )
+    return StoredEnvironment(
+        StoredState(environment, row.revision),
+        row.digest,
+        int.from_bytes(row.history_sum),
+        row.history_count,
+    )
+
+
+def encode_conflict(record: ConflictRecord) -> bytes:
+    """The bytes of one conflict record."""
+    sides = [
+        _SideRow(
+            side.stamp.to_bytes(), side.value, side.secret, side.author, side.node, side.region
+        )
+        for side in (record.kept, record.lost)
+    ]
+    return _FORMAT_BYTE + _encoder.encode(
+        _ConflictRow(record.environment, int(record.kind), record.name, *sides)
+    )
+
+
+def decode_conflict(raw: bytes) -> ConflictRecord:
+    """The inverse of `encode_conflict`."""
+    row = _decode(_conflict_decoder, raw, "conflict")
+    kept, lost = (
+        Side(
+            Stamp.from_bytes(side.stamp),
+            side.value,
+            side.secret,
+            side.author,
+            side.node,
+            side.region,
+        )
+        for side in (row.kept, row.lost)
+    )
+    return ConflictRecord(row.environment, Kind(row.kind), row.name, kept, lost)
+
+
+def encode_operation(result: OperationResult) -> bytes:
+    """The bytes under an operation id."""
+    return _FORMAT_BYTE + _encoder.encode(
+        _OperationRow(result.environment, result.stamp.to_bytes(), result.revision, result.time_ms)
+    )
+
+
+def decode_operation(raw: bytes) -> OperationResult:
+    """The inverse of `encode_operation`."""
+    row = _decode(_operation_decoder, raw, "operation")
+    return OperationResult(row.environment, Stamp.from_bytes(row.stamp), row.revision, row.time_ms)
+
+
+class _StampTable:
+    """Stamps in the order of their first use, each once."""
+
+    __slots__ = ("_places",)
+
+    def __init__(self) -> None:
+        self._places: dict[Stamp, int] = {}
+
+    def place(self, stamp: Stamp) -> int:
+        return self._places.setdefault(stamp, len(self._places))
+
+    def to_bytes(self) -> bytes:
+        return b"".join([stamp.to_bytes() for stamp in self._places])
+
+
+def _stamps(raw: bytes) -> list[Stamp]:
+    if len(raw) % STAMP_BYTES:
+        raise Corrupt("a table of stamps ends within a stamp")
+    return [
+        Stamp.from_bytes(raw[start : start + STAMP_BYTES])
+        for start in range(0, len(raw), STAMP_BYTES)
+    ]
+
+
+def _columns(entries: Mapping[str, Entry], table: _StampTable) -> _Columns:
+    place = table.place
+    rows = entries.values()
+    return _Columns(
+        list(entries),
+        [entry.value for entry in rows],
+        bytes([entry.secret for entry in rows]),
+        [place(entry.stamp) for entry in rows],
+        [place(entry.overwrites) for entry in rows],
+    )
+
+
+def _entries(columns: _Columns, stamps: list[Stamp]) -> dict[str, Entry]:
+    try:
+        return {
+            name: Entry(stamps[stamp], stamps[overwrites], value, secret == 1)
+            for name, value, secret, stamp, overwrites in zip(
+                columns.names,
+                columns.values,
+                columns.secrets,
+                columns.stamps,
+                columns.overwrites,
+                strict=True,
+            )
+        }
+    except (IndexError, ValueError) as error:
+        raise Corrupt("an environment's columns do not fit each other") from error
+
+
+def _decode(decoder: msgspec.msgpack.Decoder[_Row], raw: bytes, what: str) -> _Row:
+    if not raw or raw[0] != FORMAT:
+        found = raw[0] if raw else "none"
+        raise StorageError(
+            f"a stored {what} has format {found}; this version reads format {FORMAT}",
+            hint="a newer envd wrote it: run that version or a later one",
+            reason="NEWER_FORMAT",
+        )
+    try:
+        return decoder.decode(memoryview(raw)[1:])
+    except (msgspec.DecodeError, msgspec.ValidationError) as error:
+        raise Corrupt(f"a stored {what} does not decode") from error
