@@ -168,6 +168,10 @@ class Store(Protocol):
         """Write a consistent online copy there; return the lsn that it holds."""
         ...
 
+    def environment_count(self) -> int:
+        """How many environments exist; one that changed just now may be missing."""
+        ...
+
     def storage_bytes(self) -> int:
         """Bytes on disk."""
         ...

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from types import MappingProxyType
 from typing import NamedTuple
 
 from envd.core.commit import Commit, Kind
@@ -46,16 +45,13 @@ class Entry(NamedTuple):
         return (self.value is None, self.value or "", self.secret, self.overwrites)
 
 
-_NOTHING: Mapping[str, Entry] = MappingProxyType({})
-
-
 @dataclass(frozen=True, slots=True)
 class Environment:
     """The state of one environment: entries by name, and when it was last deleted."""
 
     name: str
-    variables: Mapping[str, Entry] = field(default=_NOTHING, repr=False)
-    metadata: Mapping[str, Entry] = field(default=_NOTHING, repr=False)
+    variables: Mapping[str, Entry] = field(default_factory=dict, repr=False)
+    metadata: Mapping[str, Entry] = field(default_factory=dict, repr=False)
     deleted_at: Stamp = ZERO
 
     @property

@@ -79,6 +79,17 @@ class _EnvironmentRow(msgspec.Struct, array_like=True, frozen=True):
     metadata: _Columns
 
 
+class _HeaderRow(msgspec.Struct, array_like=True, frozen=True):
+    """The first fields of _EnvironmentRow; a decoder skips the rest unread."""
+
+    name: str
+    deleted_at: bytes
+    revision: bytes
+    digest: bytes
+    history_sum: bytes
+    history_count: int
+
+
 class _SideRow(msgspec.Struct, array_like=True, frozen=True):
     stamp: bytes
     value: str | None
@@ -117,6 +128,7 @@ _encoder = msgspec.msgpack.Encoder()
 _commit_decoder = msgspec.msgpack.Decoder(_CommitRow)
 _log_decoder = msgspec.msgpack.Decoder(_LogRow)
 _environment_decoder = msgspec.msgpack.Decoder(_EnvironmentRow)
+_header_decoder = msgspec.msgpack.Decoder(_HeaderRow)
 _conflict_decoder = msgspec.msgpack.Decoder(_ConflictRow)
 _operation_decoder = msgspec.msgpack.Decoder(_OperationRow)
 
@@ -234,6 +246,12 @@ def decode_environment(raw: bytes) -> StoredEnvironment:
         int.from_bytes(row.history_sum),
         row.history_count,
     )
+
+
+def decode_environment_header(raw: bytes) -> tuple[int, int]:
+    """The history's (sum, count) of an environment's blob, without its entries."""
+    row = _decode(_header_decoder, raw, "environment")
+    return int.from_bytes(row.history_sum), row.history_count
 
 
 def encode_conflict(record: ConflictRecord) -> bytes:

@@ -1,0 +1,1 @@
+"""The journal and the LMDB state behind the Store port; nothing else knows the engine."""

@@ -1,0 +1,188 @@
+"""One journal segment: a preallocated file of sealed frames, one frame per group commit.
+
+    segment  = header, frame, frame, ..., end mark, leftovers
+    header   = magic "ENVDSEG1", number u64, first lsn u64, previous end u64, node uid u64,
+               subkey header (18 bytes), 2 zero bytes, CRC-32 of all before
+    frame    = magic "GRUP", body length u32, segment number u64, position u64,
+               first lsn u64, record count u32, CRC-32 of all before and of the body; body
+    body     = sealed msgpack (HLC bound, [record bytes, ...]), padded to 8 bytes with zeros
+    end mark = one frame header of zeros, overwritten by the next frame
+
+A frame is written in one piece and synced before the next is begun, so at most the last
+frame of the last segment can be torn, and a torn frame was never acknowledged. Its CRC covers
+the segment's number and its position, so the leftovers of a recycled file never validate.
+`previous end` says where the segment before ended: a frame missing there is damage, not a
+torn tail.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from zlib import crc32
+
+import msgspec
+
+from envd.core.errors import Corrupt, StorageError
+from envd.ports import SUBKEY_HEADER_BYTES, Subkey
+
+JOURNAL_FORMAT = 1
+PURPOSE = b"journal"
+_HEADER = struct.Struct(f">8sQQQQ{SUBKEY_HEADER_BYTES}s2xI")
+_FRAME = struct.Struct(">4sIQQQII")
+_MAGIC = b"ENVDSEG1"
+_FRAME_MAGIC = b"GRUP"
+_ALIGN = 8
+HEADER_BYTES = 64
+FRAME_HEADER_BYTES = _FRAME.size
+END_MARK = bytes(FRAME_HEADER_BYTES)
+FRAME_OVERHEAD_BYTES = FRAME_HEADER_BYTES + 16 + 32 + _ALIGN + len(END_MARK)
+"""More than a frame adds to its records: header, tag, msgpack framing, padding, end mark."""
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentHeader:
+    """What a segment says of itself; `previous_end` is 0 for the first one."""
+
+    number: int
+    first_lsn: int
+    previous_end: int
+    node_uid: int
+    subkey_header: bytes
+
+    def to_bytes(self) -> bytes:
+        """HEADER_BYTES, padded with zeros."""
+        fields = (
+            _MAGIC,
+            self.number,
+            self.first_lsn,
+            self.previous_end,
+            self.node_uid,
+            self.subkey_header,
+        )
+        raw = _HEADER.pack(*fields, 0)
+        return _HEADER.pack(*fields, crc32(raw[:-4])).ljust(HEADER_BYTES, b"\0")
+
+    @staticmethod
+    def from_bytes(raw: bytes) -> SegmentHeader:
+        """The inverse of `to_bytes`; raises Corrupt, or StorageError for a newer format."""
+        if len(raw) >= len(_MAGIC) and raw[:7] == _MAGIC[:7] and raw[7:8] > _MAGIC[7:]:
+            raise StorageError(
+                "the journal has a newer format than this version reads",
+                hint="run the envd version that wrote it, or a later one",
+                reason="NEWER_FORMAT",
+            )
+        if len(raw) < HEADER_BYTES:
+            raise Corrupt("the segment header is cut short")
+        magic, number, first_lsn, previous_end, node_uid, subkey_header, crc = _HEADER.unpack(
+            raw[: _HEADER.size]
+        )
+        if magic != _MAGIC or crc != crc32(raw[: _HEADER.size - 4]):
+            raise Corrupt("the segment header is damaged")
+        return SegmentHeader(number, first_lsn, previous_end, node_uid, subkey_header)
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """One group of records that were synced together."""
+
+    position: int
+    end: int
+    first_lsn: int
+    hlc_bound: int
+    records: Sequence[bytes] = field(repr=False)
+
+
+class _Body(msgspec.Struct, array_like=True, frozen=True):
+    hlc_bound: int
+    records: list[bytes]
+
+
+_encoder = msgspec.msgpack.Encoder()
+_body_decoder = msgspec.msgpack.Decoder(_Body)
+
+
+def encode_frame(
+    header: SegmentHeader,
+    subkey: Subkey,
+    position: int,
+    first_lsn: int,
+    hlc_bound: int,
+    records: Sequence[bytes],
+) -> tuple[bytes, int]:
+    """Return (the bytes to write at `position`, end mark included; where the frame ends)."""
+    plaintext = _encoder.encode((hlc_bound, records))
+    count = len(records)
+    body = subkey.seal(position, plaintext, _place(header.number, position, first_lsn, count))
+    fields = (_FRAME_MAGIC, len(body), header.number, position, first_lsn, count)
+    crc = crc32(body, crc32(_FRAME.pack(*fields, 0)[:-4]))
+    padding = bytes(-(FRAME_HEADER_BYTES + len(body)) % _ALIGN)
+    frame = _FRAME.pack(*fields, crc) + body + padding
+    return frame + END_MARK, position + len(frame)
+
+
+@dataclass(frozen=True, slots=True)
+class _Raw:
+    """A frame whose CRC holds, not opened yet."""
+
+    position: int
+    end: int
+    first_lsn: int
+    count: int
+    body: bytes = field(repr=False)
+
+
+def _raw_frame(data: bytes, number: int, position: int) -> _Raw | None:
+    """The frame at `position` if a whole, undamaged one of this segment stands there."""
+    start = position + FRAME_HEADER_BYTES
+    if start > len(data):
+        return None
+    magic, length, in_segment, at, first_lsn, count, crc = _FRAME.unpack_from(data, position)
+    if magic != _FRAME_MAGIC or in_segment != number or at != position:
+        return None
+    body = data[start : start + length]
+    if len(body) < length or crc != crc32(body, crc32(data[position : start - 4])):
+        return None
+    end = start + length + -(FRAME_HEADER_BYTES + length) % _ALIGN
+    return _Raw(position, end, first_lsn, count, body)
+
+
+def read_frames(
+    data: bytes, header: SegmentHeader, subkey: Subkey, start: int = HEADER_BYTES
+) -> Iterator[Frame]:
+    """Open the frames from `start` on, up to the first place that holds none.
+
+    Raises Corrupt where a frame's CRC holds but it does not open.
+    """
+    position = start
+    while (raw := _raw_frame(data, header.number, position)) is not None:
+        place = _place(header.number, position, raw.first_lsn, raw.count)
+        try:
+            body = _body_decoder.decode(subkey.open(position, raw.body, place))
+        except msgspec.DecodeError as error:
+            raise Corrupt("a journal frame does not decode") from error
+        if len(body.records) != raw.count:
+            raise Corrupt("a journal frame holds another number of records than it says")
+        yield Frame(position, raw.end, raw.first_lsn, body.hlc_bound, body.records)
+        position = raw.end
+
+
+def has_frame_after(data: bytes, number: int, position: int) -> bool:
+    """Tell whether an undamaged frame of this segment stands anywhere after `position`."""
+    found = data.find(_FRAME_MAGIC, position + 1)
+    while found != -1:
+        if _raw_frame(data, number, found) is not None:
+            return True
+        found = data.find(_FRAME_MAGIC, found + 1)
+    return False
+
+
+def is_clean_end(data: bytes, position: int) -> bool:
+    """Tell whether the end mark stands at `position` (or the file is full there)."""
+    mark = data[position : position + len(END_MARK)]
+    return not any(mark)
+
+
+def _place(number: int, position: int, first_lsn: int, count: int) -> bytes:
+    return b"envd journal %d %d %d %d %d" % (JOURNAL_FORMAT, number, position, first_lsn, count)

@@ -1,0 +1,404 @@
+"""The materialised view in LMDB: one blob per environment, and what belongs to it.
+
+    environments   partition u16, name            -> blob (state, revision, digest)
+    index          name                           -> what a listing shows, in order of name
+    history        partition u16, name, NUL, stamp -> commit
+    bases          partition u16, name            -> snapshot of what was trimmed from history
+    conflicts      conflict key                   -> conflict record
+    operations     hash of author and operation   -> what became of it
+    vectors        partition u16, origin u64      -> last seq
+    system         name                           -> counters of the node
+
+A value is `CRC-32, format u8, subkey header, counter u32, sealed bytes`; the CRC covers key
+and value, since LMDB has no checksums, and the AAD is table and key. Each write transaction
+has a subkey of its own and counts its values. Index values are not sealed: they hold a
+revision and a count next to a name that the key shows anyway; the names of environments are
+the one thing that LMDB needs in clear.
+
+`metasync` is off: a transaction is sure to survive a power cut once the next one has been
+written. `commit` therefore answers with the position that is safe already.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from hashlib import blake2b
+from pathlib import Path
+from zlib import crc32
+
+import lmdb
+
+from envd.core import digest
+from envd.core.answers import ListedEnvironment
+from envd.core.environment import Environment
+from envd.core.errors import Corrupt, StorageError
+from envd.core.history import Retention
+from envd.core.ring import partition_of
+from envd.core.stamp import STAMP_BYTES, Stamp
+from envd.ports import SUBKEY_HEADER_BYTES, OperationResult, Sealer, StoredState, Subkey
+from envd.wire import records
+from envd.wire.records import StoredEnvironment
+
+STATE_FORMAT = 1
+TABLES = (
+    b"environments",
+    b"index",
+    b"history",
+    b"bases",
+    b"conflicts",
+    b"operations",
+    b"vectors",
+    b"system",
+)
+PURPOSE = b"state"
+OPERATION_KEPT_MS = 24 * 3_600_000
+_PREFIX = struct.Struct(f">IB{SUBKEY_HEADER_BYTES}sI")
+_INDEX = struct.Struct(">IBB16sI")
+_VECTOR_KEY = struct.Struct(">HQ")
+_MAX_CACHED_SUBKEYS = 1024
+
+
+@dataclass(slots=True)
+class Batch:
+    """What one flush writes, and the journal position that it then covers."""
+
+    covered_lsn: int
+    hlc_bound: int
+    states: Mapping[str, StoredState] = field(repr=False)
+    commits: Mapping[str, Sequence[tuple[Stamp, bytes]]] = field(repr=False)
+    operations: Mapping[bytes, OperationResult] = field(repr=False)
+    vectors: Mapping[tuple[int, int], int] = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class IndexEntry:
+    """What the index says of one environment; `exists` is False for one that was deleted."""
+
+    environment: str
+    exists: bool
+    revision: bytes
+    variables: int
+
+    def listed(self) -> ListedEnvironment:
+        return ListedEnvironment(self.environment, self.revision.hex(), self.variables)
+
+
+def operation_key(author: str, operation: str) -> bytes:
+    """The key of an operation id; one identity's ids say nothing of another's."""
+    return blake2b(f"{author}\0{operation}".encode(), digest_size=16).digest()
+
+
+class StateDb:
+    """The tables in one directory. Reads come from any thread, `commit` from one at a time."""
+
+    def __init__(
+        self,
+        directory: Path,
+        sealer: Sealer,
+        digest_key: bytes,
+        *,
+        map_size_bytes: int,
+        retention: Retention,
+    ) -> None:
+        self._sealer = sealer
+        self._digest_key = digest_key
+        self._retention = retention
+        self._subkeys: dict[bytes, Subkey] = {}
+        directory.mkdir(mode=0o700, exist_ok=True)
+        self._path = directory / "data.mdb"
+        try:
+            self._env = lmdb.open(
+                str(directory),
+                map_size=map_size_bytes,
+                max_dbs=len(TABLES),
+                metasync=False,
+                mode=0o600,
+                max_readers=512,
+            )
+            self._tables = {name: self._env.open_db(name) for name in TABLES}
+        except lmdb.Error as error:
+            raise _unusable(directory, error) from error
+        self.covered_lsn = self._counter(b"covered_lsn")
+        self.hlc_bound = self._counter(b"hlc_bound")
+        self.environments = self._counter(b"environments")
+
+    # -- reading -------------------------------------------------------------------
+
+    def environment(self, name: str) -> StoredEnvironment | None:
+        """The blob of one environment; raises Corrupt."""
+        raw = self._get(b"environments", _environment_key(name))
+        return None if raw is None else records.decode_environment(raw)
+
+    def base(self, name: str) -> Environment:
+        """The snapshot that the history of `name` starts from."""
+        raw = self._get(b"bases", _environment_key(name))
+        return Environment(name) if raw is None else _base(raw)
+
+    def commits(self, name: str, before: Stamp | None, limit: int) -> list[bytes]:
+        """Encoded commits, newest first, below the stamp `before`."""
+        prefix = _environment_key(name) + b"\0"
+        above = prefix + (before.to_bytes() if before else b"\xff" * STAMP_BYTES)
+        found: list[bytes] = []
+        with self._env.begin(db=self._tables[b"history"]) as transaction:
+            cursor = transaction.cursor()
+            more = cursor.prev() if cursor.set_range(above) else cursor.last()
+            while more and len(found) < limit and cursor.key().startswith(prefix):
+                found.append(self._open(b"history", cursor.key(), cursor.value()))
+                more = cursor.prev()
+        return found
+
+    def index(self, prefix: str, after: str, limit: int) -> list[IndexEntry]:
+        """Index entries below `prefix` after the name `after`, in order, at most `limit`."""
+        found: list[IndexEntry] = []
+        with self._env.begin(db=self._tables[b"index"]) as transaction:
+            cursor = transaction.cursor()
+            more = cursor.set_range(max(prefix, after).encode())
+            while more and len(found) < limit:
+                name = cursor.key().decode()
+                if not name.startswith(prefix):
+                    break
+                if name > after and (not prefix or name == prefix or name[len(prefix)] == "/"):
+                    found.append(_index_entry(name, cursor.value()))
+                more = cursor.next()
+        return found
+
+    def operation(self, key: bytes) -> OperationResult | None:
+        """What became of an operation id, if it is still known."""
+        raw = self._get(b"operations", key)
+        return None if raw is None else records.decode_operation(raw)
+
+    def vectors(self) -> dict[tuple[int, int], int]:
+        """Last seq by (partition, origin)."""
+        return {
+            _VECTOR_KEY.unpack(key): int.from_bytes(value) for key, value in self._all(b"vectors")
+        }
+
+    def storage_bytes(self) -> int:
+        """Bytes on disk."""
+        return self._path.stat().st_size
+
+    def _counter(self, name: bytes) -> int:
+        raw = self._get(b"system", name)
+        return 0 if raw is None else int.from_bytes(raw)
+
+    def _all(self, table: bytes) -> Iterator[tuple[bytes, bytes]]:
+        with self._env.begin(db=self._tables[table]) as transaction:
+            for key, value in transaction.cursor():
+                yield key, self._open(table, key, value)
+
+    def _get(self, table: bytes, key: bytes) -> bytes | None:
+        try:
+            with self._env.begin(db=self._tables[table]) as transaction:
+                value = transaction.get(key)
+        except lmdb.Error as error:
+            raise _unusable(self._path.parent, error) from error
+        return None if value is None else self._open(table, key, value)
+
+    def _open(self, table: bytes, key: bytes, value: bytes) -> bytes:
+        if not value_is_whole(key, value):
+            raise Corrupt(
+                f"a record in table {table.decode()} of {self._path} is damaged",
+                hint="restore the data directory from a backup",
+            )
+        _, format_, header, counter = _PREFIX.unpack_from(value)
+        if format_ != STATE_FORMAT:
+            raise StorageError(
+                f"a record in {self._path} has format {format_}; "
+                f"this version reads format {STATE_FORMAT}",
+                hint="a newer envd wrote it: run that version or a later one",
+                reason="NEWER_FORMAT",
+            )
+        subkey = self._subkeys.get(header)
+        if subkey is None:
+            if len(self._subkeys) >= _MAX_CACHED_SUBKEYS:
+                self._subkeys.clear()
+            subkey = self._subkeys[header] = self._sealer.subkey(PURPOSE, header)
+        return subkey.open(counter, value[_PREFIX.size :], table + b"\0" + key)
+
+    # -- writing -------------------------------------------------------------------
+
+    def commit(self, batch: Batch) -> int:
+        """Write a batch in one transaction; return the lsn that a power cut can't take back."""
+        safe_lsn = self.covered_lsn
+        subkey = self._sealer.new_subkey(PURPOSE)
+        try:
+            with self._env.begin(write=True) as transaction:
+                writer = _Writer(transaction, self._tables, subkey)
+                environments = self.environments
+                for name, state in batch.states.items():
+                    environments += self._put_environment(
+                        writer, name, state, batch.commits.get(name, ())
+                    )
+                for key, result in batch.operations.items():
+                    writer.put(b"operations", key, records.encode_operation(result))
+                for (partition, origin), seq in batch.vectors.items():
+                    writer.put(b"vectors", _VECTOR_KEY.pack(partition, origin), seq.to_bytes(8))
+                counters = {
+                    b"covered_lsn": batch.covered_lsn,
+                    b"hlc_bound": batch.hlc_bound,
+                    b"environments": environments,
+                }
+                for name_, value in counters.items():
+                    writer.put(b"system", name_, value.to_bytes(8))
+        except lmdb.Error as error:
+            raise _unusable(self._path.parent, error) from error
+        self.covered_lsn, self.hlc_bound = batch.covered_lsn, batch.hlc_bound
+        self.environments = environments
+        return safe_lsn
+
+    def forget_operations(self, now_ms: int) -> int:
+        """Drop operation ids older than 24 hours; return how many."""
+        old = [
+            key
+            for key, raw in self._all(b"operations")
+            if records.decode_operation(raw).time_ms < now_ms - OPERATION_KEPT_MS
+        ]
+        with self._env.begin(write=True, db=self._tables[b"operations"]) as transaction:
+            for key in old:
+                transaction.delete(key)
+        return len(old)
+
+    def _put_environment(
+        self,
+        writer: _Writer,
+        name: str,
+        state: StoredState,
+        commits: Sequence[tuple[Stamp, bytes]],
+    ) -> int:
+        """Write one environment with its new commits; return the change in how many exist."""
+        key = _environment_key(name)
+        known = writer.get(b"environments", key)
+        history_sum = history_count = 0
+        if known is not None:
+            blob = self._open(b"environments", key, known)
+            history_sum, history_count = records.decode_environment_header(blob)
+        for stamp, encoded in commits:
+            row = key + b"\0" + stamp.to_bytes()
+            if writer.put(b"history", row, encoded, overwrite=False):
+                share = digest.commit_hash(encoded, self._digest_key)
+                history_sum = digest.history_sum([share], history_sum)
+                history_count += 1
+        if history_count > self._retention.commits:
+            history_sum, history_count = self._trim(writer, name, history_sum, history_count)
+        full = digest.state_digest(state.environment, state.revision, history_sum, self._digest_key)
+        stored = StoredEnvironment(state, full, history_sum, history_count)
+        writer.put(b"environments", key, records.encode_environment(stored))
+        return self._put_index(writer, name, state)
+
+    def _put_index(self, writer: _Writer, name: str, state: StoredState) -> int:
+        key = name.encode()
+        known = writer.get(b"index", key)
+        existed = known is not None and _index_entry(name, known).exists
+        exists = state.environment.exists
+        fields = (STATE_FORMAT, exists, state.revision, state.environment.live_count())
+        crc = crc32(_INDEX.pack(0, *fields)[4:], crc32(key))
+        writer.put_clear(b"index", key, _INDEX.pack(crc, *fields))
+        return exists - existed
+
+    def _trim(
+        self, writer: _Writer, name: str, history_sum: int, history_count: int
+    ) -> tuple[int, int]:
+        """Fold the commits that retention lets go into the base snapshot."""
+        key = _environment_key(name)
+        prefix = key + b"\0"
+        base: Environment | None = None
+        with writer.cursor(b"history") as cursor:
+            above = cursor.set_range(prefix + b"\xff" * STAMP_BYTES)
+            newest = cursor.prev() if above else cursor.last()
+            assert newest, "the commits of this batch are in the table"
+            newest_stamp = Stamp.from_bytes(bytes(cursor.key())[-STAMP_BYTES:])
+            oldest_ms = self._retention.oldest_kept_ms(newest_stamp)
+            cursor.set_range(prefix)
+            while history_count > self._retention.commits:
+                row = bytes(cursor.key())
+                if Stamp.from_bytes(row[-STAMP_BYTES:]).time_ms >= oldest_ms:
+                    break
+                encoded = self._open(b"history", row, bytes(cursor.value()))
+                if base is None:
+                    raw = writer.get(b"bases", key)
+                    base = _base(self._open(b"bases", key, raw)) if raw else Environment(name)
+                base = base.apply(records.decode_commit(encoded))
+                share = digest.commit_hash(encoded, self._digest_key)
+                history_sum = digest.history_sum([share], history_sum, -1)
+                history_count -= 1
+                cursor.delete()
+        if base is not None:
+            stored = StoredEnvironment(StoredState(base, b""))
+            writer.put(b"bases", key, records.encode_environment(stored))
+        return history_sum, history_count
+
+    # -- the whole -----------------------------------------------------------------
+
+    def copy_to(self, directory: Path) -> None:
+        """Write a compact, consistent copy into `directory` while work goes on."""
+        directory.mkdir(mode=0o700)
+        self._env.copy(str(directory), compact=True)
+
+    def close(self) -> None:
+        """Make everything durable and let go."""
+        self._env.sync(True)
+        self._env.close()
+
+
+class _Writer:
+    """One write transaction: seals each value under its subkey, counting."""
+
+    def __init__(
+        self, transaction: lmdb.Transaction, tables: Mapping[bytes, lmdb._Database], subkey: Subkey
+    ) -> None:
+        self._transaction = transaction
+        self._tables = tables
+        self._subkey = subkey
+        self._count = 0
+
+    def get(self, table: bytes, key: bytes) -> bytes | None:
+        value = self._transaction.get(key, db=self._tables[table])
+        return None if value is None else bytes(value)
+
+    def cursor(self, table: bytes) -> lmdb.Cursor:
+        return self._transaction.cursor(db=self._tables[table])
+
+    def put(self, table: bytes, key: bytes, plaintext: bytes, *, overwrite: bool = True) -> bool:
+        """Seal and write one value; without `overwrite`, tell whether the key was new."""
+        sealed = self._subkey.seal(self._count, plaintext, table + b"\0" + key)
+        header = _PREFIX.pack(0, STATE_FORMAT, self._subkey.header, self._count)[4:]
+        self._count += 1
+        crc = crc32(sealed, crc32(header, crc32(key)))
+        value = crc.to_bytes(4) + header + sealed
+        return bool(self._transaction.put(key, value, db=self._tables[table], overwrite=overwrite))
+
+    def put_clear(self, table: bytes, key: bytes, value: bytes) -> None:
+        self._transaction.put(key, value, db=self._tables[table])
+
+
+def value_is_whole(key: bytes, value: bytes) -> bool:
+    """Tell whether the CRC of a table's value (an index value too) holds."""
+    return len(value) > 4 and int.from_bytes(value[:4]) == crc32(value[4:], crc32(key))
+
+
+def _environment_key(name: str) -> bytes:
+    return partition_of(name).to_bytes(2) + name.encode()
+
+
+def _base(raw: bytes) -> Environment:
+    return records.decode_environment(raw).state.environment
+
+
+def _index_entry(name: str, value: bytes) -> IndexEntry:
+    if not value_is_whole(name.encode(), value) or len(value) != _INDEX.size:
+        raise Corrupt(
+            "a record in table index is damaged",
+            hint="restore the data directory from a backup",
+        )
+    _, _, exists, revision, variables = _INDEX.unpack(value)
+    return IndexEntry(name, bool(exists), revision, variables)
+
+
+def _unusable(directory: Path, error: Exception) -> StorageError:
+    return StorageError(
+        f"the state in {directory} can't be used: {error}",
+        hint="check the disk (space, permissions); if it is damaged, restore from a backup",
+        reason="STATE_UNUSABLE",
+    )
