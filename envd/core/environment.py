@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from envd.core.commit import Commit, Kind
+from envd.core.commit import Change, Commit, Kind
 from envd.core.stamp import ZERO, Stamp
 
 
@@ -90,12 +90,19 @@ class Environment:
 
     def apply(self, commit: Commit) -> Environment:
         """Return this state with `commit` merged in."""
-        sides: tuple[dict[str, Entry], dict[str, Entry]] = ({}, {})
-        for kind, name, value, secret, overwrites in commit.changes:
-            sides[kind][name] = Entry(commit.stamp, overwrites, value, secret)
-        variables, metadata = sides
-        deleted_at = commit.stamp if commit.deletes else ZERO
-        return self.merge(Environment(commit.environment, variables, metadata, deleted_at))
+        return self.apply_changes(commit.stamp, commit.changes, deletes=commit.deletes)
+
+    def apply_changes(
+        self, stamp: Stamp, changes: Iterable[Change], *, deletes: bool = False
+    ) -> Environment:
+        """Return this state with changes under one stamp merged in."""
+        variables: dict[str, Entry] = {}
+        metadata: dict[str, Entry] = {}
+        for kind, name, value, secret, overwrites in changes:
+            side = metadata if kind else variables
+            side[name] = Entry(stamp, overwrites, value, secret)
+        deleted_at = stamp if deletes else ZERO
+        return self.merge(Environment(self.name, variables, metadata, deleted_at))
 
     def merge(self, other: Environment) -> Environment:
         """Return the least state that holds both; names must be equal."""

@@ -50,16 +50,17 @@ class Unset:
 class WriteRequest:
     """One atomic commit to one environment.
 
-    With `replace`, variables that are not put are unset, and the limit on operations is that
-    of the environment. `if_revision` is a revision or a prefix of at least 8 digits;
-    `must_exist` and `must_not_exist` are about the environment. `operation` makes a retry
-    safe for 24 hours.
+    With `replace`, variables that are not put are unset. With `replace` or `bulk` (an import)
+    the limit on operations is that of the environment. `if_revision` is a revision or a
+    prefix of at least 8 digits; `must_exist` and `must_not_exist` are about the environment.
+    `operation` makes a retry safe for 24 hours.
     """
 
     environment: str
     puts: tuple[Put, ...] = ()
     unsets: tuple[Unset, ...] = ()
     replace: bool = False
+    bulk: bool = False
     if_revision: str = ""
     must_exist: bool = False
     must_not_exist: bool = False

@@ -1,0 +1,1 @@
+"""The node: what it does with requests, written against ports alone."""

@@ -1,0 +1,124 @@
+"""What a node offers to callers, each call under the rights of its identity.
+
+gRPC, HTTP and the Unix socket are thin shells around this one class.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import replace
+
+from envd.core.answers import (
+    EnvironmentView,
+    HistoryPage,
+    Identity,
+    ListPage,
+    WatchEvent,
+    WriteAnswer,
+)
+from envd.core.errors import Unavailable
+from envd.core.names import check_prefix
+from envd.core.requests import (
+    DeleteRequest,
+    HistoryRequest,
+    ListRequest,
+    ReadRequest,
+    RollbackRequest,
+    WatchRequest,
+    WriteRequest,
+)
+from envd.node.coordinator import Coordinator
+from envd.node.watch import WatchHub
+from envd.ports import Authorizer
+
+
+class EnvironmentApi:
+    """The environments of a node. Every method raises Denied where a right is missing."""
+
+    def __init__(self, coordinator: Coordinator, hub: WatchHub, authorizer: Authorizer) -> None:
+        self._coordinator = coordinator
+        self._hub = hub
+        self._authorizer = authorizer
+        self._stopping = False
+
+    def stop(self) -> None:
+        """Refuse what comes from now on and end every watch."""
+        self._stopping = True
+        self._hub.close()
+
+    async def get(self, identity: Identity, request: ReadRequest) -> EnvironmentView:
+        """Read one environment; see ReadRequest."""
+        self._allow(identity, "read", request.environment)
+        if request.reveal:
+            self._allow(identity, "reveal", request.environment)
+        if request.at:
+            self._allow(identity, "history", request.environment)
+        return self._coordinator.read(request)
+
+    async def list(self, identity: Identity, request: ListRequest) -> ListPage:
+        """List environments; see ListRequest."""
+        self._allow(identity, "list", request.prefix)
+        return self._coordinator.list(request)
+
+    async def write(self, identity: Identity, request: WriteRequest) -> WriteAnswer:
+        """Write one commit; see WriteRequest."""
+        self._allow(identity, "write", request.environment)
+        may_reveal = self._authorizer.allows(identity, "reveal", request.environment)
+        return await self._coordinator.write(request, identity.name, may_reveal=may_reveal)
+
+    async def delete(self, identity: Identity, request: DeleteRequest) -> WriteAnswer:
+        """Delete an environment; its history stays."""
+        self._allow(identity, "delete", request.environment)
+        return await self._coordinator.delete(request, identity.name)
+
+    async def rollback(self, identity: Identity, request: RollbackRequest) -> WriteAnswer:
+        """Write an earlier state again; see RollbackRequest."""
+        self._allow(identity, "rollback", request.environment)
+        may_reveal = self._authorizer.allows(identity, "reveal", request.environment)
+        return await self._coordinator.rollback(request, identity.name, may_reveal=may_reveal)
+
+    async def history(self, identity: Identity, request: HistoryRequest) -> HistoryPage:
+        """Page through the commits of an environment, newest first."""
+        self._allow(identity, "history", request.environment)
+        return self._coordinator.history(request)
+
+    async def watch(self, identity: Identity, request: WatchRequest) -> AsyncIterator[WatchEvent]:
+        """Follow environments; see WatchRequest."""
+        prefix = check_prefix(request.prefix)
+        self._allow(identity, "read", prefix)
+        if request.reveal:
+            self._allow(identity, "reveal", prefix)
+
+        def view(name: str) -> EnvironmentView | None:
+            return self._coordinator.state_view(name, reveal=request.reveal)
+
+        async for event in self._hub.events(request, view, view if request.values else None):
+            yield event
+
+    async def export(
+        self, identity: Identity, prefix: str, *, reveal: bool
+    ) -> AsyncIterator[EnvironmentView]:
+        """Every environment below a prefix, in order of name."""
+        request = ListRequest(prefix)
+        while True:
+            page = await self.list(identity, request)
+            for listed in page.environments:
+                self._allow(identity, "read", listed.environment)
+                if reveal:
+                    self._allow(identity, "reveal", listed.environment)
+                state = self._coordinator.state_view(listed.environment, reveal=reveal)
+                if state is not None:
+                    yield state
+            if not page.next:
+                return
+            request = replace(request, after=page.next)
+
+    def _allow(self, identity: Identity, verb: str, environment: str) -> None:
+        if self._stopping:
+            raise Unavailable(
+                "the node is stopping; nothing was done",
+                hint="ask another node, or this one once it is back",
+                reason="STOPPING",
+                retry_after_ms=1000,
+            )
+        self._authorizer.check(identity, verb, environment)

@@ -1,0 +1,103 @@
+"""What a node refuses at the origin, before anything is stamped: nothing half-applied."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from envd.core import names
+from envd.core.commit import Kind
+from envd.core.environment import Entry, Environment
+from envd.core.errors import InvalidRequest, LimitExceeded
+from envd.core.metadata import check_setting, is_setting, unknown_setting
+from envd.core.requests import WriteRequest
+
+
+def check_write(request: WriteRequest) -> None:
+    """Check names, values, counts and texts of a write; raises InvalidRequest or a child."""
+    names.check_environment(request.environment)
+    check_operation(request.message, request.operation)
+    count = len(request.puts) + len(request.unsets)
+    limit = names.MAX_VARIABLES if request.bulk or request.replace else names.MAX_OPERATIONS
+    if count > limit:
+        raise LimitExceeded(
+            f"{count} operations in one write; at most {limit} are allowed",
+            hint="import takes as many as an environment may hold; or write in several steps",
+        )
+    if not count and not request.replace and not request.must_not_exist:
+        raise InvalidRequest("the write changes nothing", hint="name what to set or to unset")
+    seen: set[tuple[Kind, str]] = set()
+    for put in request.puts:
+        _check_name(put.kind, put.name, seen)
+        names.check_value(put.name, put.value)
+        if put.kind is Kind.METADATA:
+            check_setting(put.name, put.value)
+    for unset in request.unsets:
+        _check_name(unset.kind, unset.name, seen)
+        if unset.kind is Kind.METADATA and not is_setting(unset.name):
+            raise unknown_setting(unset.name)
+
+
+def _check_name(kind: Kind, name: str, seen: set[tuple[Kind, str]]) -> None:
+    if kind is Kind.VARIABLE:
+        names.check_variable(name)
+    else:
+        names.check_metadata_name(name)
+    if (kind, name) in seen:
+        raise InvalidRequest(
+            f"{name} stands twice in one write", hint="a commit sets or unsets a name once"
+        )
+    seen.add((kind, name))
+
+
+def check_operation(message: str, operation: str) -> None:
+    """Check the message and the operation id of a write."""
+    for what, text, limit in (
+        ("message", message, names.MAX_MESSAGE_BYTES),
+        ("operation id", operation, names.MAX_OPERATION_ID_BYTES),
+    ):
+        try:
+            size = len(text.encode())
+        except UnicodeEncodeError:
+            raise InvalidRequest(f"the {what} is not valid UTF-8") from None
+        if size > limit:
+            raise LimitExceeded(f"the {what} is {size} bytes long; at most {limit} are allowed")
+        if "\0" in text:
+            raise InvalidRequest(f"the {what} holds a NUL character")
+
+
+def check_room(before: Environment, after: Environment) -> None:
+    """Refuse a write that leaves an environment over its limits, unless it shrinks it."""
+    count = after.live_count()
+    if count > names.MAX_VARIABLES and count >= before.live_count():
+        raise LimitExceeded(
+            f"{after.name} would have {count} variables; at most {names.MAX_VARIABLES} are allowed",
+            hint="split it into several environments",
+        )
+    if _characters(after) * 4 > names.MAX_ENVIRONMENT_BYTES:
+        size = _bytes(after)
+        if size > names.MAX_ENVIRONMENT_BYTES and size >= _bytes(before):
+            raise LimitExceeded(
+                f"{after.name} would hold {size} bytes; "
+                f"at most {names.MAX_ENVIRONMENT_BYTES} are allowed",
+                hint="split it into several environments",
+            )
+
+
+def _sides(environment: Environment) -> Iterable[Mapping[str, Entry]]:
+    return (environment.variables, environment.metadata)
+
+
+def _characters(environment: Environment) -> int:
+    return sum(
+        sum(map(len, side)) + sum([len(entry.value or "") for entry in side.values()])
+        for side in _sides(environment)
+    )
+
+
+def _bytes(environment: Environment) -> int:
+    return sum(
+        len(name) + len((entry.value or "").encode())
+        for side in _sides(environment)
+        for name, entry in side.items()
+        if entry.value is not None
+    )

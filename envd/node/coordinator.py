@@ -1,0 +1,442 @@
+"""Reads and writes of one node: what a request means, turned into commits and views.
+
+A write reads the head of its environment, checks its preconditions, makes one commit and
+hands it to the store, all within one turn of the event loop: so preconditions are exact
+against every other write of this node, and two writers never build on the same head. The
+answer waits for the commit to be durable.
+
+An operation id makes a repeated write answer as the first one did, also while that one is
+still on its way.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import struct
+from collections.abc import Awaitable, Callable, Iterable
+
+from envd.core import digest
+from envd.core.answers import (
+    EnvironmentView,
+    HistoryPage,
+    ListPage,
+    WriteAnswer,
+)
+from envd.core.commit import Change, Commit, Kind, LogRecord
+from envd.core.environment import Entry, Environment
+from envd.core.errors import Conflict, Denied, InvalidRequest, NotFound, Unavailable
+from envd.core.hlc import HybridClock
+from envd.core.metadata import CREATED
+from envd.core.names import check_environment, check_prefix
+from envd.core.requests import (
+    DeleteRequest,
+    HistoryRequest,
+    ListRequest,
+    Put,
+    ReadRequest,
+    RollbackRequest,
+    WriteRequest,
+)
+from envd.core.ring import partition_of
+from envd.core.stamp import Stamp
+from envd.node import revisions
+from envd.node.checks import check_operation, check_room, check_write
+from envd.node.views import (
+    NodeIdentity,
+    commit_view,
+    environment_view,
+    iso_time,
+    read_token,
+    session_token,
+)
+from envd.ports import Clock, Store, StoredState
+
+MAX_LIST_PAGE = 10_000
+MAX_HISTORY_PAGE = 1_000
+_AnyWrite = WriteRequest | DeleteRequest | RollbackRequest
+
+
+class Coordinator:
+    """The reads and writes of one node over its store."""
+
+    def __init__(self, store: Store, clock: Clock, node: NodeIdentity, digest_key: bytes) -> None:
+        self._store = store
+        self._clock = clock
+        self.node = node
+        self._digest_key = digest_key
+        self._hlc = HybridClock(node.uid, store.highest_hlc())
+        self._in_flight: dict[tuple[str, str], asyncio.Future[WriteAnswer]] = {}
+
+    # -- writing -------------------------------------------------------------------
+
+    async def write(
+        self, request: WriteRequest, author: str, *, may_reveal: bool = True
+    ) -> WriteAnswer:
+        """Commit puts and unsets at once, or raise with nothing done.
+
+        Raises InvalidRequest, LimitExceeded, NotFound, Conflict, Denied (an explicit
+        `secret: false` without the right to reveal), Unavailable, OutcomeUnknown.
+        """
+        check_write(request)
+        return await self._once(request, author, lambda: self._write(request, author, may_reveal))
+
+    async def delete(self, request: DeleteRequest, author: str) -> WriteAnswer:
+        """Delete an environment; raises NotFound where it does not exist."""
+        check_environment(request.environment)
+        check_operation(request.message, request.operation)
+        return await self._once(request, author, lambda: self._delete(request, author))
+
+    async def rollback(
+        self, request: RollbackRequest, author: str, *, may_reveal: bool = True
+    ) -> WriteAnswer:
+        """Write an earlier state again; where nothing differs, no commit is made."""
+        check_environment(request.environment)
+        check_operation(request.message, request.operation)
+        return await self._once(
+            request, author, lambda: self._rollback(request, author, may_reveal)
+        )
+
+    async def _once(
+        self, request: _AnyWrite, author: str, perform: Callable[[], Awaitable[WriteAnswer]]
+    ) -> WriteAnswer:
+        """Perform a write, or answer as the earlier one with its operation id did."""
+        if not request.operation:
+            await self._store.admit()
+            return await perform()
+        key = (author, request.operation)
+        running = self._in_flight.get(key)
+        if running is not None:
+            answer = await asyncio.shield(running)
+            return _same_environment(answer, request)
+        known = self._store.find_operation(author, request.operation)
+        if known is not None:
+            return _same_environment(
+                self._answer(
+                    known.environment, known.revision, known.stamp, self._store.last_lsn()
+                ),
+                request,
+            )
+        task = asyncio.ensure_future(self._admitted(perform))
+        self._in_flight[key] = task
+        task.add_done_callback(lambda done: self._landed(key, done))
+        return await asyncio.shield(task)
+
+    def _landed(self, key: tuple[str, str], task: asyncio.Future[WriteAnswer]) -> None:
+        """Forget a write that ended; its callers, if they still wait, have its error."""
+        del self._in_flight[key]
+        if not task.cancelled():
+            task.exception()
+
+    async def _admitted(self, perform: Callable[[], Awaitable[WriteAnswer]]) -> WriteAnswer:
+        await self._store.admit()
+        return await perform()
+
+    def _write(
+        self, request: WriteRequest, author: str, may_reveal: bool
+    ) -> Awaitable[WriteAnswer]:
+        head = self._head(request.environment)
+        environment = head.environment
+        _check_revision(head, request.if_revision)
+        if request.must_exist and not environment.exists:
+            raise _no_environment(request.environment)
+        if request.must_not_exist and environment.exists:
+            raise Conflict(
+                f"{request.environment} exists already",
+                hint=f"envctl get {request.environment}",
+                reason="ALREADY_EXISTS",
+            )
+        changes = _changes(environment, request, may_reveal)
+        if request.must_not_exist:
+            now = iso_time(self._clock.wall_ms())
+            overwrites = environment.overwritten_by(Kind.METADATA, CREATED)
+            changes.append(Change(Kind.METADATA, CREATED, now, False, overwrites))
+        if not changes:
+            return self._unchanged(head)
+        return self._commit(head, changes, request, author)
+
+    def _delete(self, request: DeleteRequest, author: str) -> Awaitable[WriteAnswer]:
+        head = self._head(request.environment)
+        environment = head.environment
+        if not environment.exists:
+            raise _no_environment(request.environment)
+        _check_revision(head, request.if_revision)
+        changes = [
+            Change(kind, name, None, entry.secret, entry.stamp)
+            for kind in Kind
+            for name, entry in environment.live(kind)
+        ]
+        return self._commit(head, changes, request, author, deletes=True)
+
+    def _rollback(
+        self, request: RollbackRequest, author: str, may_reveal: bool
+    ) -> Awaitable[WriteAnswer]:
+        head = self._head(request.environment)
+        _check_revision(head, request.if_revision)
+        target = revisions.recorded_state(
+            self._store, request.environment, request.to, self._digest_key
+        )
+        changes = _differences(head.environment, target.environment, request.variables, may_reveal)
+        if not changes:
+            return self._unchanged(head)
+        message = request.message or f"rollback to {request.to}"
+        return self._commit(head, changes, request, author, message=message)
+
+    def _commit(
+        self,
+        head: StoredState,
+        changes: Iterable[Change],
+        request: _AnyWrite,
+        author: str,
+        *,
+        deletes: bool = False,
+        message: str = "",
+    ) -> Awaitable[WriteAnswer]:
+        """Stamp the changes, log them, and answer once they are durable.
+
+        No await stands between reading the head and the append.
+        """
+        before = head.environment
+        now_ms = self._clock.wall_ms()
+        stamp = self._hlc.stamp_above(before.highest_stamp, now_ms)
+        listed = tuple(changes)
+        environment = before.apply_changes(stamp, listed, deletes=deletes)
+        check_room(before, environment)
+        after = StoredState(environment, digest.revision(environment, self._digest_key))
+        commit = Commit(
+            environment=before.name,
+            stamp=stamp,
+            changes=listed,
+            deletes=deletes,
+            author=author,
+            time_ms=now_ms,
+            message=message or request.message,
+            operation=request.operation,
+            node=self.node.name,
+            region=self.node.region,
+            revision=after.revision,
+        )
+        partition = partition_of(before.name)
+        seq = self._store.last_seq(partition, self.node.uid) + 1
+        durable = self._store.append(LogRecord(partition, self.node.uid, seq, commit), after)
+        return self._when_durable(durable, commit)
+
+    async def _when_durable(self, durable: Awaitable[int], commit: Commit) -> WriteAnswer:
+        lsn = await durable
+        return self._answer(commit.environment, commit.revision, commit.stamp, lsn)
+
+    async def _unchanged(self, head: StoredState) -> WriteAnswer:
+        name, stamp = head.environment.name, head.environment.highest_stamp
+        return self._answer(name, head.revision, stamp, self._store.last_lsn())
+
+    def _answer(self, name: str, revision: bytes, stamp: Stamp, lsn: int) -> WriteAnswer:
+        token = session_token(self.node.uid, lsn)
+        return WriteAnswer(name, revision.hex(), stamp.hex(), token)
+
+    def _head(self, name: str) -> StoredState:
+        return self._store.head(name) or self._nothing(name)
+
+    def _nothing(self, name: str) -> StoredState:
+        empty = Environment(name)
+        return StoredState(empty, digest.revision(empty, self._digest_key))
+
+    # -- reading -------------------------------------------------------------------
+
+    def read(self, request: ReadRequest) -> EnvironmentView:
+        """One environment as it is, or as it was `at` a revision.
+
+        Raises NotFound for an environment, variable or revision that is not there.
+        """
+        name = check_environment(request.environment)
+        self._check_token(request.token)
+        if request.at:
+            state = revisions.recorded_state(self._store, name, request.at, self._digest_key)
+        else:
+            visible = self._store.visible(name)
+            if visible is None or not visible.environment.exists:
+                raise _no_environment(name)
+            state = visible
+        return environment_view(
+            state,
+            self.node,
+            reveal=request.reveal,
+            variables=request.variables,
+            level=request.consistency,
+        )
+
+    def state_view(self, name: str, *, reveal: bool) -> EnvironmentView | None:
+        """The visible state of an environment, None where it does not exist."""
+        state = self._store.visible(name)
+        if state is None or not state.environment.exists:
+            return None
+        return environment_view(state, self.node, reveal=reveal)
+
+    def list(self, request: ListRequest) -> ListPage:
+        """A page of the environments that exist below a prefix."""
+        prefix = check_prefix(request.prefix)
+        limit = _bounded(request.limit, MAX_LIST_PAGE)
+        found = self._store.environments(prefix, request.after, limit + 1)
+        more = len(found) > limit
+        page = tuple(found[:limit])
+        return ListPage(page, page[-1].environment if more else "")
+
+    def history(self, request: HistoryRequest) -> HistoryPage:
+        """A page of commits, newest first; raises NotFound where none was ever made."""
+        name = check_environment(request.environment)
+        limit = _bounded(request.limit, MAX_HISTORY_PAGE)
+        before = _stamp(request.before)
+        found: list[Commit] = []
+        for commit in revisions.newest_first(self._store, name, before):
+            if not request.variable or _touches(commit, request.variable):
+                found.append(commit)
+            if len(found) > limit:
+                break
+        trimmed = self._store.base(name).highest_stamp.hlc > 0
+        if not found and not trimmed and not self._store.commits(name, None, 1):
+            raise _no_environment(name)
+        page = found[:limit]
+        following = page[-1].stamp.hex() if len(found) > limit else ""
+        return HistoryPage(name, tuple(map(commit_view, page)), following, trimmed)
+
+    def _check_token(self, token: str) -> None:
+        """A session token of this node always holds: what it answered is visible."""
+        if token and read_token(token) is None:
+            raise InvalidRequest("the session token is none", reason="INVALID_TOKEN")
+        point = read_token(token)
+        if point and (point[0] != self.node.uid or point[1] > self._store.last_lsn()):
+            raise Unavailable(
+                "this node can't prove that it has seen what the session token stands for",
+                hint="read from the node that answered the write, or without the token",
+                reason="STALE",
+            )
+
+
+def _same_environment(answer: WriteAnswer, request: _AnyWrite) -> WriteAnswer:
+    if answer.environment != request.environment:
+        raise Conflict(
+            f"the operation id was used for {answer.environment} already",
+            hint="use a new operation id for a new operation",
+            reason="OPERATION_REUSED",
+        )
+    return answer
+
+
+def _changes(environment: Environment, request: WriteRequest, may_reveal: bool) -> list[Change]:
+    """The changes that a write means for the state it builds on."""
+    changes = [_put(environment, put, may_reveal) for put in request.puts]
+    for unset in request.unsets:
+        entry = environment.entries(unset.kind).get(unset.name)
+        if entry is None or entry.value is None:
+            raise NotFound(
+                f"{environment.name} has no {_kind_word(unset.kind)} {unset.name}; "
+                "nothing was changed",
+                hint=f"see what it has with: envctl get {environment.name}",
+                reason="VARIABLE_NOT_FOUND",
+            )
+        changes.append(Change(unset.kind, unset.name, None, entry.secret, entry.stamp))
+    if request.replace:
+        put_names = {put.name for put in request.puts if put.kind is Kind.VARIABLE}
+        changes += [
+            Change(Kind.VARIABLE, name, None, entry.secret, entry.stamp)
+            for name, entry in environment.live(Kind.VARIABLE)
+            if name not in put_names
+        ]
+    return changes
+
+
+def _put(environment: Environment, put: Put, may_reveal: bool) -> Change:
+    entry = environment.entries(put.kind).get(put.name)
+    was_secret = entry is not None and entry.secret
+    secret = was_secret if put.secret is None else put.secret
+    if was_secret and not secret and not may_reveal:
+        raise _may_not_lower(put.name)
+    overwrites = environment.deleted_at if entry is None else entry.stamp
+    return Change(put.kind, put.name, put.value, secret, overwrites)
+
+
+def _differences(
+    current: Environment, target: Environment, variables: tuple[str, ...], may_reveal: bool
+) -> list[Change]:
+    """The changes that make the live content of `current` that of `target`."""
+    if variables:
+        known = current.variables.keys() | target.variables.keys()
+        for name in variables:
+            if name not in known:
+                raise NotFound(
+                    f"{current.name} has and had no variable {name}", reason="VARIABLE_NOT_FOUND"
+                )
+    changes: list[Change] = []
+    for kind in Kind:
+        before, after = dict(current.live(kind)), dict(target.live(kind))
+        for name in sorted(before.keys() | after.keys()):
+            if variables and (kind is Kind.METADATA or name not in variables):
+                continue
+            wanted = after.get(name)
+            if not _same_content(before.get(name), wanted):
+                changes.append(_restore(current, kind, name, wanted, may_reveal))
+    return changes
+
+
+def _restore(
+    current: Environment, kind: Kind, name: str, wanted: Entry | None, may_reveal: bool
+) -> Change:
+    overwrites = current.overwritten_by(kind, name)
+    now = current.entries(kind).get(name)
+    if wanted is None:
+        return Change(kind, name, None, now is not None and now.secret, overwrites)
+    if now is not None and now.secret and not wanted.secret and not may_reveal:
+        raise _may_not_lower(name)
+    return Change(kind, name, wanted.value, wanted.secret, overwrites)
+
+
+def _same_content(left: Entry | None, right: Entry | None) -> bool:
+    if left is None or right is None:
+        return left is right
+    return (left.value, left.secret) == (right.value, right.secret)
+
+
+def _check_revision(head: StoredState, wanted: str) -> None:
+    if wanted and not revisions.matches(head.revision, wanted):
+        raise Conflict(
+            f"{head.environment.name} is at revision {head.revision.hex()[:12]}, "
+            f"not at {wanted[:12]}; nothing was changed",
+            hint="read it again, then decide whether your change still fits",
+            reason="STALE_REVISION",
+        )
+
+
+def _no_environment(name: str) -> NotFound:
+    return NotFound(
+        f"there is no environment {name}",
+        hint="see what there is with: envctl list",
+        reason="ENVIRONMENT_NOT_FOUND",
+    )
+
+
+def _may_not_lower(name: str) -> Denied:
+    return Denied(
+        f"{name} is secret, and to make it plain takes the right to reveal; nothing was changed",
+        reason="REVEAL_NEEDED",
+    )
+
+
+def _kind_word(kind: Kind) -> str:
+    return "variable" if kind is Kind.VARIABLE else "setting"
+
+
+def _touches(commit: Commit, variable: str) -> bool:
+    return any(change.name == variable for change in commit.changes)
+
+
+def _bounded(limit: int, most: int) -> int:
+    if limit < 0:
+        raise InvalidRequest("a limit can't be negative")
+    return min(limit or most, most)
+
+
+def _stamp(text: str) -> Stamp | None:
+    if not text:
+        return None
+    try:
+        return Stamp.from_hex(text)
+    except (ValueError, struct.error):
+        raise InvalidRequest("the page token is none", reason="INVALID_TOKEN") from None

@@ -1,0 +1,118 @@
+"""Core states and commits as callers see them: masked, with names instead of numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from envd.core.answers import ChangeView, CommitView, EnvironmentView, VariableView
+from envd.core.commit import Commit, Kind
+from envd.core.environment import Entry
+from envd.core.errors import NotFound
+from envd.core.requests import Consistency
+from envd.ports import StoredState
+
+
+@dataclass(frozen=True, slots=True)
+class NodeIdentity:
+    """Who this node is: its uid orders stamps, its name and region are shown to people."""
+
+    uid: int
+    name: str
+    region: str
+
+    def names_of(self, uid: int) -> tuple[str, str]:
+        """The (name, region) to show for the node that gave a stamp."""
+        return (self.name, self.region) if uid == self.uid else (f"{uid:016x}", "")
+
+
+def environment_view(
+    state: StoredState,
+    node: NodeIdentity,
+    *,
+    reveal: bool,
+    variables: Iterable[str] = (),
+    level: Consistency = Consistency.EVENTUAL,
+) -> EnvironmentView:
+    """The live content of `state`, limited to `variables` where some are named.
+
+    Secret values are None unless `reveal`. Raises NotFound for a named variable that has no
+    value.
+    """
+    environment = state.environment
+    shown: dict[str, VariableView] = {}
+    named = tuple(variables)
+    for name in named or sorted(environment.variables):
+        entry = environment.variables.get(name)
+        if entry is not None and entry.value is not None:
+            shown[name] = _variable_view(entry, node, reveal=reveal)
+        elif named:
+            raise NotFound(
+                f"{environment.name} has no variable {name}",
+                hint=f"see what it has with: envctl get {environment.name}",
+                reason="VARIABLE_NOT_FOUND",
+            )
+    return EnvironmentView(
+        environment.name,
+        state.revision.hex(),
+        environment.highest_stamp.hex(),
+        {name: entry.value or "" for name, entry in sorted(environment.live(Kind.METADATA))},
+        shown,
+        level,
+    )
+
+
+def _variable_view(entry: Entry, node: NodeIdentity, *, reveal: bool) -> VariableView:
+    masked = entry.secret and not reveal
+    name, region = node.names_of(entry.stamp.node_uid)
+    value = None if masked else entry.value
+    return VariableView(value, entry.secret, masked, entry.stamp.hex(), region, name)
+
+
+def commit_view(commit: Commit) -> CommitView:
+    """What a history or a watch tells of one commit."""
+    return CommitView(
+        id=f"{commit.environment}@{commit.stamp.hex()}",
+        environment=commit.environment,
+        revision=commit.revision.hex(),
+        stamp=commit.stamp.hex(),
+        time=iso_time(commit.time_ms),
+        node=commit.node,
+        region=commit.region,
+        actor=commit.author,
+        message=commit.message,
+        changes=tuple(
+            ChangeView(
+                change.name,
+                "unset" if change.value is None else "set",
+                change.kind is Kind.METADATA,
+            )
+            for change in commit.changes
+        ),
+        deleted=commit.deletes,
+    )
+
+
+def iso_time(time_ms: int) -> str:
+    """Unix milliseconds as ISO 8601 in UTC, to the millisecond.
+
+    Example: iso_time(0) is "1970-01-01T00:00:00.000Z".
+    """
+    seconds, millis = divmod(time_ms, 1000)
+    moment = datetime.fromtimestamp(seconds, UTC)
+    return f"{moment:%Y-%m-%dT%H:%M:%S}.{millis:03d}Z"
+
+
+def session_token(node_uid: int, lsn: int) -> str:
+    """A point in the order in which one node took commits in: "uid.lsn" in hex."""
+    return f"{node_uid:016x}.{lsn:x}"
+
+
+def read_token(token: str) -> tuple[int, int] | None:
+    """The (node uid, lsn) of a token, None if it is none."""
+    uid, dot, lsn = token.partition(".")
+    try:
+        return (int(uid, 16), int(lsn, 16)) if dot and len(uid) == 16 else None
+    except ValueError:
+        return None
