@@ -26,7 +26,7 @@ class EnvironmentView:
     environment: str
     revision: str
     stamp: str
-    metadata: dict[str, str]
+    metadata: dict[str, str] = field(repr=False)
     variables: dict[str, VariableView]
     level: Consistency = Consistency.EVENTUAL
     lag_bound_ms: int = 0
@@ -158,13 +158,11 @@ class Identity:
 
     name: str
     via: str
-    may_reveal: bool = True
-    may_write: bool = True
 
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """The state of a node in figures."""
+    """The state of a node in figures, and who asked (`identity`, `authenticated_by`)."""
 
     node: str
     node_uid: str
@@ -174,5 +172,7 @@ class Status:
     environments: int
     storage_bytes: int
     uptime_seconds: int
-    insecure: bool = False
-    data_dir: str = ""
+    insecure: bool
+    data_dir: str
+    identity: str
+    authenticated_by: str

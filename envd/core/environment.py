@@ -89,7 +89,9 @@ class Environment:
         return self.deleted_at if entry is None else entry.stamp
 
     def apply(self, commit: Commit) -> Environment:
-        """Return this state with `commit` merged in."""
+        """Return this state with `commit` merged in; names must be equal."""
+        if commit.environment != self.name:
+            raise ValueError("a commit to another environment does not apply")
         return self.apply_changes(commit.stamp, commit.changes, deletes=commit.deletes)
 
     def apply_changes(

@@ -104,12 +104,13 @@ def check_value(variable: str, value: str) -> int:
         )
     try:
         size = len(value.encode())
-    except UnicodeEncodeError as error:
+    except UnicodeEncodeError:
+        # Not chained: a UnicodeEncodeError carries the whole value.
         raise InvalidRequest(
             f"the value of {variable} is not valid UTF-8",
             hint="values are text; encode binary data first, for example as base64",
             reason="INVALID_VALUE",
-        ) from error
+        ) from None
     if size > MAX_VALUE_BYTES:
         raise LimitExceeded(
             f"the value of {variable} is {size} bytes long; at most {MAX_VALUE_BYTES} are allowed"

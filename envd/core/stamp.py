@@ -52,7 +52,10 @@ class Stamp(NamedTuple):
     @staticmethod
     def from_hex(text: str) -> Stamp:
         """The inverse of `hex`; raises ValueError or struct.error on anything else."""
-        return Stamp.from_bytes(bytes.fromhex(text))
+        stamp = Stamp.from_bytes(bytes.fromhex(text))
+        if stamp.hex() != text:
+            raise ValueError("a stamp is 40 lower-case hexadecimal digits")
+        return stamp
 
 
 ZERO = Stamp(0, 0, 0)

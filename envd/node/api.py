@@ -13,6 +13,7 @@ from envd.core.answers import (
     HistoryPage,
     Identity,
     ListPage,
+    Status,
     WatchEvent,
     WriteAnswer,
 )
@@ -94,6 +95,10 @@ class EnvironmentApi:
 
         async for event in self._hub.events(request, view, view if request.values else None):
             yield event
+
+    async def status(self, identity: Identity) -> Status:
+        """How the node does; every identity may ask."""
+        return self._status_of(identity)
 
     async def export(
         self, identity: Identity, prefix: str, *, reveal: bool

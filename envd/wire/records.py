@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Annotated, TypeVar
 
 import msgspec
 
@@ -28,9 +28,11 @@ from envd.ports import OperationResult, StoredState
 
 FORMAT = 1
 _FORMAT_BYTE = bytes([FORMAT])
+_HISTORY_SUM_BYTES = 16
 _METADATA = 1
 _SECRET = 2
 _Row = TypeVar("_Row")
+_Place = Annotated[int, msgspec.Meta(ge=0)]
 
 
 class _CommitRow(msgspec.Struct, array_like=True, frozen=True):
@@ -40,7 +42,7 @@ class _CommitRow(msgspec.Struct, array_like=True, frozen=True):
     names: list[str]
     values: list[str | None]
     stamps: bytes
-    overwrites: list[int]
+    overwrites: list[_Place]
     deletes: bool
     author: str
     time_ms: int
@@ -63,8 +65,8 @@ class _Columns(msgspec.Struct, array_like=True, frozen=True):
     names: list[str]
     values: list[str | None]
     secrets: bytes
-    stamps: list[int]
-    overwrites: list[int]
+    stamps: list[_Place]
+    overwrites: list[_Place]
 
 
 class _EnvironmentRow(msgspec.Struct, array_like=True, frozen=True):
@@ -182,7 +184,7 @@ def decode_commit(raw: bytes) -> Commit:
         raise Corrupt("a commit names a stamp that it does not hold") from error
     return Commit(
         environment=row.environment,
-        stamp=Stamp.from_bytes(row.stamp),
+        stamp=_stamp(row.stamp),
         changes=changes,
         deletes=row.deletes,
         author=row.author,
@@ -221,7 +223,7 @@ def encode_environment(stored: StoredEnvironment) -> bytes:
             environment.deleted_at.to_bytes(),
             stored.state.revision,
             stored.digest,
-            stored.history_sum.to_bytes(16),
+            stored.history_sum.to_bytes(_HISTORY_SUM_BYTES),
             stored.history_count,
             table.to_bytes(),
             variables,
@@ -238,12 +240,12 @@ def decode_environment(raw: bytes) -> StoredEnvironment:
         row.name,
         _entries(row.variables, stamps),
         _entries(row.metadata, stamps),
-        Stamp.from_bytes(row.deleted_at),
+        _stamp(row.deleted_at),
     )
     return StoredEnvironment(
         StoredState(environment, row.revision),
         row.digest,
-        int.from_bytes(row.history_sum),
+        _history_sum(row.history_sum),
         row.history_count,
     )
 
@@ -251,7 +253,7 @@ def decode_environment(raw: bytes) -> StoredEnvironment:
 def decode_environment_header(raw: bytes) -> tuple[int, int]:
     """The history's (sum, count) of an environment's blob, without its entries."""
     row = _decode(_header_decoder, raw, "environment")
-    return int.from_bytes(row.history_sum), row.history_count
+    return _history_sum(row.history_sum), row.history_count
 
 
 def encode_conflict(record: ConflictRecord) -> bytes:
@@ -272,7 +274,7 @@ def decode_conflict(raw: bytes) -> ConflictRecord:
     row = _decode(_conflict_decoder, raw, "conflict")
     kept, lost = (
         Side(
-            Stamp.from_bytes(side.stamp),
+            _stamp(side.stamp),
             side.value,
             side.secret,
             side.author,
@@ -281,7 +283,11 @@ def decode_conflict(raw: bytes) -> ConflictRecord:
         )
         for side in (row.kept, row.lost)
     )
-    return ConflictRecord(row.environment, Kind(row.kind), row.name, kept, lost)
+    try:
+        kind = Kind(row.kind)
+    except ValueError:
+        raise Corrupt("a stored conflict is about an unknown kind") from None
+    return ConflictRecord(row.environment, kind, row.name, kept, lost)
 
 
 def encode_operation(result: OperationResult) -> bytes:
@@ -294,7 +300,7 @@ def encode_operation(result: OperationResult) -> bytes:
 def decode_operation(raw: bytes) -> OperationResult:
     """The inverse of `encode_operation`."""
     row = _decode(_operation_decoder, raw, "operation")
-    return OperationResult(row.environment, Stamp.from_bytes(row.stamp), row.revision, row.time_ms)
+    return OperationResult(row.environment, _stamp(row.stamp), row.revision, row.time_ms)
 
 
 class _StampTable:
@@ -310,6 +316,18 @@ class _StampTable:
 
     def to_bytes(self) -> bytes:
         return b"".join([stamp.to_bytes() for stamp in self._places])
+
+
+def _stamp(raw: bytes) -> Stamp:
+    if len(raw) != STAMP_BYTES:
+        raise Corrupt("a stored stamp has a wrong length")
+    return Stamp.from_bytes(raw)
+
+
+def _history_sum(raw: bytes) -> int:
+    if len(raw) != _HISTORY_SUM_BYTES:
+        raise Corrupt("a stored history sum has a wrong length")
+    return int.from_bytes(raw)
 
 
 def _stamps(raw: bytes) -> list[Stamp]:
@@ -336,7 +354,7 @@ def _columns(entries: Mapping[str, Entry], table: _StampTable) -> _Columns:
 def _entries(columns: _Columns, stamps: list[Stamp]) -> dict[str, Entry]:
     try:
         return {
-            name: Entry(stamps[stamp], stamps[overwrites], value, secret == 1)
+            name: Entry(stamps[stamp], stamps[overwrites], value, bool(secret))
             for name, value, secret, stamp, overwrites in zip(
                 columns.names,
                 columns.values,
@@ -351,14 +369,18 @@ def _entries(columns: _Columns, stamps: list[Stamp]) -> dict[str, Entry]:
 
 
 def _decode(decoder: msgspec.msgpack.Decoder[_Row], raw: bytes, what: str) -> _Row:
-    if not raw or raw[0] != FORMAT:
-        found = raw[0] if raw else "none"
+    if not raw or raw[0] < FORMAT:
+        raise Corrupt(f"a stored {what} is of no known format")
+    if raw[0] > FORMAT:
         raise StorageError(
-            f"a stored {what} has format {found}; this version reads format {FORMAT}",
+            f"a stored {what} has format {raw[0]}; this version reads format {FORMAT}",
             hint="a newer envd wrote it: run that version or a later one",
             reason="NEWER_FORMAT",
         )
     try:
         return decoder.decode(memoryview(raw)[1:])
-    except (msgspec.DecodeError, msgspec.ValidationError) as error:
+    except msgspec.DecodeError as error:
         raise Corrupt(f"a stored {what} does not decode") from error
+    except (UnicodeDecodeError, RecursionError):
+        # A UnicodeDecodeError carries the bytes, which may be those of a value.
+        raise Corrupt(f"a stored {what} does not decode") from None

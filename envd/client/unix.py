@@ -1,0 +1,108 @@
+"""A Connection over the Unix socket of a node on this machine.
+
+It needs neither grpc nor protobuf, so a simple `envctl` call takes tens of milliseconds.
+"""
+
+from __future__ import annotations
+
+import json
+import socket
+from typing import Any
+
+from envd.core.answers import EnvironmentView, HistoryPage, ListPage, Status, WriteAnswer
+from envd.core.errors import EnvdError, OutcomeUnknown, Unavailable
+from envd.core.requests import (
+    DeleteRequest,
+    HistoryRequest,
+    ListRequest,
+    ReadRequest,
+    RollbackRequest,
+    WriteRequest,
+)
+from envd.wire import plain
+from envd.wire.framing import LENGTH, MAX_FRAME_BYTES, encode_frame
+
+_WRITES = frozenset({"write", "delete", "rollback"})
+
+
+class UnixConnection:
+    """Raises Unavailable at once where nobody listens on `path`."""
+
+    def __init__(self, path: str, *, token: str = "", timeout_s: float = 30.0) -> None:
+        self.address = f"unix:{path}"
+        self._token = token
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self._socket.settimeout(timeout_s)
+        try:
+            self._socket.connect(path)
+        except OSError as error:
+            self._socket.close()
+            raise Unavailable(
+                f"no envd answers at {self.address} ({error.strerror or error})",
+                hint="start one with: envd   (or name another with --server)",
+                reason="NO_DAEMON",
+            ) from error
+
+    def get(self, request: ReadRequest) -> EnvironmentView:
+        return plain.environment_view(self._call("get", request))
+
+    def list(self, request: ListRequest) -> ListPage:
+        return plain.list_page(self._call("list", request))
+
+    def write(self, request: WriteRequest) -> WriteAnswer:
+        return plain.write_answer(self._call("write", request))
+
+    def delete(self, request: DeleteRequest) -> WriteAnswer:
+        return plain.write_answer(self._call("delete", request))
+
+    def rollback(self, request: RollbackRequest) -> WriteAnswer:
+        return plain.write_answer(self._call("rollback", request))
+
+    def history(self, request: HistoryRequest) -> HistoryPage:
+        return plain.history_page(self._call("history", request))
+
+    def status(self) -> Status:
+        return plain.status(self._call("status", None))
+
+    def close(self) -> None:
+        self._socket.close()
+
+    def _call(self, call: str, request: object) -> dict[str, Any]:
+        document = {"call": call, "arguments": plain.to_plain(request), "token": self._token}
+        try:
+            self._socket.sendall(encode_frame(document))
+            answer = json.loads(self._receive())
+        except (OSError, EOFError, ValueError) as error:
+            raise self._lost(call, error) from error
+        if "error" in answer:
+            raise plain.error_from_plain(answer["error"])
+        result: dict[str, Any] = answer["answer"]
+        return result
+
+    def _receive(self) -> bytes:
+        (length,) = LENGTH.unpack(self._receive_exactly(LENGTH.size))
+        if length > MAX_FRAME_BYTES:
+            raise ValueError("the answer is longer than an answer can be")
+        return self._receive_exactly(length)
+
+    def _receive_exactly(self, size: int) -> bytes:
+        received = bytearray()
+        while len(received) < size:
+            chunk = self._socket.recv(min(size - len(received), 1 << 20))
+            if not chunk:
+                raise EOFError
+            received += chunk
+        return bytes(received)
+
+    def _lost(self, call: str, error: Exception) -> EnvdError:
+        why = "it took too long" if isinstance(error, TimeoutError) else "the connection broke"
+        if call in _WRITES:
+            return OutcomeUnknown(
+                f"no answer from {self.address} ({why}); the write may or may not be done",
+                hint="repeat it with the same --operation ID: it is done at most once",
+            )
+        return Unavailable(
+            f"no answer from {self.address} ({why})",
+            hint="try again; envctl doctor tells how the node does",
+            reason="NO_ANSWER",
+        )

@@ -1,0 +1,25 @@
+"""The small protocol of the Unix socket: a 4-byte big-endian length, then a JSON document.
+
+    request   {"call": "get", "arguments": {...}, "token": "..."}
+    answer    {"answer": {...}}  or  {"error": {...}}
+
+One answer for each request, in order. The documents are those of `wire.plain`.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from typing import Any
+
+LENGTH = struct.Struct(">I")
+MAX_FRAME_BYTES = 64 << 20
+"""More than any environment needs: 4 MiB of values, each byte at most 6 in JSON."""
+
+CALLS = ("get", "list", "write", "delete", "rollback", "history", "status")
+
+
+def encode_frame(document: dict[str, Any]) -> bytes:
+    """One frame."""
+    body = json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode()
+    return LENGTH.pack(len(body)) + body

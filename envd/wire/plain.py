@@ -1,0 +1,97 @@
+"""Answers as JSON documents and back: the shapes of REST, of `--output json` and of the socket.
+
+Each dataclass of `core.answers` and `core.requests` is an object with its fields; enums are
+their values, tuples are lists. Standard library only, since `envctl` starts with it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import fields, is_dataclass
+from enum import Enum
+from typing import Any
+
+from envd.core import errors
+from envd.core.answers import (
+    ChangeView,
+    CommitView,
+    EnvironmentView,
+    HistoryPage,
+    ListedEnvironment,
+    ListPage,
+    Status,
+    VariableView,
+    WriteAnswer,
+)
+from envd.core.errors import EnvdError, Unavailable
+from envd.core.requests import Consistency
+
+
+def to_plain(value: object) -> Any:
+    """Return dicts, lists, text, numbers and None for an answer or a request."""
+    if is_dataclass(value) and not isinstance(value, type):
+        return {field.name: to_plain(getattr(value, field.name)) for field in fields(value)}
+    if isinstance(value, Enum):
+        return value.value
+    if isinstance(value, Mapping):
+        return {key: to_plain(item) for key, item in value.items()}
+    if isinstance(value, tuple | list):
+        return [to_plain(item) for item in value]
+    return value
+
+
+def environment_view(plain: dict[str, Any]) -> EnvironmentView:
+    """The inverse of `to_plain` for an EnvironmentView."""
+    variables = {name: VariableView(**view) for name, view in plain["variables"].items()}
+    level = Consistency(plain["level"])
+    return EnvironmentView(**{**plain, "variables": variables, "level": level})
+
+
+def write_answer(plain: dict[str, Any]) -> WriteAnswer:
+    """The inverse of `to_plain` for a WriteAnswer."""
+    return WriteAnswer(**plain)
+
+
+def list_page(plain: dict[str, Any]) -> ListPage:
+    """The inverse of `to_plain` for a ListPage."""
+    listed = tuple(ListedEnvironment(**item) for item in plain["environments"])
+    return ListPage(**{**plain, "environments": listed})
+
+
+def commit_view(plain: dict[str, Any]) -> CommitView:
+    """The inverse of `to_plain` for a CommitView."""
+    changes = tuple(ChangeView(**change) for change in plain["changes"])
+    return CommitView(**{**plain, "changes": changes})
+
+
+def history_page(plain: dict[str, Any]) -> HistoryPage:
+    """The inverse of `to_plain` for a HistoryPage."""
+    return HistoryPage(**{**plain, "commits": tuple(map(commit_view, plain["commits"]))})
+
+
+def status(plain: dict[str, Any]) -> Status:
+    """The inverse of `to_plain` for a Status."""
+    return Status(**plain)
+
+
+def error_to_plain(error: EnvdError) -> dict[str, Any]:
+    """An error as a document; `error_from_plain` raises the same class again."""
+    return {
+        "kind": type(error).__name__,
+        "reason": error.reason,
+        "message": error.message,
+        "hint": error.hint,
+        "retry_after_ms": error.retry_after_ms if isinstance(error, Unavailable) else 0,
+    }
+
+
+def error_from_plain(plain: dict[str, Any]) -> EnvdError:
+    """The error that a document tells of; an unknown kind becomes an EnvdError."""
+    message, hint, reason = plain["message"], plain["hint"], plain["reason"]
+    kind = getattr(errors, plain["kind"], EnvdError)
+    if kind is Unavailable:
+        after_ms = int(plain["retry_after_ms"])
+        return Unavailable(message, hint=hint, reason=reason, retry_after_ms=after_ms)
+    if not (isinstance(kind, type) and issubclass(kind, EnvdError)):
+        kind = EnvdError
+    return kind(message, hint=hint, reason=reason)
