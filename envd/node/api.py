@@ -36,7 +36,14 @@ from envd.ports import Authorizer
 class EnvironmentApi:
     """The environments of a node. Every method raises Denied where a right is missing."""
 
-    def __init__(self, coordinator: Coordinator, hub: WatchHub, authorizer: Authorizer) -> None:
+    def __init__(
+        self,
+        coordinator: Coordinator,
+        hub: WatchHub,
+        authorizer: Authorizer,
+        status_of: Callable[[Identity], Status],
+    ) -> None:
+        self._status_of = status_of
         self._coordinator = coordinator
         self._hub = hub
         self._authorizer = authorizer
