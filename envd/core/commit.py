@@ -45,7 +45,8 @@ class Commit:
 
     `deletes` raises the environment's `deleted_at` to the stamp; such a commit lists an
     unset for every live variable and metadata key it saw. `revision` is what the origin
-    computed after it (16 bytes, empty where `blind`). `operation` is the caller's operation id, or "".
+    computed after it (16 bytes, empty where `blind`). `operation` is the caller's operation
+    id, or "".
     `time_ms` is the origin's wall clock; the order comes from the stamp alone.
     """
 

@@ -5,7 +5,7 @@ gRPC, HTTP and the Unix socket are thin shells around this one class.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 
 from envd.core.answers import (
