@@ -1,0 +1,60 @@
+# make run    a ready local envd with a guided tour; Ctrl-C stops it
+# make test   the tests                    make test-real  those with real servers
+# make check  what must hold before a commit
+# make bench  what it costs                make fmt, proto, lock
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+DEMO ?= config/example.env
+
+.PHONY: run test test-real check bench proto fmt lock clean
+
+run: $(READY)
+	@exec $(BIN)/envctl dev --demo $(DEMO) $(ARGS)
+
+test: $(READY)
+	$(BIN)/python -m pytest $(ARGS)
+
+test-real: $(READY)
+	$(BIN)/python -m pytest -m real $(ARGS) || [ $$? -eq 5 ]
+
+check: $(READY)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python proto/generate.py --check
+	$(BIN)/python -m pytest -q
+
+bench: $(READY)
+	$(BIN)/python -m bench.local $(ARGS)
+
+proto: $(READY)
+	$(BIN)/python proto/generate.py
+
+fmt: $(READY)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+# Pins every dependency with its hashes; names no registry.
+lock: $(READY)
+	$(BIN)/pip-compile --quiet --extra dev --strip-extras --allow-unsafe --generate-hashes \
+		--no-emit-index-url --no-emit-trusted-host --no-emit-find-links \
+		--output-file requirements.lock pyproject.toml
+
+$(READY): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "error: envd needs Python 3.11 or later, and $(PYTHON) is older"; \
+		  echo "hint: make PYTHON=/path/to/python3.11 $(MAKECMDGOALS)"; exit 1; }
+	@echo "Setting up $(VENV) (once; later starts skip this)..."
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check \
+		--require-hashes -r requirements.lock
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check \
+		--no-deps --no-build-isolation -e .
+	@touch $@
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,0 +1,236 @@
+"""The data directory of a node: one process at a time, its identity, its keys.
+
+    lock            held with flock by the running node; holds its process id
+    node.json       format, node uid, cluster id, generation (grows at each start), secured
+    local.key       the key-encryption key, unless `security.key_file` names another place
+    keyring         storage key and digest key, wrapped
+    admin.token     the token that the creating start made
+    journal/ state/ the data
+
+`node.json` is written last when a node is created: a creation that was cut off is simply
+done again. Nothing that exists is ever replaced by something new: what is missing or wrong
+is an error that says what to do.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import json
+import os
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from envd.core.errors import Corrupt, StorageError
+from envd.files import write_private
+from envd.ports import Rng
+from envd.security.access import new_admin_token, read_admin_token, write_admin_token
+from envd.security.sealing import (
+    Keyring,
+    LocalSealer,
+    create_key_file,
+    create_keyring,
+    read_key_file,
+    read_keyring,
+)
+
+FORMAT = 1
+_DATA = ("journal", "state", "keyring")
+_MAY_STAND_BEFORE = {
+    "lock",
+    "local.key",
+    "keyring",
+    "admin.token",
+    "cluster.secret",
+    "envd.log",
+    "envd.toml",
+    "lost+found",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class NodeRecord:
+    """What `node.json` holds; `generation` is that of the running start."""
+
+    node_uid: int
+    cluster_id: str
+    generation: int
+    secured: bool
+
+    def to_document(self) -> dict[str, Any]:
+        return {
+            "format": FORMAT,
+            "node_uid": f"{self.node_uid:016x}",
+            "cluster_id": self.cluster_id,
+            "generation": self.generation,
+            "secured": self.secured,
+        }
+
+
+@dataclass(slots=True)
+class DataDirectory:
+    """A data directory that this process holds the lock of. `close` lets go."""
+
+    path: Path
+    record: NodeRecord
+    created: bool
+    sealer: LocalSealer = field(repr=False)
+    digest_key: bytes = field(repr=False)
+    admin_token: str = field(repr=False)
+    _lock: int = field(repr=False)
+
+    def close(self) -> None:
+        """Let the next process have it."""
+        os.close(self._lock)
+
+
+def open_data_directory(
+    path: Path, *, key_file: Path, admin_token: str, insecure: bool, rng: Rng
+) -> DataDirectory:
+    """Open or create the data directory; raises StorageError or a child that says what to do.
+
+    `admin_token` "" means: draw one at creation, read it from the file later.
+    """
+    _make(path)
+    lock = _take_lock(path)
+    try:
+        created = not (path / "node.json").exists()
+        if created:
+            _check_empty(path, key_file)
+            record = _create(path, key_file, admin_token, insecure, rng)
+        else:
+            record = _next_generation(path, insecure)
+            if not insecure and not record.secured:
+                record = replace(record, secured=True)
+                write_admin_token(path / "admin.token", admin_token or new_admin_token(rng))
+            _write_record(path, record)
+        keyring = _keys(path, key_file)
+        token = admin_token or read_admin_token(path / "admin.token")
+    except OSError as error:
+        os.close(lock)
+        raise _unusable(path, error) from error
+    except BaseException:
+        os.close(lock)
+        raise
+    sealer = LocalSealer(keyring.storage_keys, rng)
+    return DataDirectory(path, record, created, sealer, keyring.digest_key, token, lock)
+
+
+def _make(path: Path) -> None:
+    try:
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except FileExistsError:
+        raise StorageError(
+            f"{path} is a file, not a directory", hint="name a directory with --data-dir"
+        ) from None
+    except OSError as error:
+        raise _unusable(path, error) from error
+
+
+def _take_lock(path: Path) -> int:
+    try:
+        descriptor = os.open(path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise _unusable(path, error) from error
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        holder = os.pread(descriptor, 32, 0).decode("ascii", "replace").strip() or "unknown"
+        os.close(descriptor)
+        raise StorageError(
+            f"{path} is in use by another envd (process {holder})",
+            hint="stop that one, or name another directory with --data-dir",
+            reason="LOCKED",
+        ) from error
+    os.ftruncate(descriptor, 0)
+    os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+    return descriptor
+
+
+def _check_empty(path: Path, key_file: Path) -> None:
+    """Refuse to create a node among somebody else's files, or over what a lost one left."""
+    present = {entry.name for entry in path.iterdir()}
+    if "journal" in present or "state" in present:
+        raise Corrupt(
+            f"{path} holds data but its node.json is missing",
+            hint="put node.json back, or restore the whole directory from a backup",
+            reason="NODE_RECORD_MISSING",
+        )
+    foreign = sorted(
+        name
+        for name in present - _MAY_STAND_BEFORE - {key_file.name}
+        if not name.startswith("envd.sock") and not name.endswith(".tmp")
+    )
+    if foreign:
+        raise StorageError(
+            f"{path} is not empty and no envd data directory (it has {foreign[0]})",
+            hint="name an empty or new directory with --data-dir",
+            reason="NOT_EMPTY",
+        )
+
+
+def _create(path: Path, key_file: Path, admin_token: str, insecure: bool, rng: Rng) -> NodeRecord:
+    if not key_file.exists() and not (path / "keyring").exists():
+        create_key_file(key_file, rng)
+    if not (path / "keyring").exists():
+        create_keyring(path / "keyring", read_key_file(key_file), rng)
+    if not insecure:
+        write_admin_token(path / "admin.token", admin_token or new_admin_token(rng))
+    record = NodeRecord(
+        int.from_bytes(rng.token_bytes(8)) or 1, rng.token_bytes(16).hex(), 1, not insecure
+    )
+    _write_record(path, record)
+    return record
+
+
+def _next_generation(path: Path, insecure: bool) -> NodeRecord:
+    try:
+        document = json.loads((path / "node.json").read_bytes())
+        if document["format"] != FORMAT:
+            raise StorageError(
+                f"{path} has format {document['format']}; this version reads format {FORMAT}",
+                hint="a newer envd wrote it: run that version or a later one",
+                reason="NEWER_FORMAT",
+            )
+        record = NodeRecord(
+            int(document["node_uid"], 16),
+            str(document["cluster_id"]),
+            int(document["generation"]) + 1,
+            document["secured"] is True,
+        )
+    except (ValueError, KeyError, TypeError) as error:
+        raise Corrupt(
+            f"{path / 'node.json'} is damaged",
+            hint="put it back from a backup; the data itself is untouched",
+        ) from error
+    if insecure and record.secured:
+        raise StorageError(
+            f"{path} belongs to a secured node, and --insecure would open it to everybody",
+            hint="leave --insecure out, or use another --data-dir",
+            reason="SECURED",
+        )
+    return record
+
+
+def _keys(path: Path, key_file: Path) -> Keyring:
+    return read_keyring(path / "keyring", read_key_file(key_file), key_file)
+
+
+def _write_record(path: Path, record: NodeRecord) -> None:
+    text = json.dumps(record.to_document(), indent=1) + "\n"
+    write_private(path / "node.json", text.encode())
+
+
+def _unusable(path: Path, error: OSError) -> StorageError:
+    cause = errno.errorcode.get(error.errno or 0, type(error).__name__)
+    hints = {
+        errno.EACCES: "give the user that runs envd the right to write there",
+        errno.EROFS: "the file system is read-only: remount it, or use another --data-dir",
+        errno.ENOSPC: "free some disk space",
+    }
+    return StorageError(
+        f"the data directory {path} can't be used: {error.strerror or cause}",
+        hint=hints.get(error.errno or 0, "name another one with --data-dir"),
+        reason="DATA_DIR_UNUSABLE",
+    )
