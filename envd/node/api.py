@@ -5,7 +5,8 @@ gRPC, HTTP and the Unix socket are thin shells around this one class.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import aclosing
 from dataclasses import replace
 
 from envd.core.answers import (
@@ -74,6 +75,17 @@ class EnvironmentApi:
         may_reveal = self._authorizer.allows(identity, "reveal", request.environment)
         return await self._coordinator.write(request, identity.name, may_reveal=may_reveal)
 
+    async def begin_write(
+        self, identity: Identity, request: WriteRequest
+    ) -> Awaitable[WriteAnswer]:
+        """Write one commit without waiting for it to be durable; the caller must await the answer.
+
+        Writes begun one after the other are applied in this order.
+        """
+        self._allow(identity, "write", request.environment)
+        may_reveal = self._authorizer.allows(identity, "reveal", request.environment)
+        return await self._coordinator.begin_write(request, identity.name, may_reveal=may_reveal)
+
     async def delete(self, identity: Identity, request: DeleteRequest) -> WriteAnswer:
         """Delete an environment; its history stays."""
         self._allow(identity, "delete", request.environment)
@@ -90,7 +102,9 @@ class EnvironmentApi:
         self._allow(identity, "history", request.environment)
         return self._coordinator.history(request)
 
-    async def watch(self, identity: Identity, request: WatchRequest) -> AsyncIterator[WatchEvent]:
+    async def watch(
+        self, identity: Identity, request: WatchRequest
+    ) -> AsyncGenerator[WatchEvent, None]:
         """Follow environments; see WatchRequest."""
         prefix = check_prefix(request.prefix)
         self._allow(identity, "read", prefix)
@@ -100,8 +114,10 @@ class EnvironmentApi:
         def view(name: str) -> EnvironmentView | None:
             return self._coordinator.state_view(name, reveal=request.reveal)
 
-        async for event in self._hub.events(request, view, view if request.values else None):
-            yield event
+        events = self._hub.events(request, view, view if request.values else None)
+        async with aclosing(events):
+            async for event in events:
+                yield event
 
     async def status(self, identity: Identity) -> Status:
         """How the node does; every identity may ask."""
@@ -109,7 +125,7 @@ class EnvironmentApi:
 
     async def export(
         self, identity: Identity, prefix: str, *, reveal: bool
-    ) -> AsyncIterator[EnvironmentView]:
+    ) -> AsyncGenerator[EnvironmentView, None]:
         """Every environment below a prefix, in order of name."""
         request = ListRequest(prefix)
         while True:

@@ -27,7 +27,7 @@ from envd.core.environment import Entry, Environment
 from envd.core.errors import Conflict, Denied, InvalidRequest, NotFound, Unavailable
 from envd.core.hlc import HybridClock
 from envd.core.metadata import CREATED
-from envd.core.names import check_environment, check_prefix
+from envd.core.names import check_environment, check_prefix, check_variable
 from envd.core.requests import (
     DeleteRequest,
     HistoryRequest,
@@ -77,8 +77,18 @@ class Coordinator:
         Raises InvalidRequest, LimitExceeded, NotFound, Conflict, Denied (an explicit
         `secret: false` without the right to reveal), Unavailable, OutcomeUnknown.
         """
+        return await (await self.begin_write(request, author, may_reveal=may_reveal))
+
+    async def begin_write(
+        self, request: WriteRequest, author: str, *, may_reveal: bool = True
+    ) -> Awaitable[WriteAnswer]:
+        """Commit as `write` does, and return before it is durable.
+
+        Writes begun one after the other are applied in this order. The caller must await what
+        it gets, which answers or raises as `write` does.
+        """
         check_write(request)
-        return await self._once(request, author, lambda: self._write(request, author, may_reveal))
+        return await self._begin(request, author, lambda: self._write(request, author, may_reveal))
 
     async def delete(self, request: DeleteRequest, author: str) -> WriteAnswer:
         """Delete an environment; raises NotFound where it does not exist."""
@@ -92,6 +102,8 @@ class Coordinator:
         """Write an earlier state again; where nothing differs, no commit is made."""
         check_environment(request.environment)
         check_operation(request.message, request.operation)
+        for variable in request.variables:
+            check_variable(variable)
         return await self._once(
             request, author, lambda: self._rollback(request, author, may_reveal)
         )
@@ -99,37 +111,44 @@ class Coordinator:
     async def _once(
         self, request: _AnyWrite, author: str, perform: Callable[[], Awaitable[WriteAnswer]]
     ) -> WriteAnswer:
-        """Perform a write, or answer as the earlier one with its operation id did."""
+        return await (await self._begin(request, author, perform))
+
+    async def _begin(
+        self, request: _AnyWrite, author: str, perform: Callable[[], Awaitable[WriteAnswer]]
+    ) -> Awaitable[WriteAnswer]:
+        """Perform a write, or answer as the earlier one with its operation id does."""
         if not request.operation:
             await self._store.admit()
-            return await perform()
+            return perform()
         key = (author, request.operation)
-        running = self._in_flight.get(key)
-        if running is not None:
-            answer = await asyncio.shield(running)
-            return _same_environment(answer, request)
-        known = self._store.find_operation(author, request.operation)
-        if known is not None:
-            return _same_environment(
-                self._answer(
-                    known.environment, known.revision, known.stamp, self._store.last_lsn()
-                ),
-                request,
-            )
-        task = asyncio.ensure_future(self._admitted(perform))
+        earlier = self._earlier(key, request)
+        if earlier is None:
+            await self._store.admit()
+            earlier = self._earlier(key, request)  # its twin may have come in meanwhile
+        if earlier is not None:
+            return earlier
+        task = asyncio.ensure_future(perform())
         self._in_flight[key] = task
         task.add_done_callback(lambda done: self._landed(key, done))
-        return await asyncio.shield(task)
+        return asyncio.shield(task)
+
+    def _earlier(self, key: tuple[str, str], request: _AnyWrite) -> Awaitable[WriteAnswer] | None:
+        """The answer to the earlier write with this operation id, None where there is none."""
+        running = self._in_flight.get(key)
+        if running is not None:
+            return _answer_of(running, request)
+        known = self._store.find_operation(*key)
+        if known is None:
+            return None
+        lsn = self._store.last_lsn()
+        answer = self._answer(known.environment, known.revision, known.stamp, lsn)
+        return _ready(_same_environment(answer, request))
 
     def _landed(self, key: tuple[str, str], task: asyncio.Future[WriteAnswer]) -> None:
         """Forget a write that ended; its callers, if they still wait, have its error."""
         del self._in_flight[key]
         if not task.cancelled():
             task.exception()
-
-    async def _admitted(self, perform: Callable[[], Awaitable[WriteAnswer]]) -> WriteAnswer:
-        await self._store.admit()
-        return await perform()
 
     def _write(
         self, request: WriteRequest, author: str, may_reveal: bool
@@ -247,6 +266,8 @@ class Coordinator:
         Raises NotFound for an environment, variable or revision that is not there.
         """
         name = check_environment(request.environment)
+        for variable in request.variables:
+            check_variable(variable)
         self._check_token(request.token)
         if request.at:
             state = revisions.recorded_state(self._store, name, request.at, self._digest_key)
@@ -273,6 +294,7 @@ class Coordinator:
     def list(self, request: ListRequest) -> ListPage:
         """A page of the environments that exist below a prefix."""
         prefix = check_prefix(request.prefix)
+        check_prefix(request.after)
         limit = _bounded(request.limit, MAX_LIST_PAGE)
         found = self._store.environments(prefix, request.after, limit + 1)
         more = len(found) > limit
@@ -282,6 +304,8 @@ class Coordinator:
     def history(self, request: HistoryRequest) -> HistoryPage:
         """A page of commits, newest first; raises NotFound where none was ever made."""
         name = check_environment(request.environment)
+        if request.variable:
+            check_variable(request.variable)
         limit = _bounded(request.limit, MAX_HISTORY_PAGE)
         before = _stamp(request.before)
         found: list[Commit] = []
@@ -308,6 +332,14 @@ class Coordinator:
                 hint="read from the node that answered the write, or without the token",
                 reason="STALE",
             )
+
+
+async def _ready(answer: WriteAnswer) -> WriteAnswer:
+    return answer
+
+
+async def _answer_of(running: asyncio.Future[WriteAnswer], request: _AnyWrite) -> WriteAnswer:
+    return _same_environment(await asyncio.shield(running), request)
 
 
 def _same_environment(answer: WriteAnswer, request: _AnyWrite) -> WriteAnswer:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -12,6 +13,8 @@ from envd.core.environment import Entry
 from envd.core.errors import NotFound
 from envd.core.requests import Consistency
 from envd.ports import StoredState
+
+_TOKEN = re.compile(r"[0-9a-f]{16}\.[0-9a-f]{1,16}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,8 +114,5 @@ def session_token(node_uid: int, lsn: int) -> str:
 
 def read_token(token: str) -> tuple[int, int] | None:
     """The (node uid, lsn) of a token, None if it is none."""
-    uid, dot, lsn = token.partition(".")
-    try:
-        return (int(uid, 16), int(lsn, 16)) if dot and len(uid) == 16 else None
-    except ValueError:
-        return None
+    uid, _, lsn = token.partition(".")
+    return (int(uid, 16), int(lsn, 16)) if _TOKEN.fullmatch(token) else None

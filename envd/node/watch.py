@@ -11,7 +11,8 @@ be a later one.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator
+from contextlib import aclosing
 from itertools import islice
 
 from envd.core.answers import (
@@ -48,11 +49,13 @@ class WatchHub:
         *,
         heartbeat_s: float = DEFAULT_HEARTBEAT_S,
         max_watches: int = DEFAULT_MAX_WATCHES,
+        ring_commits: int = RING_COMMITS,
     ) -> None:
         self._store = store
         self._node_uid = node_uid
         self._heartbeat_s = heartbeat_s
         self._max_watches = max_watches
+        self._ring_commits = ring_commits
         self._ring: list[tuple[int, Commit]] = []
         self._waiting: dict[str, set[asyncio.Event]] = {}
         self._open = 0
@@ -74,8 +77,8 @@ class WatchHub:
     def _applied(self, applied: Applied) -> None:
         commit = applied.record.commit
         self._ring.append((applied.lsn, commit))
-        if len(self._ring) > 2 * RING_COMMITS:
-            del self._ring[:RING_COMMITS]
+        if len(self._ring) > 2 * self._ring_commits:
+            del self._ring[: self._ring_commits]
         name = commit.environment
         self._wake("")
         end = name.find("/")
@@ -90,7 +93,7 @@ class WatchHub:
 
     async def events(
         self, request: WatchRequest, snapshot_view: ViewOf, change_view: ViewOf | None
-    ) -> AsyncIterator[WatchEvent]:
+    ) -> AsyncGenerator[WatchEvent, None]:
         """The events of one watch, for ever; ends when the node stops.
 
         `snapshot_view` renders the state of an environment that the caller may see (None:
@@ -117,8 +120,10 @@ class WatchHub:
                 for item in self._snapshot(prefix, snapshot_view):
                     yield item
                 yield SnapshotEnd(session_token(self._node_uid, position))
-            async for change in self._follow(position, prefix, event, snapshot_view, change_view):
-                yield change
+            changes = self._follow(position, prefix, event, snapshot_view, change_view)
+            async with aclosing(changes):
+                async for change in changes:
+                    yield change
         finally:
             self._open -= 1
             waiting = self._waiting[prefix]
@@ -158,7 +163,7 @@ class WatchHub:
         event: asyncio.Event,
         snapshot_view: ViewOf,
         change_view: ViewOf | None,
-    ) -> AsyncIterator[WatchEvent]:
+    ) -> AsyncGenerator[WatchEvent, None]:
         while not self._closed:
             event.clear()
             seen = position

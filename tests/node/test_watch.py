@@ -1,0 +1,171 @@
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import pytest
+
+from envd.core.answers import (
+    Changed,
+    EnvironmentView,
+    Heartbeat,
+    Reset,
+    SnapshotEnd,
+    SnapshotItem,
+    WatchEvent,
+)
+from envd.core.errors import Unavailable
+from envd.core.requests import DeleteRequest, WatchRequest
+from envd.node.watch import WatchHub
+from tests.node.conftest import Node
+
+
+def hub_of(node: Node, **options: float) -> WatchHub:
+    return WatchHub(node.store, node.identity.uid, **options)  # type: ignore[arg-type]
+
+
+def events_of(hub: WatchHub, node: Node, request: WatchRequest) -> AsyncIterator[WatchEvent]:
+    def view(name: str) -> EnvironmentView | None:
+        return node.coordinator.state_view(name, reveal=request.reveal)
+
+    return hub.events(request, view, view if request.values else None)
+
+
+async def take(events: AsyncIterator[WatchEvent], count: int) -> list[WatchEvent]:
+    return [await anext(events) for _ in range(count)]
+
+
+async def test_a_watch_begins_with_a_snapshot_and_goes_on_with_changes(node: Node) -> None:
+    await node.put("team/a", A="1")
+    await node.put("other", A="1")
+    events = events_of(hub_of(node), node, WatchRequest("team"))
+
+    snapshot = await take(events, 2)
+    await node.put("other", A="2")
+    await node.put("team/b", B="1")
+    change = await anext(events)
+
+    assert isinstance(snapshot[0], SnapshotItem)
+    assert snapshot[0].state.environment == "team/a"
+    assert isinstance(snapshot[1], SnapshotEnd)
+    assert isinstance(change, Changed)
+    assert change.commit.environment == "team/b"
+    assert change.state is None
+
+
+async def test_a_change_carries_the_state_where_values_were_asked_for(node: Node) -> None:
+    events = events_of(hub_of(node), node, WatchRequest(values=True))
+    await take(events, 1)
+
+    await node.put("e", A="1")
+    put = await anext(events)
+    await node.coordinator.delete(DeleteRequest("e"), "ann")
+    gone = await anext(events)
+
+    assert isinstance(put, Changed)
+    assert put.state is not None
+    assert put.state.variables["A"].value == "1"
+    assert isinstance(gone, Changed)
+    assert gone.commit.deleted
+    assert gone.state is None
+
+
+async def test_a_token_resumes_without_a_gap_after_any_event(node: Node) -> None:
+    hub = hub_of(node)
+    events = events_of(hub, node, WatchRequest())
+    end = await anext(events)
+    assert isinstance(end, SnapshotEnd)
+    for n in range(3):
+        await node.put("e", A=str(n))
+    first = await anext(events)
+    assert isinstance(first, Changed)
+
+    resumed = events_of(hub, node, WatchRequest(token=first.token))
+    following = await take(resumed, 2)
+
+    stamps = [event.commit.stamp for event in following if isinstance(event, Changed)]
+    assert len(stamps) == 2
+    assert all(stamp > first.commit.stamp for stamp in stamps)
+
+
+async def test_a_new_hub_resumes_from_the_log(node: Node) -> None:
+    events = events_of(hub_of(node), node, WatchRequest())
+    end = await anext(events)
+    assert isinstance(end, SnapshotEnd)
+    await node.put("e", A="1")
+
+    resumed = events_of(hub_of(node), node, WatchRequest(token=end.token))
+
+    assert isinstance(await anext(resumed), Changed)
+
+
+@pytest.mark.parametrize("token", ["rubbish", f"{9:016x}.0", f"{7:016x}.99", "zz.1"])
+async def test_a_token_that_can_not_be_resumed_resets(node: Node, token: str) -> None:
+    await node.put("e", A="1")
+
+    events = await take(events_of(hub_of(node), node, WatchRequest(token=token)), 3)
+
+    assert isinstance(events[0], Reset)
+    assert isinstance(events[1], SnapshotItem)
+    assert isinstance(events[2], SnapshotEnd)
+
+
+async def test_quiet_watches_beat_and_a_heartbeat_resumes(node: Node) -> None:
+    hub = hub_of(node, heartbeat_s=0.0)
+    await node.put("e", A="1")
+    events = events_of(hub, node, WatchRequest("nothing/here"))
+
+    end, beat = await take(events, 2)
+    await node.put("nothing/here", A="1")
+    assert isinstance(end, SnapshotEnd)
+    assert isinstance(beat, Heartbeat)
+    resumed = events_of(hub, node, WatchRequest("nothing/here", token=beat.token))
+
+    assert isinstance(await anext(resumed), Changed)
+
+
+async def test_a_watch_that_is_closed_leaves_nothing_behind(node: Node) -> None:
+    hub = hub_of(node)
+    events = hub.events(WatchRequest(), lambda _: None, None)
+    await anext(events)
+    assert hub.open_watches == 1
+
+    await events.aclose()
+
+    assert hub.open_watches == 0
+
+
+async def test_more_watches_than_the_node_takes_are_refused(node: Node) -> None:
+    hub = hub_of(node, max_watches=1)
+    first = events_of(hub, node, WatchRequest())
+    await anext(first)
+
+    with pytest.raises(Unavailable) as refused:
+        await anext(events_of(hub, node, WatchRequest()))
+
+    assert refused.value.reason == "OVERLOADED"
+
+
+async def test_closing_the_hub_ends_its_watches(node: Node) -> None:
+    hub = hub_of(node)
+    events = events_of(hub, node, WatchRequest())
+    await anext(events)
+
+    hub.close()
+
+    assert [event async for event in events] == []
+
+
+async def test_a_watch_far_behind_the_ring_reads_on_from_the_log(
+    node: Node,
+) -> None:
+    hub = hub_of(node, ring_commits=4)
+    events = events_of(hub, node, WatchRequest())
+    await anext(events)
+    for n in range(40):
+        await node.put("e", A=str(n))
+
+    changes = await take(events, 40)
+
+    stamps = [change.commit.stamp for change in changes if isinstance(change, Changed)]
+    assert len(stamps) == 40
+    assert stamps == sorted(stamps)
