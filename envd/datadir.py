@@ -36,7 +36,6 @@ from envd.security.sealing import (
 )
 
 FORMAT = 1
-_DATA = ("journal", "state", "keyring")
 _MAY_STAND_BEFORE = {
     "lock",
     "local.key",
@@ -93,11 +92,11 @@ def open_data_directory(
     `admin_token` "" means: draw one at creation, read it from the file later.
     """
     _make(path)
+    _check_own(path, key_file)
     lock = _take_lock(path)
     try:
         created = not (path / "node.json").exists()
         if created:
-            _check_empty(path, key_file)
             record = _create(path, key_file, admin_token, insecure, rng)
         else:
             record = _next_generation(path, insecure)
@@ -148,9 +147,14 @@ def _take_lock(path: Path) -> int:
     return descriptor
 
 
-def _check_empty(path: Path, key_file: Path) -> None:
+def _check_own(path: Path, key_file: Path) -> None:
     """Refuse to create a node among somebody else's files, or over what a lost one left."""
-    present = {entry.name for entry in path.iterdir()}
+    try:
+        present = {entry.name for entry in path.iterdir()}
+    except OSError as error:
+        raise _unusable(path, error) from error
+    if "node.json" in present:
+        return
     if "journal" in present or "state" in present:
         raise Corrupt(
             f"{path} holds data but its node.json is missing",
