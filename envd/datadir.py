@@ -95,6 +95,8 @@ def open_data_directory(
     _check_own(path, key_file)
     lock = _take_lock(path)
     try:
+        for left_over in path.glob(".*.tmp"):  # of a write that a crash cut off
+            left_over.unlink()
         created = not (path / "node.json").exists()
         if created:
             record = _create(path, key_file, admin_token, insecure, rng)

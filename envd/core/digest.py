@@ -37,14 +37,16 @@ def revision(environment: Environment, digest_key: bytes) -> bytes:
 def state_digest(
     environment: Environment, revision: bytes, history_sum: int, digest_key: bytes
 ) -> bytes:
-    """16 bytes that are equal exactly when two replicas hold the same: what the revision
-    covers, tombstones, `deleted_at`, and the history as the sum of its commits' hashes.
+    """16 bytes that replicas compare: equal where they hold the same state and history.
+
+    Covers what the revision covers, tombstones with their flags, `deleted_at`, and the history
+    as the sum of its commits' hashes. The `overwrites` of entries are covered by the history.
     """
     fields = [environment.deleted_at.hex(), f"{history_sum:032x}"]
     for kind in (Kind.VARIABLE, Kind.METADATA):
         for name, entry in sorted(environment.entries(kind).items()):
             if entry.value is None:
-                fields += (str(int(kind)), name, entry.stamp.hex())
+                fields += (str(int(kind)), name, entry.stamp.hex(), "1" if entry.secret else "")
     return _keyed(revision + "\0".join(fields).encode(), digest_key, b"envd state")
 
 

@@ -106,7 +106,9 @@ def read_key_file(path: Path) -> bytes:
             "or name its place with `security.key_file`",
             reason="KEY_FILE_MISSING",
         ) from None
-    except (OSError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError:
+        text = ""  # Not chained: the error carries the key.
+    except OSError as error:
         raise KeyFileError(
             f"the key file {path} can't be read: {type(error).__name__}",
             hint="it must be a readable file that envd made",
@@ -170,6 +172,8 @@ def read_keyring(path: Path, key_encryption_key: bytes, key_file: Path) -> Keyri
             int(key_id): wrap.open(wrapped, f"storage {key_id}")
             for key_id, wrapped in document["storage_keys"].items()
         }
+        if not storage_keys:
+            raise ValueError("a keyring without a storage key")
         return Keyring(storage_keys, wrap.open(document["digest_key"], "digest"))
     except FileNotFoundError:
         raise StorageError(
@@ -177,6 +181,12 @@ def read_keyring(path: Path, key_encryption_key: bytes, key_file: Path) -> Keyri
             hint="restore the whole data directory from a backup",
             reason="KEYRING_MISSING",
         ) from None
+    except OSError as error:
+        raise StorageError(
+            f"{path} can't be read: {type(error).__name__}",
+            hint="it must be a file that the user of envd may read",
+            reason="KEYRING_UNREADABLE",
+        ) from error
     except (ValueError, KeyError, TypeError, AttributeError, InvalidTag) as error:
         raise Corrupt(
             f"{path} is damaged", hint="restore the keyring file from a backup"

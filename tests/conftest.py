@@ -1,0 +1,30 @@
+"""Golden bytes: `pytest --rewrite-golden` accepts what the encoders give now."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+_GOLDEN = Path(__file__).parent / "golden"
+_LINE = 64
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--rewrite-golden", action="store_true", help="accept new golden bytes")
+
+
+@pytest.fixture
+def golden(request: pytest.FixtureRequest) -> Callable[[str, bytes], bytes]:
+    """Return the bytes of `tests/golden/NAME.hex`, after writing `encoded` there if asked to."""
+
+    def read(name: str, encoded: bytes) -> bytes:
+        path = _GOLDEN / f"{name}.hex"
+        if request.config.getoption("--rewrite-golden"):
+            digits = encoded.hex()
+            lines = [digits[at : at + _LINE] for at in range(0, len(digits), _LINE)]
+            path.write_text("\n".join(lines) + "\n", "ascii")
+        return bytes.fromhex(path.read_text("ascii"))
+
+    return read

@@ -1,0 +1,24 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.node import Node
+
+
+@pytest.fixture
+def stopped(tmp_path: Path) -> Iterator[Node]:
+    """A node that was not started yet; it is killed at the end if it runs."""
+    node = Node(tmp_path)
+    yield node
+    if node.process is not None:
+        node.kill()
+
+
+@pytest.fixture
+def node(stopped: Node) -> Node:
+    """A running node."""
+    stopped.start()
+    return stopped
