@@ -80,7 +80,7 @@ def _daemon(data: Path) -> Iterator[subprocess.Popen[bytes]]:
             try:
                 UnixConnection(str(data / "envd.sock")).close()
                 break
-            except Exception:  # noqa: BLE001 - not there yet
+            except Exception:
                 if process.poll() is not None:
                     raise
                 time.sleep(0.005)

@@ -84,7 +84,7 @@ class Node:
         )
         assert self.process.stderr is not None
         for line in self.process.stderr:
-            event = json.loads(line)
+            event: dict[str, Any] = json.loads(line)
             self.events.append(event)
             if event["event"] == "node.ready":
                 self._reader = threading.Thread(target=self._drain, daemon=True)

@@ -10,7 +10,6 @@ import pytest
 
 from envd.core.requests import HistoryRequest, ReadRequest
 from envd.wire._pb import environment_pb2 as pb
-from envd.wire._pb.environment_pb2_grpc import EnvironmentServiceStub
 from tests.e2e.node import Node
 
 ROUNDS = 20
@@ -34,9 +33,12 @@ async def write_until(node: Node, address: str, round_: int, enough: int) -> set
             )
 
     async with grpc.aio.insecure_channel(address) as channel:
-        call = EnvironmentServiceStub(channel).WriteStream(
-            requests(), metadata=[("authorization", f"Bearer {token}")]
+        write_stream = channel.stream_stream(
+            "/envd.v1.EnvironmentService/WriteStream",
+            request_serializer=pb.WriteStreamRequest.SerializeToString,
+            response_deserializer=pb.WriteStreamResponse.FromString,
         )
+        call = write_stream(requests(), metadata=(("authorization", f"Bearer {token}"),))
         try:
             async for response in call:
                 acknowledged |= {done.id for done in response.items if done.HasField("done")}
