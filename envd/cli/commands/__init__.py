@@ -1,0 +1,1 @@
+"""The commands, one module each or a small group; `envd.cli.table` names them."""

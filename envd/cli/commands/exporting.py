@@ -1,0 +1,63 @@
+"""`envctl export`: the variables as a file that other programs read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from envd.cli import exits, sources, target
+from envd.cli.exits import UsageError
+from envd.cli.grammar import Command, Flag
+from envd.cli.invocation import Invocation
+from envd.formats.write import OUTPUT_FORMATS, render
+
+
+def _export(invocation: Invocation) -> int:
+    words = invocation.take_words(most=1)
+    wanted = invocation.arguments.text("--format") or "dotenv"
+    if not invocation.shows_tables():
+        raise UsageError(
+            "export writes a file, in the format that --format names",
+            hint=f"--format {invocation.output}",
+        )
+    reference = (
+        target.referenced(invocation, words[0])
+        if words
+        else target.Reference(target.required_default(invocation))
+    )
+    view = invocation.read_real(reference.environment, at=reference.at)
+    values = {name: variable.value or "" for name, variable in view.variables.items()}
+    text = render(values, format=wanted)
+    file = invocation.arguments.text("--file")
+    if file and file != "-":
+        sources.write_file(Path(invocation.world.cwd) / file, text)
+        invocation.screen.note(f"wrote {len(values)} variables to {file} (mode 0600)")
+    elif invocation.screen.exact(text):
+        invocation.screen.note("note: control characters are shown escaped; a pipe gets them")
+    return exits.DONE
+
+
+EXPORT = Command(
+    usage=("[ENV[@REV]] [--format FORMAT] [--file PATH]",),
+    about="""
+    Write all variables with their real values, which takes the right to reveal if one of them
+    is secret. A file is written at once and readable by you alone (mode 0600). A format that
+    can't hold a value exactly refuses it, naming the variable.
+    """,
+    examples=(
+        ("envctl export web/prod --file .env", "a .env file"),
+        ("envctl export web/prod@~1 --format json", "as it was before the last commit"),
+        ('eval "$(envctl export web/prod --format shell)"', "into this shell"),
+        ("envctl export web/prod --format docker --file app.env", "for docker run --env-file"),
+    ),
+    run=_export,
+    flags=(
+        Flag(
+            "--format",
+            "dotenv (default), json, yaml, shell or docker",
+            "FORMAT",
+            "",
+            OUTPUT_FORMATS,
+        ),
+        Flag("--file", "write this file instead of standard output", "PATH"),
+    ),
+)

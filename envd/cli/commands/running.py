@@ -1,0 +1,182 @@
+"""`envctl run`: replace this process by a program that has the variables.
+
+The program inherits this process's environment, without ENVD_TOKEN; ours beat inherited
+variables but those that --keep names, and later environments beat earlier ones. With
+--pristine it gets ours alone. The program is looked for along the PATH of this process.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from fnmatch import fnmatchcase
+
+from envd.cli import exits, target
+from envd.cli.exits import UsageError
+from envd.cli.grammar import Command, Flag
+from envd.cli.invocation import Invocation
+from envd.core.errors import EnvdError, InvalidRequest
+from envd.core.names import check_variable
+
+_DEFAULT_PATH = "/usr/local/bin:/usr/bin:/bin"
+_RISKY = (
+    "PATH", "LD_*", "DYLD_*", "IFS", "ENV", "BASH_ENV", "SHELLOPTS", "BASHOPTS", "PS4",
+    "PROMPT_COMMAND", "PYTHONPATH", "PYTHONHOME", "PYTHONSTARTUP", "PYTHONUSERBASE",
+    "NODE_OPTIONS", "NODE_PATH", "PERL5LIB", "PERL5OPT", "RUBYLIB", "RUBYOPT",
+    "JAVA_TOOL_OPTIONS", "_JAVA_OPTIONS", "JDK_JAVA_OPTIONS", "GIT_SSH*", "GIT_EXEC_PATH",
+    "GIT_CONFIG*", "GCONV_PATH",
+)  # fmt: skip
+
+
+def _run(invocation: Invocation) -> int:
+    names, command = _words(invocation)
+    try:
+        ours = _gathered(invocation, names)
+    except InvalidRequest:
+        raise
+    except EnvdError as error:
+        invocation.screen.error(error.message, error.hint)
+        return exits.RUN_FAILED
+    _warn(invocation, ours)
+    environment = _environment(invocation, ours)
+    invocation.close()
+    invocation.screen.flush()
+    return _replace_process(invocation, command, environment)
+
+
+def _words(invocation: Invocation) -> tuple[list[str], list[str]]:
+    arguments = invocation.arguments
+    for flag in ("--offline", "--watch"):
+        if arguments.on(flag) or arguments.text(flag):
+            raise UsageError(f"{flag}: this version does not have it yet")
+    if arguments.literal is None:
+        raise UsageError(
+            "the program to run stands after '--'", hint="envctl run web/prod -- npm start"
+        )
+    if not arguments.literal:
+        raise UsageError("no program is named after '--'")
+    if len(arguments.words) > 1:
+        raise UsageError(
+            "too many arguments before '--'", hint="several environments: web/base,web/prod"
+        )
+    if arguments.words:
+        names = [name.strip() for name in arguments.words[0].split(",")]
+    else:
+        names = [target.required_default(invocation)]
+    return names, arguments.literal
+
+
+def _gathered(invocation: Invocation, names: Iterable[str]) -> dict[str, str]:
+    """The variables of all environments, under the names that the program will see."""
+    prefix = invocation.arguments.text("--name-prefix")
+    if prefix:
+        check_variable(prefix)
+    patterns = invocation.arguments.texts("--only")
+    references = [target.referenced(invocation, name) for name in names]
+    ours: dict[str, str] = {}
+    for each in references:
+        view = invocation.read_real(each.environment, at=each.at)
+        for name, variable in view.variables.items():
+            if not patterns or _matches(name, patterns):
+                ours[prefix + name] = variable.value or ""
+    return ours
+
+
+def _matches(name: str, patterns: Iterable[str]) -> bool:
+    return any(fnmatchcase(name, pattern) for pattern in patterns)
+
+
+def _warn(invocation: Invocation, ours: Mapping[str, str]) -> None:
+    risky = [name for name in ours if _matches(name, _RISKY)]
+    if risky:
+        invocation.screen.note_with(
+            "warning", f"sets {', '.join(risky)}, which may change what programs run", "yellow"
+        )
+
+
+def _environment(invocation: Invocation, ours: Mapping[str, str]) -> dict[bytes, bytes]:
+    """What the program gets, as bytes: ours are UTF-8 whatever this process's locale is."""
+    keep = invocation.arguments.texts("--keep")
+    inherited: dict[str, str] = {}
+    if not invocation.arguments.on("--pristine"):
+        inherited = _inherited(invocation.world.environ)
+    merged = {os.fsencode(name): os.fsencode(value) for name, value in inherited.items()}
+    for name, value in ours.items():
+        if not (name in inherited and _matches(name, keep)):
+            merged[name.encode()] = value.encode()
+    return merged
+
+
+def _inherited(environ: Mapping[str, str]) -> dict[str, str]:
+    """This process's environment as it was given, without the credential.
+
+    In the C locale Python adds LC_CTYPE to its own environment (PEP 538); a program that
+    envctl runs shall not get it.
+    """
+    inherited = {name: value for name, value in environ.items() if name != "ENVD_TOKEN"}
+    if environ is os.environ and inherited.get("LC_CTYPE") == "C.UTF-8":
+        try:
+            with open("/proc/self/environ", "rb") as opened:
+                given = opened.read().split(b"\0")
+        except OSError:
+            return inherited
+        if b"LC_CTYPE=C.UTF-8" not in given:
+            del inherited["LC_CTYPE"]
+    return inherited
+
+
+def _replace_process(
+    invocation: Invocation, command: list[str], environment: Mapping[bytes, bytes]
+) -> int:
+    """Become the program, or tell why not: 127 not found, 126 not executable."""
+    refusal: OSError | None = None
+    for path in _candidates(command[0], invocation.world.environ):
+        try:
+            return invocation.world.execute(path, command, environment)
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        except OSError as error:
+            refusal = refusal or error
+    if refusal is not None:
+        invocation.screen.error(f"can't run {command[0]}: {refusal.strerror}", "")
+        return exits.NOT_EXECUTABLE
+    invocation.screen.error(f"there is no program {command[0]}", "")
+    return exits.COMMAND_NOT_FOUND
+
+
+def _candidates(program: str, environ: Mapping[str, str]) -> list[str]:
+    if "/" in program:
+        return [program]
+    if not program:
+        return []
+    path = environ.get("PATH", _DEFAULT_PATH)
+    return [f"{directory or '.'}/{program}" for directory in path.split(":")]
+
+
+RUN = Command(
+    usage=("[ENV[,ENV...]] [FLAGS] -- PROGRAM [ARGUMENTS]",),
+    about="""
+    Run a program with the variables of one or more environments; of several, later ones win.
+    They are added to the environment of this shell and beat what is there, but names that
+    --keep matches. ENVD_TOKEN is not passed on. envctl is replaced by the program, so signals
+    and the exit code are the program's own.
+
+    Exit codes of envctl itself: 125 it failed, 126 the program can't be executed, 127 there is
+    no such program.
+    """,
+    examples=(
+        ("envctl run web/prod -- npm start", "start a program"),
+        ("envctl run web/base,web/prod -- ./server --port 80", "two environments in layers"),
+        ("envctl run web/prod --pristine -- env", "exactly the variables, nothing else"),
+        ("envctl run web/prod --only 'DB_*' -- psql", "some of them"),
+    ),
+    run=_run,
+    flags=(
+        Flag("--name-prefix", "put this before every name", "PREFIX"),
+        Flag("--only", "only variables with names like this", "GLOB", repeat=True),
+        Flag("--keep", "inherited variables like this beat ours", "GLOB", repeat=True),
+        Flag("--pristine", "do not inherit anything"),
+        Flag("--watch", "restart on changes (not in this version)", "ACTION"),
+        Flag("--offline", "use the local snapshot (not in this version)"),
+    ),
+)

@@ -1,0 +1,133 @@
+"""What a command shows: tables, documents, exact values, notes and errors.
+
+Names, values and messages come from other people. In tables, and wherever else text goes to a
+terminal, what is not printable is shown as an escape (`\\n`, `\\x1b`), so that no value can
+break a line or speak to the terminal. Piped values and documents are exact.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any, TextIO
+
+_COLOURS = {"red": "31", "green": "32", "yellow": "33", "bold": "1", "dim": "2"}
+_NAMED_ESCAPES = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
+_GAP = "  "
+_NARROWEST = 20
+
+
+def printable(text: str, keep: str = "") -> str:
+    """Return `text` with every character that is not printable, but `keep`, escaped.
+
+    Example: printable("a\\x1b[2J") is "a\\\\x1b[2J".
+    """
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() or c in keep else _escape(c) for c in text)
+
+
+def _escape(character: str) -> str:
+    return _NAMED_ESCAPES.get(character) or ascii(character)[1:-1]
+
+
+class Screen:
+    """Standard output and error of one command."""
+
+    def __init__(self, stdout: TextIO, stderr: TextIO, environ: Mapping[str, str]) -> None:
+        self._stdout = stdout
+        self._stderr = stderr
+        self._may_colour = not environ.get("NO_COLOR") and environ.get("TERM") != "dumb"
+        self.on_terminal = stdout.isatty()
+
+    def colour(self, text: str, name: str, *, on_stderr: bool = False) -> str:
+        """Return `text` in a colour where the stream is a terminal and nobody objects."""
+        terminal = self._stderr.isatty() if on_stderr else self.on_terminal
+        return f"\x1b[{_COLOURS[name]}m{text}\x1b[0m" if terminal and self._may_colour else text
+
+    def line(self, text: str = "", colour: str = "") -> None:
+        """Write one line of our own words to standard output."""
+        shown = printable(text)
+        self._stdout.write((self.colour(shown, colour) if colour else shown) + "\n")
+
+    def block(self, text: str) -> None:
+        """Write ready lines of ours."""
+        self._stdout.write(text)
+
+    def note(self, text: str) -> None:
+        """Write a remark to standard error."""
+        self._stdout.flush()
+        self._stderr.write(printable(text) + "\n")
+
+    def error(self, message: str, hint: str) -> None:
+        """Write `error: WHAT` and, where there is a mend, `hint: MEND`."""
+        self.note_with("error", message, "red")
+        if hint:
+            self.note_with("hint", hint, "yellow")
+
+    def note_with(self, label: str, text: str, colour: str) -> None:
+        """Write a labelled remark to standard error."""
+        self._stdout.flush()
+        shown = self.colour(f"{label}:", colour, on_stderr=True)
+        self._stderr.write(f"{shown} {printable(text, chr(10))}\n")
+
+    def exact(self, text: str) -> bool:
+        """Write `text` as it is; on a terminal with what could speak to it escaped.
+
+        Returns whether something had to be escaped.
+        """
+        if self.on_terminal:
+            shown = printable(text, "\n\t")
+            self._stdout.write(shown if shown.endswith("\n") or not shown else shown + "\n")
+            return shown != text
+        self._stdout.flush()
+        self._stdout.buffer.write(text.encode())
+        return False
+
+    def table(self, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+        """Write rows under a header; on a terminal a row is cut to the width of it."""
+        shown = [[printable(cell) for cell in row] for row in rows]
+        widths = [max(map(len, column)) for column in zip(header, *shown, strict=True)]
+        self._stdout.write(self.colour(self._row(header, widths), "bold") + "\n")
+        for row in shown:
+            self._stdout.write(self._row(row, widths) + "\n")
+
+    def document(self, plain: Any, output: str) -> None:
+        """Write an answer as JSON or YAML, exactly and in UTF-8."""
+        if output == "yaml":
+            import yaml
+
+            text = yaml.safe_dump(plain, sort_keys=False, allow_unicode=True)
+        else:
+            import json
+
+            text = _without_raw_controls(json.dumps(plain, indent=2, ensure_ascii=False)) + "\n"
+        self._stdout.flush()
+        self._stdout.buffer.write(text.encode())
+
+    def flush(self) -> None:
+        """Hand everything to the system; raises BrokenPipeError where nobody reads."""
+        self._stdout.flush()
+        self._stderr.flush()
+
+    def _row(self, cells: Sequence[str], widths: Sequence[int]) -> str:
+        padded = [cell.ljust(width) for cell, width in zip(cells, widths, strict=True)]
+        line = _GAP.join([*padded[:-1], cells[-1]]).rstrip()
+        return self._cut(line) if self.on_terminal else line
+
+    def _cut(self, line: str) -> str:
+        try:
+            columns = os.get_terminal_size(self._stdout.fileno()).columns
+        except (OSError, ValueError):
+            return line
+        most = max(columns, _NARROWEST)
+        return line if len(line) <= most else line[: most - 1] + "…"
+
+
+def _without_raw_controls(document: str) -> str:
+    """Escape what JSON leaves raw and a terminal may obey: DEL, C1 and bidi controls."""
+    import json
+
+    if document.isascii() and "\x7f" not in document:
+        return document
+    return "".join(c if c == "\n" or c.isprintable() else json.dumps(c)[1:-1] for c in document)

@@ -1,0 +1,60 @@
+"""Which commands there are: the one table that dispatch, help and completion are made from.
+
+Nothing is imported here. A command is named by its module in `envd.cli.commands` and is the
+attribute `COMMAND` of it, or its name in upper case where a module holds several.
+"""
+
+from __future__ import annotations
+
+GROUPS = (
+    (
+        "Variables",
+        (
+            ("get", "reading:GET", "show an environment, or one real value"),
+            ("set", "setting:SET", "set variables in one atomic commit"),
+            ("unset", "unsetting:UNSET", "remove variables"),
+            ("run", "running:RUN", "run a program with the variables"),
+            ("import", "importing:IMPORT", "bring in a .env, JSON or YAML file"),
+            ("export", "exporting:EXPORT", "write the variables out as a file"),
+        ),
+    ),
+    (
+        "Environments",
+        (
+            ("list", "listing:LIST", "list the environments"),
+            ("create", "lifecycle:CREATE", "create an empty environment"),
+            ("delete", "lifecycle:DELETE", "delete an environment; its history stays"),
+            ("undelete", "lifecycle:UNDELETE", "bring a deleted environment back"),
+            ("rename", "renaming:RENAME", "give an environment another name"),
+            ("settings", "metadata:SETTINGS", "show or change description, owner, labels, ..."),
+        ),
+    ),
+    (
+        "History",
+        (
+            ("diff", "diffing:DIFF", "compare environments, revisions and files"),
+            ("history", "past:HISTORY", "who changed what, and when"),
+            ("rollback", "past:ROLLBACK", "go back to an earlier revision"),
+        ),
+    ),
+    (
+        "Where and who",
+        (
+            ("use", "choosing:USE", "choose the environment for this directory"),
+            ("context", "choosing:CONTEXT", "show or switch between named nodes"),
+            ("login", "identity:LOGIN", "store a token, once it has proved good"),
+            ("whoami", "identity:WHOAMI", "who the node takes you for"),
+        ),
+    ),
+    (
+        "Tools",
+        (
+            ("dev", "dev:DEV", "try envd on this machine, with a tour"),
+            ("doctor", "doctor:DOCTOR", "check the node and this machine"),
+            ("completion", "completion:COMPLETION", "print a completion script for your shell"),
+        ),
+    ),
+)
+
+COMMANDS = {name: place for _, commands in GROUPS for name, place, _ in commands}
+SUMMARIES = {name: summary for _, commands in GROUPS for name, _, summary in commands}

@@ -1,0 +1,59 @@
+"""What a command touches outside of itself. Tests pass another world in."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from typing import NamedTuple, NoReturn, TextIO
+
+from envd.cli.endpoint import Endpoint, connect
+from envd.client.connection import Connection
+
+
+def _execute(path: str, arguments: list[str], environment: Mapping[bytes, bytes]) -> NoReturn:
+    """Become a program, with the usual SIGPIPE, which Python ignores and exec would pass on."""
+    import signal
+
+    for number in (signal.SIGPIPE, signal.SIGXFSZ):
+        signal.signal(number, signal.SIG_DFL)
+    os.execve(path, arguments, environment)  # noqa: S606 (to be replaced is the purpose)
+
+
+def _ask_secret(prompt: str) -> str:
+    from getpass import getpass
+
+    return getpass(prompt)
+
+
+class World(NamedTuple):
+    """The process around a command.
+
+    `ask_secret` prompts without echo. `execute` replaces the process by a program, given its
+    path, arguments and environment, and raises OSError where it can't; where it does return,
+    it is with the exit code.
+    """
+
+    environ: Mapping[str, str]
+    cwd: str
+    stdin: TextIO
+    stdout: TextIO
+    stderr: TextIO
+    connect: Callable[[Endpoint], Connection] = connect
+    ask_secret: Callable[[str], str] = _ask_secret
+    execute: Callable[[str, list[str], Mapping[bytes, bytes]], int] = _execute
+
+
+def real_world() -> World:
+    """The world as it is."""
+    import sys
+
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+    return World(os.environ, _working_directory(), sys.stdin, sys.stdout, sys.stderr)
+
+
+def _working_directory() -> str:
+    try:
+        return os.getcwd()  # noqa: PTH109 (pathlib takes milliseconds to import)
+    except OSError:
+        return ""  # It was removed under us; only what needs it fails.

@@ -1,0 +1,266 @@
+"""`envctl` in this process, over a real node in memory: what is typed, and what comes out."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import shlex
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+from envd.cli.endpoint import Endpoint
+from envd.cli.main import main
+from envd.cli.world import World
+from envd.client.connection import Connection
+from envd.core.answers import (
+    EnvironmentView,
+    HistoryPage,
+    Identity,
+    ListPage,
+    Status,
+    WriteAnswer,
+)
+from envd.core.errors import Denied
+from envd.core.requests import (
+    DeleteRequest,
+    HistoryRequest,
+    ListRequest,
+    ReadRequest,
+    RollbackRequest,
+    WriteRequest,
+)
+from envd.node.api import EnvironmentApi
+from envd.node.coordinator import Coordinator
+from envd.node.views import NodeIdentity
+from envd.node.watch import WatchHub
+from envd.storage.memory import MemoryStore
+
+CANARY = "canary-7d1f-value"
+"""A secret value; it must not be seen anywhere without the right to reveal."""
+
+AnswerT = TypeVar("AnswerT")
+
+
+@dataclass
+class Clock:
+    """Every look at it is a second later."""
+
+    now_ms: int = 1_700_000_000_000
+
+    def wall_ms(self) -> int:
+        self.now_ms += 1000
+        return self.now_ms
+
+    def monotonic_ms(self) -> int:
+        return self.now_ms
+
+
+@dataclass
+class Rights:
+    """Everything is allowed but the verbs in `denied`."""
+
+    denied: set[str] = field(default_factory=set)
+
+    def check(self, identity: Identity, verb: str, environment: str) -> None:
+        if not self.allows(identity, verb, environment):
+            raise Denied(f"{identity.name} may not {verb} {environment}", reason="RIGHT_MISSING")
+
+    def allows(self, identity: Identity, verb: str, environment: str) -> bool:
+        return verb not in self.denied
+
+
+class NodeInMemory:
+    """A node, and a Connection to it. `before` may raise or act in front of each call."""
+
+    address = "memory:1"
+
+    def __init__(self) -> None:
+        self.rights = Rights()
+        self.status_now = Status(
+            node="node-1",
+            node_uid="0" * 16,
+            cluster="default",
+            version="0.1.0",
+            generation=1,
+            environments=0,
+            storage_bytes=0,
+            uptime_seconds=1,
+            insecure=False,
+            data_dir="/nowhere",
+            identity="admin",
+            authenticated_by="token",
+        )
+        self.asked: list[tuple[str, Any]] = []
+        self.before: Callable[[str, Any], None] = lambda call, request: None
+        self.page_limit = 0
+        self.partial_reason = ""
+        self.loop = asyncio.new_event_loop()
+        store = MemoryStore()
+        node = NodeIdentity(7, "node-1", "eu")
+        coordinator = Coordinator(store, Clock(), node, b"digest-key-of-the-tests")
+        self._api = EnvironmentApi(
+            coordinator, WatchHub(store, node.uid), self.rights, lambda identity: self.status_now
+        )
+        self._identity = Identity("admin", "token")
+
+    def get(self, request: ReadRequest) -> EnvironmentView:
+        return self._run("get", request, self._api.get)
+
+    def list(self, request: ListRequest) -> ListPage:
+        page = self._run("list", replace(request, limit=self.page_limit), self._api.list)
+        reason = self.partial_reason
+        return replace(page, partial=bool(reason), partial_reason=reason)
+
+    def write(self, request: WriteRequest) -> WriteAnswer:
+        return self._run("write", request, self._api.write)
+
+    def delete(self, request: DeleteRequest) -> WriteAnswer:
+        return self._run("delete", request, self._api.delete)
+
+    def rollback(self, request: RollbackRequest) -> WriteAnswer:
+        return self._run("rollback", request, self._api.rollback)
+
+    def history(self, request: HistoryRequest) -> HistoryPage:
+        return self._run("history", request, self._api.history)
+
+    def status(self) -> Status:
+        self.before("status", None)
+        return self.loop.run_until_complete(self._api.status(self._identity))
+
+    def close(self) -> None:
+        return
+
+    def writes(self) -> Sequence[WriteRequest]:
+        return [request for call, request in self.asked if call == "write"]
+
+    def _run(
+        self,
+        call: str,
+        request: Any,
+        method: Callable[[Identity, Any], Awaitable[AnswerT]],
+    ) -> AnswerT:
+        self.asked.append((call, request))
+        self.before(call, request)
+
+        async def performed() -> AnswerT:
+            return await method(self._identity, request)
+
+        return self.loop.run_until_complete(performed())
+
+
+class Stream(io.TextIOWrapper):
+    """A standard stream that is a terminal or is none."""
+
+    def __init__(self, raw: bytes = b"", *, terminal: bool = False) -> None:
+        super().__init__(io.BytesIO(raw), "utf-8", errors="backslashreplace", newline="")
+        self._terminal = terminal
+
+    def isatty(self) -> bool:
+        return self._terminal
+
+    def written(self) -> str:
+        self.flush()
+        assert isinstance(self.buffer, io.BytesIO)
+        return self.buffer.getvalue().decode()
+
+
+@dataclass
+class Result:
+    """What a call left; `executed` is the program that `run` became."""
+
+    code: int
+    out: str
+    err: str
+    executed: tuple[str, list[str], dict[str, str]] | None = None
+
+    @property
+    def lines(self) -> list[str]:
+        return self.out.splitlines()
+
+
+@dataclass
+class Envctl:
+    """Calls `envctl` in the directory `home`."""
+
+    node: NodeInMemory
+    home: Path
+    environ: dict[str, str] = field(default_factory=dict)
+    endpoints: list[Endpoint] = field(default_factory=list)
+    questions: list[str] = field(default_factory=list)
+
+    def __call__(
+        self,
+        line: str,
+        *more: str,
+        stdin: str | bytes = b"",
+        terminal: bool = False,
+        typed: str | None = None,
+        secret: str | type[BaseException] = "",
+        cwd: Path | None = None,
+        environ: Mapping[str, str] | None = None,
+    ) -> Result:
+        """Run `line` (split as a shell does) and the words `more`.
+
+        `terminal` makes standard output and error terminals; `typed` makes standard input one
+        on which that is typed, and `secret` is what is typed without echo.
+        """
+        executed: list[tuple[str, list[str], dict[str, str]]] = []
+
+        def execute(path: str, arguments: list[str], environment: Mapping[bytes, bytes]) -> int:
+            if not Path(path).is_file():
+                raise FileNotFoundError(2, "No such file or directory")
+            shown = {name.decode(): value.decode() for name, value in environment.items()}
+            executed.append((path, arguments, shown))
+            return 0
+
+        def ask_secret(question: str) -> str:
+            self.questions.append(question)
+            if isinstance(secret, str):
+                return secret
+            raise secret
+
+        given = (typed or "").encode() if typed is not None else stdin
+        world = World(
+            {"HOME": str(self.home), **self.environ, **(environ or {})},
+            str(cwd or self.home),
+            Stream(given.encode() if isinstance(given, str) else given, terminal=typed is not None),
+            Stream(terminal=terminal),
+            Stream(terminal=terminal),
+            self._connect,
+            ask_secret,
+            execute,
+        )
+        code = main([*shlex.split(line), *more], world=world)
+        assert isinstance(world.stdout, Stream)
+        assert isinstance(world.stderr, Stream)
+        out, err = world.stdout.written(), world.stderr.written()
+        assert "ENVD_DEBUG" in world.environ or "Traceback" not in err
+        return Result(code, out, err, executed[0] if executed else None)
+
+    def ok(self, line: str, *more: str, **options: Any) -> Result:
+        """Run, and expect it to succeed."""
+        result = self(line, *more, **options)
+        assert result.code == 0, result.err
+        return result
+
+    def json(self, line: str, *more: str, **options: Any) -> Any:
+        """Run with `--output json` and return the document."""
+        import json
+
+        return json.loads(self.ok(line, *more, "--output", "json", **options).out)
+
+    def value(self, environment: str, name: str) -> str:
+        """The real value of a variable."""
+        return self.ok(f"get {environment} {name}").out
+
+    def file(self, name: str, text: str | bytes) -> Path:
+        """Write a file below home."""
+        path = self.home / name
+        path.write_bytes(text.encode() if isinstance(text, str) else text)
+        return path
+
+    def _connect(self, endpoint: Endpoint) -> Connection:
+        self.endpoints.append(endpoint)
+        return self.node
