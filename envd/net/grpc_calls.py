@@ -1,0 +1,187 @@
+"""What every call of the public gRPC API goes through: who calls, and what errors become.
+
+Handlers take and give bytes, so that messages are read and written here: a message that can't
+be read is the caller's error, not a fault, and nothing is decoded for a caller without a
+credential.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, Final, Never, TypeAlias, TypeVar
+
+import grpc
+from google.protobuf.message import DecodeError, Message
+
+from envd.core.answers import Identity
+from envd.core.errors import EnvdError, InvalidRequest, Unauthenticated, Unavailable
+from envd.net.access import Access, bearer_token
+from envd.net.faults import Faults
+from envd.wire.api_errors import DETAILS_KEY, status_of
+
+Context: TypeAlias = "grpc.aio.ServicerContext[bytes, bytes]"
+Handler: TypeAlias = "grpc.RpcMethodHandler[bytes, bytes]"
+RequestT = TypeVar("RequestT", bound=Message)
+
+_AUTHORIZATION: Final = "authorization"
+_CODES: Final = {code.value[0]: code for code in grpc.StatusCode}
+
+
+class ClientGone(Exception):
+    """Nobody takes what we send."""
+
+
+class Stopper:
+    """Ends streams that wait for their client when the node stops."""
+
+    def __init__(self) -> None:
+        self.stopping = False
+        self._waiting: set[asyncio.Task[Any]] = set()
+
+    def stop(self) -> None:
+        """Cancel every task inside `ends`, and those that come from now on."""
+        self.stopping = True
+        for task in self._waiting:
+            task.cancel()
+
+    @contextmanager
+    def ends(self) -> Iterator[None]:
+        """While inside, this task is cancelled when the node stops; raises Unavailable then."""
+        task = asyncio.current_task()
+        assert task is not None
+        if self.stopping:
+            raise stopping()
+        self._waiting.add(task)
+        try:
+            yield
+        except asyncio.CancelledError:
+            if self.stopping:
+                raise stopping() from None
+            raise
+        finally:
+            self._waiting.discard(task)
+
+
+def stopping() -> Unavailable:
+    """The error of a stream that the node ends because it stops."""
+    return Unavailable(
+        "the node is stopping",
+        hint="go on with another node, or with this one once it is back",
+        reason="STOPPING",
+        retry_after_ms=1000,
+    )
+
+
+class Calls:
+    """Makes handlers: authenticated, and with errors as rich statuses."""
+
+    def __init__(self, access: Access, faults: Faults) -> None:
+        self._access = access
+        self.faults = faults
+
+    def unary(
+        self,
+        name: str,
+        parse: Callable[[bytes], RequestT],
+        answer: Callable[[Identity, RequestT], Awaitable[Message]],
+    ) -> Handler:
+        """A call with one message each way."""
+
+        async def handle(raw: bytes, context: Context) -> bytes:
+            try:
+                identity = self._identity(context)
+                message = await answer(identity, _parsed(parse, raw))
+                return message.SerializeToString()
+            except EnvdError as error:
+                failure = error
+            except Exception as error:  # noqa: BLE001 - the call's outermost guard
+                failure = self.faults.report(name, error)
+            return await _abort(context, failure)
+
+        return grpc.unary_unary_rpc_method_handler(handle)
+
+    def server_stream(
+        self,
+        name: str,
+        parse: Callable[[bytes], RequestT],
+        serve: Callable[[Identity, RequestT, Context], Awaitable[None]],
+    ) -> Handler:
+        """A call with one message in and many out."""
+
+        async def handle(raw: bytes, context: Context) -> None:
+            async def run(identity: Identity) -> None:
+                await serve(identity, _parsed(parse, raw), context)
+
+            await self._guard(name, context, run)
+
+        return grpc.unary_stream_rpc_method_handler(handle)
+
+    def both_streams(
+        self, name: str, serve: Callable[[Identity, Context], Awaitable[None]]
+    ) -> Handler:
+        """A call with many messages each way; `serve` reads them with `receive`."""
+
+        async def handle(_: object, context: Context) -> None:
+            async def run(identity: Identity) -> None:
+                await serve(identity, context)
+
+            await self._guard(name, context, run)
+
+        return grpc.stream_stream_rpc_method_handler(handle)
+
+    async def _guard(
+        self, name: str, context: Context, run: Callable[[Identity], Awaitable[None]]
+    ) -> None:
+        try:
+            await run(self._identity(context))
+            return
+        except ClientGone:
+            return
+        except EnvdError as error:
+            failure = error
+        except Exception as error:  # noqa: BLE001 - the call's outermost guard
+            failure = self.faults.report(name, error)
+        await _abort(context, failure)
+
+    def _identity(self, context: Context) -> Identity:
+        authorization: str | None = None
+        for key, value in context.invocation_metadata() or ():
+            if key == _AUTHORIZATION:
+                if authorization is not None or not isinstance(value, str):
+                    raise Unauthenticated("there are two authorizations", reason="TOKEN_INVALID")
+                authorization = value
+        return self._access.by_token("" if authorization is None else bearer_token(authorization))
+
+
+async def receive(context: Context, parse: Callable[[bytes], RequestT]) -> RequestT | None:
+    """The next message of a stream, None at its end."""
+    raw: object = await context.read()  # bytes, or grpc.aio.EOF
+    return _parsed(parse, raw) if isinstance(raw, bytes) else None
+
+
+async def send(context: Context, message: Message) -> None:
+    """Send a message of a stream; waits while the client does not read. Raises ClientGone."""
+    try:
+        await context.write(message.SerializeToString())
+    except (grpc.aio.InternalError, grpc.aio.UsageError) as error:
+        raise ClientGone from error
+
+
+def _parsed(parse: Callable[[bytes], RequestT], raw: bytes) -> RequestT:
+    try:
+        return parse(raw)
+    except DecodeError:
+        # Not chained: what can't be read may still be quoted in the cause.
+        raise InvalidRequest(
+            "the message can't be read",
+            hint="messages are those of proto/envd/v1; texts are UTF-8",
+            reason="MALFORMED",
+        ) from None
+
+
+async def _abort(context: Context, error: EnvdError) -> Never:
+    status = status_of(error)
+    details = ((DETAILS_KEY, status.SerializeToString()),)
+    await context.abort(_CODES[status.code], status.message, details)

@@ -1,0 +1,84 @@
+"""`grpc.health.v1`: whether the node takes requests, open to everybody.
+
+A watch of it ends when the node stops, after it has told so; the ready-made servicer holds it
+open, and with it the whole stop, until the grace is over.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, Final
+
+import grpc
+from grpc_health.v1 import health_pb2
+
+from envd.net.grpc_calls import Handler
+
+SERVICE: Final = "grpc.health.v1.Health"
+MAX_WATCHES: Final = 100
+"""Health is asked without a credential, so what it holds is bounded tightly."""
+
+
+class Health:
+    """The status of the server and of the services that it names."""
+
+    def __init__(self, *services: str) -> None:
+        self._services = frozenset({"", *services})
+        self._serving = False
+        self._ending = False
+        self._watches = 0
+        self._changed = asyncio.Event()
+
+    def set_serving(self, serving: bool) -> None:
+        """Tell whether the node takes requests."""
+        self._serving = serving
+        self._tell()
+
+    def end(self) -> None:
+        """The node stops: not serving, and every watch ends."""
+        self._serving, self._ending = False, True
+        self._tell()
+
+    def handlers(self) -> dict[str, Handler]:
+        """One handler for each method of the service."""
+        parse = health_pb2.HealthCheckRequest.FromString
+        serialize = health_pb2.HealthCheckResponse.SerializeToString
+        return {
+            "Check": grpc.unary_unary_rpc_method_handler(self._check, parse, serialize),
+            "Watch": grpc.unary_stream_rpc_method_handler(self._watch, parse, serialize),
+        }
+
+    async def _check(self, request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
+        if request.service not in self._services:
+            await context.abort(grpc.StatusCode.NOT_FOUND, "there is no such service here")
+        return self._response(request.service)
+
+    async def _watch(self, request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> None:
+        if self._watches >= MAX_WATCHES:
+            await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "too many watches of health")
+        self._watches += 1
+        try:
+            told = None
+            while True:
+                changed = self._changed
+                response = self._response(request.service)
+                if response != told:
+                    await context.write(response)
+                    told = response
+                elif self._ending:
+                    return
+                else:
+                    await changed.wait()
+        finally:
+            self._watches -= 1
+
+    def _response(self, service: str) -> Any:
+        statuses = health_pb2.HealthCheckResponse
+        if service not in self._services:
+            return statuses(status=statuses.SERVICE_UNKNOWN)
+        return statuses(status=statuses.SERVING if self._serving else statuses.NOT_SERVING)
+
+    def _tell(self) -> None:
+        """Wake those that wait; the next wait is for the next change."""
+        self._changed.set()
+        self._changed = asyncio.Event()

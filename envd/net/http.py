@@ -1,0 +1,208 @@
+"""The HTTP server of a node: REST, and whether it lives and is ready.
+
+Every resource is a module of its own that gives its routes; what they share stands here, from
+the outside in: errors become problems, foreign hosts and origins are refused, the caller is
+told by their token. Only `/livez` and `/readyz` are open. Nothing may be stored by a cache, and
+the server does not tell its version.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable
+from typing import Any, Final
+
+from aiohttp import web
+
+from envd.core.errors import Unavailable
+from envd.net import http_environments
+from envd.net.access import Access
+from envd.net.faults import Faults
+from envd.net.http_guard import authenticated, same_host_only
+from envd.net.http_json import respond
+from envd.net.http_problems import SERVER_NAME, problem_of, problems
+from envd.net.listening import bind
+from envd.node.api import EnvironmentApi
+from envd.settings.units import Address
+
+MAX_BODY_BYTES: Final = 8 << 20
+BODY_TIMEOUT_S: Final = 30.0
+IDLE_TIMEOUT_S: Final = 75.0
+"""How long a connection may stay without a whole request head; nginx's keep-alive is as long."""
+_LINGERING_S: Final = 2.0
+"""How long the rest of a refused body is read, so that the client gets to see why."""
+MAX_CONNECTIONS: Final = 1024
+_OPEN: Final = frozenset({"/livez", "/readyz"})
+_WHAT, _FLAG = "HTTP", "--http"
+
+
+class HttpServer:
+    """Serves `api` on `address`; `ready` tells whether the node takes requests."""
+
+    def __init__(
+        self,
+        api: EnvironmentApi,
+        access: Access,
+        address: Address,
+        allowed_hosts: Iterable[str],
+        ready: Callable[[], bool],
+        *,
+        body_timeout_s: float = BODY_TIMEOUT_S,
+        idle_timeout_s: float = IDLE_TIMEOUT_S,
+        max_connections: int = MAX_CONNECTIONS,
+    ) -> None:
+        self._api = api
+        self._access = access
+        self._address = address
+        self._allowed_hosts = (address.host, *allowed_hosts)
+        self._ready = ready
+        self._body_timeout_s = body_timeout_s
+        self._idle_timeout_s = idle_timeout_s
+        self._max_connections = max_connections
+        self._faults = Faults()
+        self._stopping = False
+        self._runner: _Runner | None = None
+
+    @property
+    def faults(self) -> int:
+        """How many requests ended in an exception that nobody meant to raise."""
+        return self._faults.count
+
+    async def start(self) -> int:
+        """Listen; return the port. Raises StartupError where the address can't be had."""
+        sockets = bind(self._address, _WHAT, _FLAG)
+        runner = _Runner(
+            self._application(),
+            self._faults,
+            self._max_connections,
+            keepalive_timeout=self._idle_timeout_s,
+            lingering_time=_LINGERING_S,
+            access_log=None,
+        )
+        await runner.setup()
+        for one in sockets:
+            await web.SockSite(runner, one).start()
+        self._runner = runner
+        port: int = sockets[0].getsockname()[1]
+        return port
+
+    async def stop(self, grace_s: float) -> None:
+        """Take no more requests, let running ones end for `grace_s` seconds, cut the rest."""
+        self._stopping = True
+        if self._runner is not None:
+            self._runner.grace_s = grace_s
+            await self._runner.cleanup()
+            self._runner = None
+
+    def _application(self) -> web.Application:
+        application = web.Application(
+            middlewares=[
+                problems(self._faults),
+                same_host_only(self._allowed_hosts, _OPEN),
+                authenticated(self._access, _OPEN),
+            ],
+            client_max_size=MAX_BODY_BYTES,
+        )
+        application.on_response_prepare.append(_prepare)
+        application.add_routes([web.get("/livez", self._livez), web.get("/readyz", self._readyz)])
+        application.add_routes(
+            http_environments.routes(self._api, body_timeout_s=self._body_timeout_s)
+        )
+        return application
+
+    async def _livez(self, _: web.Request) -> web.Response:
+        return respond({"status": "ok"})
+
+    async def _readyz(self, _: web.Request) -> web.Response:
+        if self._stopping or not self._ready():
+            state = "stopping" if self._stopping else "starting"
+            raise Unavailable(f"the node is {state}", reason="NOT_READY", retry_after_ms=1000)
+        return respond({"status": "ok"})
+
+
+async def _prepare(_: web.Request, response: web.StreamResponse) -> None:
+    """The headers of every response."""
+    response.headers["Server"] = SERVER_NAME
+    response.headers["Cache-Control"] = "no-store"
+    response.headers["X-Content-Type-Options"] = "nosniff"
+
+
+class _Runner(web.AppRunner):
+    """Runs the application over connections that answer with problems also below it."""
+
+    __slots__ = ("_faults", "_max_connections", "grace_s")
+
+    def __init__(
+        self, app: web.Application, faults: Faults, max_connections: int, **options: Any
+    ) -> None:
+        super().__init__(app, **options)
+        self._faults = faults
+        self._max_connections = max_connections
+        self.grace_s = 0.0
+
+    async def _make_server(self) -> web.Server:
+        made = await super()._make_server()
+        return _Server(
+            made.request_handler,
+            self._faults,
+            self._max_connections,
+            request_factory=made.request_factory,
+            handler_cancellation=True,
+            **self._kwargs,
+        )
+
+    async def shutdown(self) -> None:
+        self._shutdown_timeout = self.grace_s
+        await super().shutdown()
+
+
+class _Server(web.Server):
+    """Makes a `_Connection` for each client, up to a number of them."""
+
+    def __init__(self, handler: Any, faults: Faults, max_connections: int, **options: Any) -> None:
+        super().__init__(handler, **options)
+        self._faults = faults
+        self._max_connections = max_connections
+
+    def __call__(self) -> web.RequestHandler:
+        return _Connection(self, self._faults, loop=asyncio.get_running_loop(), **self._kwargs)
+
+    @property
+    def is_overfull(self) -> bool:
+        return len(self._connections) > self._max_connections
+
+
+class _Connection(web.RequestHandler):
+    """A connection whose errors below the application quote nothing of the request."""
+
+    __slots__ = ("_faults", "_server")
+
+    def __init__(self, server: _Server, faults: Faults, **options: Any) -> None:
+        super().__init__(server, **options)
+        self._server = server
+        self._faults = faults
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Hang up at once where there are too many."""
+        super().connection_made(transport)
+        if self._server.is_overfull:
+            self.force_close()
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        """Answer what is no HTTP (400), or an exception that no middleware saw."""
+        del message  # it quotes the request
+        if status == 500 and exc is not None:
+            self._faults.report("http", exc)
+        if request.writer.output_size > 0:
+            raise ConnectionError("the response has begun already")
+        reason = "MALFORMED" if status == 400 else "INTERNAL"
+        detail = "the request is no HTTP" if status == 400 else "internal error"
+        response = problem_of(status, reason=reason, detail=detail)
+        response.force_close()
+        return response

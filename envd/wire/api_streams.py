@@ -1,0 +1,159 @@
+"""The messages of the streaming calls: watches, imports and exports <-> the core's types.
+
+Bulk transfers carry variables by column (names, values, indexes of the secret ones), which is
+read and written several times faster than a message per variable.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from envd.core.answers import (
+    Changed,
+    EnvironmentView,
+    Heartbeat,
+    Reset,
+    SnapshotEnd,
+    SnapshotItem,
+    WatchEvent,
+    WriteAnswer,
+)
+from envd.core.errors import EnvdError, InvalidRequest
+from envd.core.requests import Put, WatchRequest, WriteRequest
+from envd.wire import api
+from envd.wire._pb import environment_pb2 as pb
+from envd.wire.api_errors import error_of_item, item_error
+
+MAX_BATCH_CHARACTERS: Final = 1 << 20
+"""An export's message ends after so many: at most 4 MiB in UTF-8, and early enough to stream."""
+
+
+def watch_from(message: pb.WatchRequest) -> WatchRequest:
+    return WatchRequest(message.prefix, message.token, message.values, message.reveal)
+
+
+def watch_message(request: WatchRequest) -> pb.WatchRequest:
+    return pb.WatchRequest(
+        prefix=request.prefix,
+        token=request.token,
+        values=request.values,
+        reveal=request.reveal,
+    )
+
+
+def event_message(event: WatchEvent, *, values: bool) -> pb.WatchResponse:
+    """One event; `values` says whether the watch asked for states with its changes."""
+    match event:
+        case Heartbeat(token):
+            return pb.WatchResponse(heartbeat=pb.WatchResponse.Heartbeat(), token=token)
+        case Reset(reason):
+            return pb.WatchResponse(reset=pb.WatchResponse.Reset(reason=reason))
+        case SnapshotItem(state):
+            return pb.WatchResponse(snapshot=api.environment_message(state))
+        case SnapshotEnd(token):
+            return pb.WatchResponse(snapshot_end=pb.WatchResponse.SnapshotEnd(), token=token)
+        case Changed(commit, token, state):
+            changed = pb.WatchResponse.Changed(
+                commit=api.commit_message(commit),
+                state=None if state is None else api.environment_message(state),
+                gone=values and state is None,
+            )
+            return pb.WatchResponse(changed=changed, token=token)
+
+
+def event_from(message: pb.WatchResponse) -> WatchEvent:
+    """The inverse of `event_message`; an event of a newer version counts as a heartbeat."""
+    match message.WhichOneof("event"):
+        case "reset":
+            return Reset(message.reset.reason)
+        case "snapshot":
+            return SnapshotItem(api.environment_from(message.snapshot))
+        case "snapshot_end":
+            return SnapshotEnd(message.token)
+        case "changed":
+            changed = message.changed
+            state = api.environment_from(changed.state) if changed.HasField("state") else None
+            return Changed(api.commit_from(changed.commit), message.token, state)
+        case _:
+            return Heartbeat(message.token)
+
+
+def export_item(view: EnvironmentView) -> pb.ExportResponse.Item:
+    """One exported environment; a masked value is empty there, and `masked` says so."""
+    columns = pb.VariableColumns(
+        names=view.variables,
+        values=[variable.value or "" for variable in view.variables.values()],
+        secret=[at for at, variable in enumerate(view.variables.values()) if variable.secret],
+    )
+    return pb.ExportResponse.Item(
+        environment=view.environment,
+        revision=view.revision,
+        metadata=view.metadata,
+        variables=columns,
+        masked=any(variable.masked for variable in view.variables.values()),
+    )
+
+
+def characters(view: EnvironmentView) -> int:
+    """The size of an environment for `MAX_BATCH_CHARACTERS`."""
+    return sum(map(len, view.variables)) + sum(
+        [len(variable.value or "") for variable in view.variables.values()]
+    )
+
+
+def import_item_from(item: pb.ImportRequest.Item, message: str) -> WriteRequest:
+    """The write that an item of an import means.
+
+    A variable that is not listed as secret stays as it is. Raises InvalidRequest for columns
+    that do not fit together.
+    """
+    return WriteRequest(
+        environment=item.environment,
+        puts=_puts_from(item.variables),
+        replace=item.prune,
+        bulk=True,
+        if_revision=item.if_revision,
+        must_not_exist=item.must_not_exist,
+        message=message,
+        operation=item.operation,
+    )
+
+
+def import_result(environment: str, result: WriteAnswer | EnvdError) -> pb.ImportResponse.Result:
+    if isinstance(result, EnvdError):
+        return pb.ImportResponse.Result(environment=environment, error=item_error(result))
+    return pb.ImportResponse.Result(environment=environment, done=api.written_message(result))
+
+
+def import_result_from(result: pb.ImportResponse.Result) -> WriteAnswer | EnvdError:
+    if result.HasField("done"):
+        return api.written_from(result.done)
+    return error_of_item(result.error)
+
+
+def stream_result(item_id: int, result: WriteAnswer | EnvdError) -> pb.WriteStreamResponse.Item:
+    """The answer to one item of a WriteStream."""
+    if isinstance(result, EnvdError):
+        return pb.WriteStreamResponse.Item(id=item_id, error=item_error(result))
+    return pb.WriteStreamResponse.Item(id=item_id, done=api.written_message(result))
+
+
+def _puts_from(columns: pb.VariableColumns) -> tuple[Put, ...]:
+    names, values = columns.names, columns.values
+    if len(names) != len(values):
+        raise InvalidRequest(
+            f"{len(names)} names and {len(values)} values: they must be as many",
+            reason="INVALID_COLUMNS",
+        )
+    if not columns.secret:
+        return tuple(map(Put, names, values))
+    secret = set(columns.secret)
+    if max(secret) >= len(names):
+        raise InvalidRequest(
+            f"variable {max(secret)} is marked secret, and there are {len(names)}, from 0 on",
+            reason="INVALID_COLUMNS",
+        )
+    return tuple(
+        Put(name, value, True if at in secret else None)
+        for at, (name, value) in enumerate(zip(names, values, strict=True))
+    )
