@@ -167,6 +167,7 @@ ROLLBACK = Command(
     flags=(
         Flag("--to", "the revision to go back to", "REV"),
         DRY_RUN,
+        Flag("--yes", "for scripts that pass it always: a rollback asks nothing", "", "-y"),
         IF_REVISION,
         *WRITE_FLAGS,
     ),
