@@ -15,9 +15,8 @@ What a failure means:
   the waiting records end in `OutcomeUnknown` and the journal takes no more until a restart
   has read back what is there.
 
-At a start the journal is read from the oldest segment. A torn last frame is dropped and
-reported; damage before a valid later frame is refused, and nothing is ever truncated away.
-A start always opens a new segment, so nothing is sealed twice at one position.
+What a start reads back is told in `recovery`; nothing that was damaged is ever truncated
+away. A start always opens a new segment, so nothing is sealed twice at one position.
 """
 
 from __future__ import annotations
@@ -29,6 +28,7 @@ import os
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -40,35 +40,21 @@ from envd.core.errors import (
     OutcomeUnknown,
     Unavailable,
 )
-from envd.files import sync_directory
+from envd.files import sync_directory, write_private
 from envd.ports import Sealer, Subkey
-from envd.storage import segment
+from envd.storage import recovery, segment
+from envd.storage.disk import RESTORE_HINT, Disk, cause, make_directory, unusable
+from envd.storage.finish import finish_in_thread
+from envd.storage.recovery import DroppedTail, SegmentFile, segment_name
 from envd.storage.segment import Frame, SegmentHeader
 
 DEFAULT_SEGMENT_BYTES = 32 << 20
 MAX_GROUP_BYTES = 4 << 20
 SPARE_NAME = "spare"
+_RECORD_OVERHEAD_BYTES = 8
 _ZEROS = bytes(1 << 20)
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class DroppedTail:
-    """A damaged last group that a start left out: it was never acknowledged."""
-
-    path: Path
-    position: int
-    bytes_after: int
-
-
-@dataclass(slots=True)
-class _Segment:
-    """A segment as the journal knows it; `last_lsn` is first_lsn - 1 while it is empty."""
-
-    path: Path
-    header: SegmentHeader
-    end: int
-    last_lsn: int
 
 
 @dataclass(slots=True)
@@ -81,7 +67,7 @@ class _Waiting:
 class Journal:
     """The journal in one directory. `append` and the answers belong to the event loop.
 
-    Open with `recover` (all frames, oldest first), then `start`.
+    Open with `recover` (the frames there are, oldest first), then `start`.
     """
 
     def __init__(
@@ -93,14 +79,16 @@ class Journal:
         segment_bytes: int = DEFAULT_SEGMENT_BYTES,
         keep_segments: int = 4,
         bound_for: Callable[[int], int],
+        disk: Disk | None = None,
     ) -> None:
         self._directory = directory
+        self._disk = disk or Disk()
         self._sealer = sealer
         self._node_uid = node_uid
         self._segment_bytes = segment_bytes
         self._keep_segments = keep_segments
         self._bound_for = bound_for
-        self._segments: list[_Segment] = []
+        self._segments: list[SegmentFile] = []
         self._subkey: Subkey | None = None
         self._file = -1
         self._next_lsn = 1
@@ -118,66 +106,23 @@ class Journal:
 
     # -- opening -------------------------------------------------------------------
 
-    def recover(self) -> Iterator[Frame]:
-        """Yield every frame there is, oldest first; the journal is ready to start after it.
+    def recover(self, covered_lsn: int = 0) -> Iterator[Frame]:
+        """Verify the journal, then yield the frames with records after `covered_lsn`.
 
-        Raises Corrupt for damage before a valid later frame, StorageError for a newer format.
+        Raises at once, before anything is yielded: Corrupt for damage before a valid later
+        frame and for missing records, StorageError for a newer format.
         """
-        self._directory.mkdir(mode=0o700, exist_ok=True)
-        paths = sorted(self._directory.glob("[0-9]*.seg"))
-        headers = [self._read_header(path) for path in paths]
-        for position, (path, header) in enumerate(zip(paths, headers, strict=True)):
-            if position and header.number != headers[position - 1].number + 1:
-                raise Corrupt(
-                    f"journal segment {headers[position - 1].number + 1} is missing "
-                    f"from {self._directory}",
-                    hint="put the file back, or restore the data directory from a backup",
-                )
-            following = headers[position + 1] if position + 1 < len(headers) else None
-            yield from self._recover_segment(path, header, following)
+        make_directory(self._directory)
+        found = recovery.verify(self._directory, covered_lsn)
+        self._segments = list(found.files)
+        self._dropped = found.dropped
+        self._next_lsn = max(found.last_lsn, covered_lsn) + 1
+        return self._recovered(found.files, covered_lsn)
 
-    def _read_header(self, path: Path) -> SegmentHeader:
-        try:
-            with path.open("rb") as file:
-                header = SegmentHeader.from_bytes(file.read(segment.HEADER_BYTES))
-        except Corrupt as error:
-            raise self._damaged(path, 0) from error
-        if path.name != _segment_name(header.number):
-            raise self._damaged(path, 0)
-        return header
-
-    def _recover_segment(
-        self, path: Path, header: SegmentHeader, following: SegmentHeader | None
-    ) -> Iterator[Frame]:
-        data = path.read_bytes()
-        subkey = self._sealer.subkey(segment.PURPOSE, header.subkey_header)
-        known = _Segment(path, header, segment.HEADER_BYTES, header.first_lsn - 1)
-        self._next_lsn = max(self._next_lsn, header.first_lsn)
-        for frame in segment.read_frames(data, header, subkey):
-            if following is not None and frame.end > following.previous_end:
-                break
-            known.end = frame.end
-            known.last_lsn = frame.first_lsn + len(frame.records) - 1
-            self._next_lsn = known.last_lsn + 1
+    def _recovered(self, files: tuple[SegmentFile, ...], covered_lsn: int) -> Iterator[Frame]:
+        for frame in recovery.frames(files, self._sealer, covered_lsn):
             self._hlc_bound = max(self._hlc_bound, frame.hlc_bound)
             yield frame
-        if following is not None:
-            if known.end != following.previous_end:
-                raise self._damaged(path, known.end)
-        elif segment.has_frame_after(data, header.number, known.end):
-            raise self._damaged(path, known.end)
-        elif not segment.is_clean_end(data, known.end):
-            self._dropped = DroppedTail(path, known.end, len(data) - known.end)
-        self._segments.append(known)
-
-    def _damaged(self, path: Path, position: int) -> Corrupt:
-        return Corrupt(
-            f"the journal is damaged in {path} at byte {position}, before later valid records; "
-            "nothing was changed",
-            hint="restore the data directory from a backup (or from another copy of this file); "
-            "envd does not skip records that were acknowledged",
-            reason="JOURNAL_DAMAGED",
-        )
 
     def start(self, loop: asyncio.AbstractEventLoop, *, covered_lsn: int, hlc_bound: int) -> None:
         """Open a new segment after what was recovered and begin to take records.
@@ -189,8 +134,9 @@ class Journal:
         self._next_lsn = max(self._next_lsn, covered_lsn + 1)
         self._hlc_bound = max(self._hlc_bound, hlc_bound)
         self._covered_lsn = covered_lsn
-        self._shrink_short_segments()
+        recovered = list(self._segments)
         self._open_next_segment()
+        self._shrink(recovered)
         self._thread = threading.Thread(target=self._run, name="envd-journal", daemon=True)
         self._thread.start()
 
@@ -218,28 +164,40 @@ class Journal:
 
     def storage_bytes(self) -> int:
         """Bytes on disk, preallocated ones included."""
-        return sum(file.stat().st_size for file in self._directory.iterdir())
+        total = 0
+        for file in self._directory.iterdir():
+            with suppress(FileNotFoundError):  # The writer recycles segments meanwhile.
+                total += file.stat().st_size
+        return total
 
     # -- writing -------------------------------------------------------------------
 
     def append(
         self, record: bytes, hlc: int, done: Callable[[int, EnvdError | None], None]
     ) -> None:
-        """Queue a record. `done(lsn, error)` is called on the loop: in order, once each.
+        """Queue a record. `done(lsn, error)` is called on the loop, later: in order, once each.
 
         `hlc` is that of its stamp, if this node gave it, else 0.
         """
-        room = self._segment_bytes - segment.HEADER_BYTES - segment.FRAME_OVERHEAD_BYTES
-        if len(record) + 8 > room:
+        if len(record) + _RECORD_OVERHEAD_BYTES > self._frame_room:
             raise LimitExceeded(
                 f"a commit of {len(record)} bytes does not fit a journal segment of "
                 f"{self._segment_bytes} bytes",
                 hint="raise `storage.segment_bytes`",
             )
         with self._wake:
-            self._queue.append(_Waiting(record, hlc, done))
-            self._queued_bytes += len(record)
-            self._wake.notify()
+            if not self._stopping:
+                self._queue.append(_Waiting(record, hlc, done))
+                self._queued_bytes += len(record)
+                self._wake.notify()
+                return
+        assert self._loop is not None
+        self._loop.call_soon(done, 0, stopping())
+
+    @property
+    def _frame_room(self) -> int:
+        """Bytes that the records of one frame may take."""
+        return self._segment_bytes - segment.HEADER_BYTES - segment.FRAME_OVERHEAD_BYTES
 
     def _run(self) -> None:
         while True:
@@ -257,12 +215,15 @@ class Journal:
             self._loop.call_soon_threadsafe(_answer, group, first_lsn, error)
 
     def _take_group(self) -> list[_Waiting]:
-        group = [self._queue.popleft()]
-        size = len(group[0].record)
-        while self._queue and size + len(self._queue[0].record) <= MAX_GROUP_BYTES:
-            size += len(self._queue[0].record)
+        """Take what goes into one frame; at least one record."""
+        room = min(MAX_GROUP_BYTES, self._frame_room)
+        group: list[_Waiting] = []
+        while self._queue:
+            room -= len(self._queue[0].record) + _RECORD_OVERHEAD_BYTES
+            if group and room < 0:
+                break
             group.append(self._queue.popleft())
-        self._queued_bytes -= size
+            self._queued_bytes -= len(group[-1].record)
         return group
 
     def _write_group(self, group: Sequence[_Waiting]) -> EnvdError | None:
@@ -278,7 +239,7 @@ class Journal:
             _log.critical("journal.failed", extra={"error": type(error).__name__}, exc_info=True)
             self._failed = True
             self._refusal = Unavailable(
-                f"the journal could not be written ({_cause(error)}), "
+                f"the journal could not be written ({cause(error)}), "
                 "so this node takes no more writes",
                 hint="mend the disk, then restart envd: it reads back what is durable",
                 reason="JOURNAL_FAILED",
@@ -292,7 +253,10 @@ class Journal:
         return None
 
     def resume(self) -> None:
-        """Take records again after a refusal; those that wait still are refused with it."""
+        """Take records again after a refusal; those that wait still are refused with it.
+
+        After a failed write or sync it takes none until a restart.
+        """
         with self._wake:
             error, stale = self._refusal, list(self._queue)
             self._queue.clear()
@@ -303,16 +267,16 @@ class Journal:
 
     def _write_frame(self, records: Sequence[bytes], bound: int) -> None:
         current = self._segments[-1]
-        needed = sum(len(record) + 8 for record in records) + segment.FRAME_OVERHEAD_BYTES
-        if current.end + needed > self._segment_bytes:
+        needed = sum(len(record) + _RECORD_OVERHEAD_BYTES for record in records)
+        if current.end + needed + segment.FRAME_OVERHEAD_BYTES > self._segment_bytes:
             self._open_next_segment()
             current = self._segments[-1]
         assert self._subkey is not None
         frame, end = segment.encode_frame(
             current.header, self._subkey, current.end, self._next_lsn, bound, records
         )
-        _write_all(self._file, frame, current.end)
-        os.fdatasync(self._file)
+        self._disk.write_all(self._file, frame, current.end)
+        self._disk.sync_data(self._file)
         current.end = end
         current.last_lsn = self._next_lsn + len(records) - 1
 
@@ -326,37 +290,39 @@ class Journal:
         header = SegmentHeader(
             number, self._next_lsn, previous.end if previous else 0, self._node_uid, subkey.header
         )
-        path = self._directory / _segment_name(number)
-        spare = self._spare()
+        path = self._directory / segment_name(number)
         try:
-            descriptor = self._prepare(spare, header)
+            descriptor = self._prepare(self._spare(), header, path)
         except OSError as error:
             raise Unavailable(
                 f"there is no room for the journal in {self._directory} "
-                f"({_cause(error)}); nothing was written",
+                f"({cause(error)}); nothing was written",
                 hint="free some disk space; writes then work again by themselves",
-                reason="DISK_FULL" if error.errno == errno.ENOSPC else "JOURNAL_UNWRITABLE",
+                reason="DISK_FULL" if error.errno in _FULL else "JOURNAL_UNWRITABLE",
                 retry_after_ms=1000,
             ) from error
-        spare.replace(path)
-        sync_directory(self._directory)
         if self._file >= 0:
             os.close(self._file)
         self._file, self._subkey = descriptor, subkey
-        self._segments.append(_Segment(path, header, segment.HEADER_BYTES, self._next_lsn - 1))
+        self._segments.append(SegmentFile(path, header, segment.HEADER_BYTES, self._next_lsn - 1))
 
-    def _prepare(self, spare: Path, header: SegmentHeader) -> int:
-        """Give `spare` its full size and the header, durably; return its descriptor."""
+    def _prepare(self, spare: Path, header: SegmentHeader, path: Path) -> int:
+        """Give `spare` its full size and the header, durably, then its name `path`.
+
+        Return its descriptor. Where this fails, no record is in it, and the next try takes
+        the same name.
+        """
         descriptor = os.open(spare, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
-            size = os.fstat(descriptor).st_size
-            if size != self._segment_bytes:
+            if os.fstat(descriptor).st_size != self._segment_bytes:
                 os.ftruncate(descriptor, 0)
                 for start in range(0, self._segment_bytes, len(_ZEROS)):
                     length = min(len(_ZEROS), self._segment_bytes - start)
-                    _write_all(descriptor, _ZEROS[:length], start)
-            _write_all(descriptor, header.to_bytes() + segment.END_MARK, 0)
-            os.fsync(descriptor)
+                    self._disk.write_all(descriptor, _ZEROS[:length], start)
+            self._disk.write_all(descriptor, header.to_bytes() + segment.END_MARK, 0)
+            self._disk.sync(descriptor)
+            spare.replace(path)
+            sync_directory(self._directory)
         except BaseException:
             os.close(descriptor)
             spare.unlink(missing_ok=True)
@@ -364,36 +330,41 @@ class Journal:
         return descriptor
 
     def _spare(self) -> Path:
-        """A file to write the next segment into: a recycled one where there is one."""
+        """A file to write the next segment into: a recycled one where there is one.
+
+        Segments go in order, each durably before the next: a crash must leave no gap, nor
+        the name of an old segment on a file that begins like the new one.
+        """
         spare = self._directory / SPARE_NAME
-        reusable = self._reusable()
-        if not spare.exists() and reusable:
-            oldest = reusable[0]
+        for oldest in self._reusable():
+            if spare.exists():
+                oldest.path.unlink()
+            else:
+                oldest.path.replace(spare)
             self._segments.remove(oldest)
-            oldest.path.replace(spare)
-        for segment_ in reusable[1:]:
-            self._segments.remove(segment_)
-            segment_.path.unlink()
+            sync_directory(self._directory)
         return spare
 
-    def _reusable(self) -> list[_Segment]:
+    def _reusable(self) -> list[SegmentFile]:
         """The oldest segments that the state covers, without the newest few for readers."""
         reusable = []
-        for segment_ in self._segments[: max(0, len(self._segments) - self._keep_segments)]:
-            if segment_.last_lsn > self._covered_lsn:
+        for known in self._segments[: max(0, len(self._segments) - self._keep_segments)]:
+            if known.last_lsn > self._covered_lsn:
                 break
-            reusable.append(segment_)
+            reusable.append(known)
         return reusable
 
-    def _shrink_short_segments(self) -> None:
+    def _shrink(self, closed: Sequence[SegmentFile]) -> None:
         """Give back the unused room of closed segments, so that many restarts stay small.
 
-        A segment whose tail was dropped keeps it.
+        Only what follows an end mark is unused: a segment whose tail was dropped keeps it.
         """
-        for segment_ in self._segments:
-            damaged = self._dropped is not None and self._dropped.path == segment_.path
-            if segment_.path.stat().st_size > segment_.end and not damaged:
-                os.truncate(segment_.path, segment_.end)
+        for known in closed:
+            kept = known.end + len(segment.END_MARK)
+            with suppress(OSError), known.path.open("r+b") as file:
+                file.seek(known.end)
+                if file.read(len(segment.END_MARK)) == segment.END_MARK:
+                    file.truncate(kept)
 
     def cover(self, lsn: int) -> None:
         """Note that the state holds all records up to `lsn`: their segments may be reused."""
@@ -404,37 +375,61 @@ class Journal:
     def read_after(self, lsn: int) -> Iterator[tuple[int, bytes]]:
         """Yield (lsn, record) for the durable records after `lsn`.
 
-        Raises NotFound where the first of them is no longer there.
+        Raises NotFound where some of them are no longer there, Corrupt for damage.
         """
-        last = self.last_lsn
-        segments = list(self._segments)
-        if lsn < last and (not segments or segments[0].header.first_lsn > lsn + 1):
-            raise NotFound("the journal no longer holds these records", reason="COMPACTED")
-        for known in segments:
-            if known.last_lsn <= lsn:
+        at, last = lsn, self.last_lsn
+        for known in list(self._segments):
+            if known.last_lsn <= at:
                 continue
-            subkey = self._sealer.subkey(segment.PURPOSE, known.header.subkey_header)
-            try:
-                data = known.path.read_bytes()[: known.end]
-            except FileNotFoundError:
-                data = b""
-            if data[: segment.HEADER_BYTES] != known.header.to_bytes():
-                raise NotFound("the journal no longer holds these records", reason="COMPACTED")
-            at = known.header.first_lsn - 1
-            for frame in segment.read_frames(data, known.header, subkey):
-                for at, record in enumerate(frame.records, frame.first_lsn):
-                    if lsn < at <= last:
-                        yield at, record
+            if known.header.first_lsn > at + 1:
+                raise _compacted()
+            for position, record in self._records(known, at):
+                if position > last:
+                    return
+                at = position
+                yield at, record
             if at < min(known.last_lsn, last):
-                raise NotFound("the journal no longer holds these records", reason="COMPACTED")
+                raise self._lost(known)
+        if at < last:
+            raise _compacted()
+
+    def _records(self, known: SegmentFile, after_lsn: int) -> Iterator[tuple[int, bytes]]:
+        """The records of one segment after `after_lsn`, as far as its bytes are whole."""
+        subkey = self._sealer.subkey(segment.PURPOSE, known.header.subkey_header)
+        end = known.end
+        try:
+            data = known.path.read_bytes()[:end]
+        except FileNotFoundError:
+            raise _compacted() from None
+        except OSError as error:
+            raise unusable(known.path, error) from error
+        if data[: segment.HEADER_BYTES] != known.header.to_bytes():
+            raise self._lost(known)
+        for raw in segment.raw_frames(data, known.header.number):
+            if raw.first_lsn + raw.count - 1 > after_lsn:
+                frame = segment.open_frame(known.header, subkey, raw)
+                for lsn, record in enumerate(frame.records, frame.first_lsn):
+                    if lsn > after_lsn:
+                        yield lsn, record
+
+    def _lost(self, known: SegmentFile) -> EnvdError:
+        """Why a segment does not hold what it held: it was recycled, or it is damaged."""
+        if any(kept is known for kept in self._segments):
+            return Corrupt(
+                f"the journal is damaged in {known.path}",
+                hint=RESTORE_HINT,
+                reason="JOURNAL_DAMAGED",
+            )
+        return _compacted()
 
     def copy_files(self, directory: Path, after_lsn: int) -> None:
         """Copy the segments with records after `after_lsn`, each up to its durable end."""
-        directory.mkdir(mode=0o700)
+        make_directory(directory)
         for known in list(self._segments):
+            end = known.end  # Before the read: what is appended meanwhile is left out whole.
             if known.last_lsn > after_lsn:
-                data = known.path.read_bytes()[: known.end]
-                (directory / known.path.name).write_bytes(data)
+                data = known.path.read_bytes()[:end]
+                write_private(directory / known.path.name, data + segment.END_MARK)
 
     # -- closing -------------------------------------------------------------------
 
@@ -444,16 +439,11 @@ class Journal:
             with self._wake:
                 self._stopping = True
                 self._wake.notify()
-            await asyncio.to_thread(self._thread.join)
+            await finish_in_thread(self._thread.join)
             self._thread = None
         if self._file >= 0:
             os.close(self._file)
             self._file = -1
-
-
-def _cause(error: Exception) -> str:
-    number = error.errno if isinstance(error, OSError) else None
-    return errno.errorcode.get(number or 0) or type(error).__name__
 
 
 def _answer(group: Sequence[_Waiting], first_lsn: int, error: EnvdError | None) -> None:
@@ -461,13 +451,10 @@ def _answer(group: Sequence[_Waiting], first_lsn: int, error: EnvdError | None) 
         waiting.done(lsn, error)
 
 
-def _segment_name(number: int) -> str:
-    return f"{number:020d}.seg"
+def _compacted() -> NotFound:
+    return NotFound("the journal no longer holds these records", reason="COMPACTED")
 
 
-def _write_all(descriptor: int, data: bytes, position: int) -> None:
-    view = memoryview(data)
-    while view:
-        written = os.pwrite(descriptor, view, position)
-        view = view[written:]
-        position += written
+def stopping() -> Unavailable:
+    """The refusal of one who comes while the node stops."""
+    return Unavailable("the node is stopping; nothing was written", reason="STOPPING")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from bisect import bisect_left
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
@@ -18,6 +19,8 @@ from envd.core.stamp import Stamp
 from envd.ports import Applied, OperationResult, StoredState
 from envd.wire import records
 
+_log = logging.getLogger(__name__)
+
 
 class MemoryStore:
     """Holds everything; a commit is "synced" one turn of the event loop after its append.
@@ -25,8 +28,10 @@ class MemoryStore:
     Commits pass through their stored bytes, so that what can't be stored fails here too.
     """
 
-    def __init__(self, retention: Retention | None = None) -> None:
+    def __init__(self, retention: Retention | None = None, *, node_uid: int | None = None) -> None:
+        """`node_uid` tells whose stamps the durable bound is about; None: everybody's."""
         self._retention = retention or Retention()
+        self._node_uid = node_uid
         self._heads: dict[str, StoredState] = {}
         self._visible: dict[str, StoredState] = {}
         self._commits: dict[str, list[Commit]] = {}
@@ -74,7 +79,8 @@ class MemoryStore:
         name = commit.environment
         self._log.append(record)
         self._visible[name] = after
-        if commit.stamp.hlc > self._hlc_bound:
+        own = self._node_uid is None or self._node_uid == commit.stamp.node_uid
+        if own and commit.stamp.hlc > self._hlc_bound:
             self._hlc_bound = bound_for(commit.stamp.hlc)
         commits = sorted([*self._commits.get(name, ()), commit], key=lambda known: known.stamp)
         folded, kept = self._retention.split(commits)
@@ -82,7 +88,12 @@ class MemoryStore:
             self._bases[name] = self.base(name).apply(old)
         self._commits[name] = list(kept)
         for listener in self._listeners:
-            listener(Applied(len(self._log), record, after))
+            try:
+                listener(Applied(len(self._log), record, after))
+            except Exception as error:  # noqa: BLE001 - as in the durable store
+                _log.critical(
+                    "store.listener_failed", extra={"error": type(error).__name__}, exc_info=True
+                )
         if not durable.done():
             durable.set_result(len(self._log))
 

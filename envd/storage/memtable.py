@@ -4,6 +4,9 @@ A commit passes three points. Appended, it is the head that the next writer buil
 it is visible to readers. Flushed, it is in LMDB and may leave. Where the journal refuses a
 commit, all heads built on it go too (`reset`), and the visible states are the heads again.
 
+An environment with commits on their way or not flushed yet stays; the clean ones are a cache,
+the least recently read leave first.
+
 Bookkeeping only: no clock, no I/O; the event loop's thread alone touches it.
 """
 
@@ -23,7 +26,8 @@ ENTRY_OVERHEAD_BYTES = 300
 
 @dataclass(slots=True)
 class _Hot:
-    """One environment: `unflushed` holds (stamp, encoded commit) of visible commits."""
+    """One environment: `pending` counts its commits on their way, `unflushed` holds (stamp,
+    encoded commit) of its visible ones; it is clean while it has neither."""
 
     visible: StoredState | None
     head: StoredState | None
@@ -47,10 +51,12 @@ class Memtable:
 
     def __init__(self, max_bytes: int) -> None:
         self._max_bytes = max_bytes
-        self._hot: OrderedDict[str, _Hot] = OrderedDict()
-        self._bytes = 0
+        self._hot: dict[str, _Hot] = {}
+        self._clean: OrderedDict[str, None] = OrderedDict()
+        self._clean_bytes = 0
         self._unflushed_bytes = 0
         self._generation = 0
+        self._awaiting: dict[str, None] = {}
         self._dirty: dict[str, None] = {}
         self._flushing: tuple[str, ...] = ()
         self._seqs: dict[tuple[int, int], int] = {}
@@ -61,8 +67,13 @@ class Memtable:
 
     @property
     def unflushed_bytes(self) -> int:
-        """Bytes of commits that are visible and not in LMDB yet."""
+        """Memory held by what is visible and not in LMDB yet: commits, and their states."""
         return self._unflushed_bytes
+
+    @property
+    def clean_bytes(self) -> int:
+        """Memory held by what could leave at any time."""
+        return self._clean_bytes
 
     def unflushed_names(self) -> Iterable[str]:
         """Names of environments with commits that LMDB may lack."""
@@ -73,7 +84,8 @@ class Memtable:
 
     def visible(self, name: str) -> StoredState | None:
         """The durable state of an environment that `knows`."""
-        self._hot.move_to_end(name)
+        if name in self._clean:
+            self._clean.move_to_end(name)
         return self._hot[name].visible
 
     def head(self, name: str) -> StoredState | None:
@@ -86,11 +98,11 @@ class Memtable:
         return hot.unflushed if hot else []
 
     def load(self, name: str, state: StoredState | None) -> None:
-        """Keep a state that was read from LMDB (None: nothing there)."""
-        size = _size(state)
-        self._hot[name] = _Hot(state, state, size)
-        self._bytes += size
-        self._evict()
+        """Keep a state that was read from LMDB (None: nothing there), at least until the next."""
+        hot = self._hot[name] = _Hot(state, state, _size(state))
+        self._became_clean(name, hot)
+        while self._clean_bytes > self._max_bytes and len(self._clean) > 1:
+            self._evict_oldest()
 
     def last_seq(self, partition: int, origin: int) -> int:
         return self._seqs.get((partition, origin), 0)
@@ -108,10 +120,14 @@ class Memtable:
         self, record: LogRecord, after: StoredState, encoded: bytes, operation: bytes | None
     ) -> Pending:
         """Make `after` the head of its environment, which `knows`."""
-        commit = record.commit
-        hot = self._hot[commit.environment]
+        name = record.commit.environment
+        hot = self._hot[name]
+        if name in self._clean:
+            del self._clean[name]
+            self._clean_bytes -= hot.size
         hot.head = after
         hot.pending += 1
+        self._awaiting[name] = None
         self._seqs[record.partition, record.origin] = record.seq
         if operation is not None:
             self._pending_operations[operation] = result_of(record, after)
@@ -123,18 +139,18 @@ class Memtable:
         name = record.commit.environment
         hot = self._hot[name]
         hot.pending -= 1
-        hot.visible = after
+        if not hot.pending:
+            self._awaiting.pop(name, None)
+        counted = hot.size if hot.unflushed else 0
+        hot.visible, hot.size = after, _size(after)
         hot.unflushed.append((record.commit.stamp, pending.encoded))
-        self._unflushed_bytes += len(pending.encoded)
-        size = _size(after)
-        self._bytes += size - hot.size
-        hot.size = size
+        self._unflushed_bytes += len(pending.encoded) + hot.size - counted
         self._dirty[name] = None
         self._visible_seqs[record.partition, record.origin] = record.seq
         self._dirty_seqs[record.partition, record.origin] = record.seq
         if operation is not None:
-            result = self._pending_operations.pop(operation, None) or result_of(record, after)
-            self._operations[operation] = result
+            self._pending_operations.pop(operation, None)
+            self._operations[operation] = result_of(record, after)
 
     def refused(self, pending: Pending) -> bool:
         """Take back an appended commit and all heads of its generation.
@@ -144,9 +160,13 @@ class Memtable:
         if pending.generation != self._generation:
             return False
         self._generation += 1
-        for hot in self._hot.values():
+        for name in self._awaiting:
+            hot = self._hot[name]
             hot.head = hot.visible
             hot.pending = 0
+            if not hot.unflushed:
+                self._became_clean(name, hot)
+        self._awaiting.clear()
         self._seqs = dict(self._visible_seqs)
         self._pending_operations.clear()
         return True
@@ -169,10 +189,16 @@ class Memtable:
             hot = self._hot[name]
             del hot.unflushed[: len(commits)]
             self._unflushed_bytes -= sum(len(encoded) for _, encoded in commits)
+            if not hot.unflushed:
+                self._unflushed_bytes -= hot.size
+                if not hot.pending:
+                    self._became_clean(name, hot)
         self._flushing = ()
-        for key in dirty.operations:
-            self._operations.pop(key, None)
-        self._evict()
+        for key, result in dirty.operations.items():
+            if self._operations.get(key) is result:
+                del self._operations[key]
+        while self._clean_bytes > self._max_bytes:
+            self._evict_oldest()
 
     def not_flushed(self, dirty: Dirty) -> None:
         """A flush failed: all of it is dirty still."""
@@ -180,15 +206,13 @@ class Memtable:
         self._dirty = dict.fromkeys((*dirty.states, *self._dirty))
         self._dirty_seqs = {**dirty.vectors, **self._dirty_seqs}
 
-    def _evict(self) -> None:
-        """Forget clean environments, the least recently read first, down to the bound."""
-        if self._bytes <= self._max_bytes:
-            return
-        clean = [name for name, hot in self._hot.items() if not hot.pending and not hot.unflushed]
-        for name in clean:
-            if self._bytes <= self._max_bytes * 3 // 4:
-                return
-            self._bytes -= self._hot.pop(name).size
+    def _became_clean(self, name: str, hot: _Hot) -> None:
+        self._clean[name] = None
+        self._clean_bytes += hot.size
+
+    def _evict_oldest(self) -> None:
+        name, _ = self._clean.popitem(last=False)
+        self._clean_bytes -= self._hot.pop(name).size
 
 
 @dataclass(frozen=True, slots=True)

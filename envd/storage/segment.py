@@ -12,7 +12,8 @@ A frame is written in one piece and synced before the next is begun, so at most 
 frame of the last segment can be torn, and a torn frame was never acknowledged. Its CRC covers
 the segment's number and its position, so the leftovers of a recycled file never validate.
 `previous end` says where the segment before ended: a frame missing there is damage, not a
-torn tail.
+torn tail. The end mark is always there in the last segment, so a file that was cut off right
+behind a frame is told from one that ends there.
 """
 
 from __future__ import annotations
@@ -123,17 +124,17 @@ def encode_frame(
 
 
 @dataclass(frozen=True, slots=True)
-class _Raw:
+class RawFrame:
     """A frame whose CRC holds, not opened yet."""
 
     position: int
     end: int
     first_lsn: int
     count: int
-    body: bytes = field(repr=False)
+    body: memoryview = field(repr=False)
 
 
-def _raw_frame(data: bytes, number: int, position: int) -> _Raw | None:
+def _raw_frame(data: bytes, number: int, position: int) -> RawFrame | None:
     """The frame at `position` if a whole, undamaged one of this segment stands there."""
     start = position + FRAME_HEADER_BYTES
     if start > len(data):
@@ -141,31 +142,31 @@ def _raw_frame(data: bytes, number: int, position: int) -> _Raw | None:
     magic, length, in_segment, at, first_lsn, count, crc = _FRAME.unpack_from(data, position)
     if magic != _FRAME_MAGIC or in_segment != number or at != position:
         return None
-    body = data[start : start + length]
+    body = memoryview(data)[start : start + length]
     if len(body) < length or crc != crc32(body, crc32(data[position : start - 4])):
         return None
     end = start + length + -(FRAME_HEADER_BYTES + length) % _ALIGN
-    return _Raw(position, end, first_lsn, count, body)
+    return RawFrame(position, end, first_lsn, count, body)
 
 
-def read_frames(
-    data: bytes, header: SegmentHeader, subkey: Subkey, start: int = HEADER_BYTES
-) -> Iterator[Frame]:
-    """Open the frames from `start` on, up to the first place that holds none.
-
-    Raises Corrupt where a frame's CRC holds but it does not open.
-    """
-    position = start
-    while (raw := _raw_frame(data, header.number, position)) is not None:
-        place = _place(header.number, position, raw.first_lsn, raw.count)
-        try:
-            body = _body_decoder.decode(subkey.open(position, raw.body, place))
-        except msgspec.DecodeError as error:
-            raise Corrupt("a journal frame does not decode") from error
-        if len(body.records) != raw.count:
-            raise Corrupt("a journal frame holds another number of records than it says")
-        yield Frame(position, raw.end, raw.first_lsn, body.hlc_bound, body.records)
+def raw_frames(data: bytes, number: int) -> Iterator[RawFrame]:
+    """Find the frames of a segment, up to the first place that holds none."""
+    position = HEADER_BYTES
+    while (raw := _raw_frame(data, number, position)) is not None:
+        yield raw
         position = raw.end
+
+
+def open_frame(header: SegmentHeader, subkey: Subkey, raw: RawFrame) -> Frame:
+    """Decrypt a frame; raises Corrupt where its CRC holds but it does not open."""
+    place = _place(header.number, raw.position, raw.first_lsn, raw.count)
+    try:
+        body = _body_decoder.decode(subkey.open(raw.position, bytes(raw.body), place))
+    except (msgspec.DecodeError, msgspec.ValidationError) as error:
+        raise Corrupt("a journal frame does not decode") from error
+    if len(body.records) != raw.count:
+        raise Corrupt("a journal frame holds another number of records than it says")
+    return Frame(raw.position, raw.end, raw.first_lsn, body.hlc_bound, body.records)
 
 
 def has_frame_after(data: bytes, number: int, position: int) -> bool:
@@ -179,9 +180,8 @@ def has_frame_after(data: bytes, number: int, position: int) -> bool:
 
 
 def is_clean_end(data: bytes, position: int) -> bool:
-    """Tell whether the end mark stands at `position` (or the file is full there)."""
-    mark = data[position : position + len(END_MARK)]
-    return not any(mark)
+    """Tell whether the whole end mark stands at `position`."""
+    return data[position : position + len(END_MARK)] == END_MARK
 
 
 def _place(number: int, position: int, first_lsn: int, count: int) -> bytes:

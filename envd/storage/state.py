@@ -16,13 +16,18 @@ revision and a count next to a name that the key shows anyway; the names of envi
 the one thing that LMDB needs in clear.
 
 `metasync` is off: a transaction is sure to survive a power cut once the next one has been
-written. `commit` therefore answers with the position that is safe already.
+written. `commit` therefore answers with the position that is safe already; opening makes
+safe what a killed process left.
+
+Reads see one snapshot, until `refresh`: what a caller reads in several steps (commits, then
+the base they follow) fits together whatever the flushing thread does meanwhile.
 """
 
 from __future__ import annotations
 
 import struct
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from pathlib import Path
@@ -37,23 +42,18 @@ from envd.core.errors import Corrupt, StorageError
 from envd.core.history import Retention
 from envd.core.ring import partition_of
 from envd.core.stamp import STAMP_BYTES, Stamp
+from envd.files import sync_directory
 from envd.ports import SUBKEY_HEADER_BYTES, OperationResult, Sealer, StoredState, Subkey
+from envd.storage.check import DATA_NAME
+from envd.storage.disk import RESTORE_HINT, make_directory, unusable
+from envd.storage.pages import TABLES, value_is_whole
 from envd.wire import records
 from envd.wire.records import StoredEnvironment
 
 STATE_FORMAT = 1
-TABLES = (
-    b"environments",
-    b"index",
-    b"history",
-    b"bases",
-    b"conflicts",
-    b"operations",
-    b"vectors",
-    b"system",
-)
 PURPOSE = b"state"
 OPERATION_KEPT_MS = 24 * 3_600_000
+_SWEPT_ROWS = 64
 _PREFIX = struct.Struct(f">IB{SUBKEY_HEADER_BYTES}sI")
 _INDEX = struct.Struct(">IBB16sI")
 _VECTOR_KEY = struct.Struct(">HQ")
@@ -62,8 +62,9 @@ _MAX_CACHED_SUBKEYS = 1024
 
 @dataclass(slots=True)
 class Batch:
-    """What one flush writes, and the journal position that it then covers."""
+    """What one flush writes at `now_ms`, and the journal position that it then covers."""
 
+    now_ms: int
     covered_lsn: int
     hlc_bound: int
     states: Mapping[str, StoredState] = field(repr=False)
@@ -91,7 +92,10 @@ def operation_key(author: str, operation: str) -> bytes:
 
 
 class StateDb:
-    """The tables in one directory. Reads come from any thread, `commit` from one at a time."""
+    """The tables in one directory, which is there; `check` must have passed its file.
+
+    Reads belong to one thread, `commit` to one at a time, the same or another.
+    """
 
     def __init__(
         self,
@@ -106,9 +110,9 @@ class StateDb:
         self._digest_key = digest_key
         self._retention = retention
         self._subkeys: dict[bytes, Subkey] = {}
-        directory.mkdir(mode=0o700, exist_ok=True)
-        self._path = directory / "data.mdb"
-        try:
+        self._path = directory / DATA_NAME
+        self._sweep_from = b""
+        with self._faults():
             self._env = lmdb.open(
                 str(directory),
                 map_size=map_size_bytes,
@@ -117,12 +121,44 @@ class StateDb:
                 mode=0o600,
                 max_readers=512,
             )
-            self._tables = {name: self._env.open_db(name) for name in TABLES}
+        try:
+            with self._faults():
+                with self._env.begin(write=True) as transaction:
+                    self._tables = {
+                        name: self._env.open_db(name, txn=transaction) for name in TABLES
+                    }
+                self._env.sync(True)
+                sync_directory(directory)
+                self._reader = self._env.begin()
+            self.covered_lsn = self._counter(b"covered_lsn")
+            self.hlc_bound = self._counter(b"hlc_bound")
+            self.environments = self._counter(b"environments")
+        except BaseException:
+            self._env.close()
+            raise
+
+    @contextmanager
+    def _faults(self) -> Iterator[None]:
+        """Tell LMDB's errors as ours."""
+        try:
+            yield
+        except lmdb.MapFullError as error:
+            raise StorageError(
+                f"the state in {self._path} has reached the size that its map may have; what "
+                "was acknowledged stays in the journal",
+                hint="raise `storage.map_size_bytes` and restart envd",
+                reason="STATE_FULL",
+            ) from error
+        except (lmdb.CorruptedError, lmdb.PageNotFoundError, lmdb.InvalidError) as error:
+            raise _damaged(f"the state in {self._path} is damaged: {error}") from error
         except lmdb.Error as error:
-            raise _unusable(directory, error) from error
-        self.covered_lsn = self._counter(b"covered_lsn")
-        self.hlc_bound = self._counter(b"hlc_bound")
-        self.environments = self._counter(b"environments")
+            raise StorageError(
+                f"the state in {self._path} can't be used: {error}",
+                hint="check the disk (space, permissions)",
+                reason="STATE_UNUSABLE",
+            ) from error
+        except OSError as error:
+            raise unusable(self._path, error) from error
 
     # -- reading -------------------------------------------------------------------
 
@@ -141,26 +177,33 @@ class StateDb:
         prefix = _environment_key(name) + b"\0"
         above = prefix + (before.to_bytes() if before else b"\xff" * STAMP_BYTES)
         found: list[bytes] = []
-        with self._env.begin(db=self._tables[b"history"]) as transaction:
-            cursor = transaction.cursor()
+        with self._cursor(b"history") as cursor:
             more = cursor.prev() if cursor.set_range(above) else cursor.last()
-            while more and len(found) < limit and cursor.key().startswith(prefix):
-                found.append(self._open(b"history", cursor.key(), cursor.value()))
+            while more and len(found) < limit:
+                key, value = _row(cursor)
+                if not key.startswith(prefix):
+                    break
+                found.append(self._open(b"history", key, value))
                 more = cursor.prev()
         return found
 
     def index(self, prefix: str, after: str, limit: int) -> list[IndexEntry]:
         """Index entries below `prefix` after the name `after`, in order, at most `limit`."""
         found: list[IndexEntry] = []
-        with self._env.begin(db=self._tables[b"index"]) as transaction:
-            cursor = transaction.cursor()
-            more = cursor.set_range(max(prefix, after).encode())
+        below = prefix + "/" if prefix else ""
+        if limit > 0 and prefix > after:
+            value = self._raw(b"index", prefix.encode())
+            if value is not None:
+                found.append(_index_entry(prefix.encode(), value))
+        with self._cursor(b"index") as cursor:
+            # Names like `a/b-2` stand between `a/b` and `a/b/c`, so the search begins anew.
+            more = cursor.set_range(max(below, after).encode())
             while more and len(found) < limit:
-                name = cursor.key().decode()
-                if not name.startswith(prefix):
+                key, value = _row(cursor)
+                if not key.startswith(below.encode()):
                     break
-                if name > after and (not prefix or name == prefix or name[len(prefix)] == "/"):
-                    found.append(_index_entry(name, cursor.value()))
+                if key > after.encode():
+                    found.append(_index_entry(key, value))
                 more = cursor.next()
         return found
 
@@ -171,9 +214,17 @@ class StateDb:
 
     def vectors(self) -> dict[tuple[int, int], int]:
         """Last seq by (partition, origin)."""
-        return {
-            _VECTOR_KEY.unpack(key): int.from_bytes(value) for key, value in self._all(b"vectors")
-        }
+        with self._cursor(b"vectors") as cursor:
+            return {
+                _VECTOR_KEY.unpack(key): int.from_bytes(self._open(b"vectors", key, value))
+                for key, value in ((bytes(key), bytes(value)) for key, value in cursor)
+            }
+
+    def refresh(self) -> None:
+        """Let reads see what was committed since the last time."""
+        with self._faults():
+            self._reader.abort()
+            self._reader = self._env.begin()
 
     def storage_bytes(self) -> int:
         """Bytes on disk."""
@@ -183,82 +234,92 @@ class StateDb:
         raw = self._get(b"system", name)
         return 0 if raw is None else int.from_bytes(raw)
 
-    def _all(self, table: bytes) -> Iterator[tuple[bytes, bytes]]:
-        with self._env.begin(db=self._tables[table]) as transaction:
-            for key, value in transaction.cursor():
-                yield key, self._open(table, key, value)
+    @contextmanager
+    def _cursor(self, table: bytes) -> Iterator[lmdb.Cursor]:
+        with self._faults(), self._reader.cursor(db=self._tables[table]) as cursor:
+            yield cursor
+
+    def _raw(self, table: bytes, key: bytes) -> bytes | None:
+        with self._faults():
+            value: bytes | None = self._reader.get(key, db=self._tables[table])
+            return value
 
     def _get(self, table: bytes, key: bytes) -> bytes | None:
-        try:
-            with self._env.begin(db=self._tables[table]) as transaction:
-                value = transaction.get(key)
-        except lmdb.Error as error:
-            raise _unusable(self._path.parent, error) from error
+        value = self._raw(table, key)
         return None if value is None else self._open(table, key, value)
 
     def _open(self, table: bytes, key: bytes, value: bytes) -> bytes:
         if not value_is_whole(key, value):
-            raise Corrupt(
-                f"a record in table {table.decode()} of {self._path} is damaged",
-                hint="restore the data directory from a backup",
-            )
-        _, format_, header, counter = _PREFIX.unpack_from(value)
-        if format_ != STATE_FORMAT:
-            raise StorageError(
-                f"a record in {self._path} has format {format_}; "
-                f"this version reads format {STATE_FORMAT}",
-                hint="a newer envd wrote it: run that version or a later one",
-                reason="NEWER_FORMAT",
-            )
+            raise _damaged(f"a record in table {table.decode()} of {self._path} is damaged")
+        _check_format(value)
+        _, _, header, counter = _PREFIX.unpack_from(value)
         subkey = self._subkeys.get(header)
         if subkey is None:
             if len(self._subkeys) >= _MAX_CACHED_SUBKEYS:
                 self._subkeys.clear()
             subkey = self._subkeys[header] = self._sealer.subkey(PURPOSE, header)
-        return subkey.open(counter, value[_PREFIX.size :], table + b"\0" + key)
+        try:
+            return subkey.open(counter, value[_PREFIX.size :], table + b"\0" + key)
+        except Corrupt as error:
+            raise Corrupt(
+                f"a record in table {table.decode()} of {self._path} is whole but does not open "
+                "under this node's keyring",
+                hint="restore the keyring file that belongs to this data directory, or "
+                "the whole directory from a backup",
+                reason="STATE_SEALED_OTHERWISE",
+            ) from error
 
     # -- writing -------------------------------------------------------------------
 
     def commit(self, batch: Batch) -> int:
-        """Write a batch in one transaction; return the lsn that a power cut can't take back."""
+        """Write a batch in one transaction; return the lsn that a power cut can't take back.
+
+        Raises StorageError where it could not be written; then nothing of it was.
+        """
         safe_lsn = self.covered_lsn
         subkey = self._sealer.new_subkey(PURPOSE)
-        try:
-            with self._env.begin(write=True) as transaction:
-                writer = _Writer(transaction, self._tables, subkey)
-                environments = self.environments
-                for name, state in batch.states.items():
-                    environments += self._put_environment(
-                        writer, name, state, batch.commits.get(name, ())
-                    )
-                for key, result in batch.operations.items():
-                    writer.put(b"operations", key, records.encode_operation(result))
-                for (partition, origin), seq in batch.vectors.items():
-                    writer.put(b"vectors", _VECTOR_KEY.pack(partition, origin), seq.to_bytes(8))
-                counters = {
-                    b"covered_lsn": batch.covered_lsn,
-                    b"hlc_bound": batch.hlc_bound,
-                    b"environments": environments,
-                }
-                for name_, value in counters.items():
-                    writer.put(b"system", name_, value.to_bytes(8))
-        except lmdb.Error as error:
-            raise _unusable(self._path.parent, error) from error
+        environments = self.environments
+        with self._faults(), self._env.begin(write=True) as transaction:
+            writer = _Writer(transaction, self._tables, subkey)
+            for name, state in batch.states.items():
+                commits = batch.commits.get(name, ())
+                environments += self._put_environment(writer, name, state, commits)
+            swept = self._forget_operations(writer, batch.now_ms, len(batch.operations))
+            for key, result in batch.operations.items():
+                writer.put(b"operations", key, records.encode_operation(result))
+            for (partition, origin), seq in batch.vectors.items():
+                writer.put(b"vectors", _VECTOR_KEY.pack(partition, origin), seq.to_bytes(8))
+            counters = {
+                b"covered_lsn": batch.covered_lsn,
+                b"hlc_bound": batch.hlc_bound,
+                b"environments": environments,
+            }
+            for counter, value in counters.items():
+                writer.put(b"system", counter, value.to_bytes(8))
+        self._sweep_from = swept
         self.covered_lsn, self.hlc_bound = batch.covered_lsn, batch.hlc_bound
         self.environments = environments
         return safe_lsn
 
-    def forget_operations(self, now_ms: int) -> int:
-        """Drop operation ids older than 24 hours; return how many."""
-        old = [
-            key
-            for key, raw in self._all(b"operations")
-            if records.decode_operation(raw).time_ms < now_ms - OPERATION_KEPT_MS
-        ]
-        with self._env.begin(write=True, db=self._tables[b"operations"]) as transaction:
-            for key in old:
-                transaction.delete(key)
-        return len(old)
+    def _forget_operations(self, writer: _Writer, now_ms: int, added: int) -> bytes:
+        """Look at some operation ids and drop those older than 24 hours; return where it ended.
+
+        Each transaction looks at twice as many as it adds, round and round, so the table never
+        holds more than twice what 24 hours brought, and no sweep has to stop the flushes.
+        """
+        with writer.cursor(b"operations") as cursor:
+            more = cursor.set_range(self._sweep_from) if self._sweep_from else cursor.first()
+            for _ in range(_SWEPT_ROWS + 2 * added):
+                if not more:
+                    return b""
+                key, value = _row(cursor)
+                result = records.decode_operation(self._open(b"operations", key, value))
+                if result.time_ms < now_ms - OPERATION_KEPT_MS:
+                    cursor.delete()
+                    more = bool(cursor.key())
+                else:
+                    more = cursor.next()
+            return bytes(cursor.key())
 
     def _put_environment(
         self,
@@ -290,7 +351,7 @@ class StateDb:
     def _put_index(self, writer: _Writer, name: str, state: StoredState) -> int:
         key = name.encode()
         known = writer.get(b"index", key)
-        existed = known is not None and _index_entry(name, known).exists
+        existed = known is not None and _index_entry(key, known).exists
         exists = state.environment.exists
         fields = (STATE_FORMAT, exists, state.revision, state.environment.live_count())
         crc = crc32(_INDEX.pack(0, *fields)[4:], crc32(key))
@@ -312,10 +373,12 @@ class StateDb:
             oldest_ms = self._retention.oldest_kept_ms(newest_stamp)
             cursor.set_range(prefix)
             while history_count > self._retention.commits:
-                row = bytes(cursor.key())
+                row, value = _row(cursor)
+                if not row.startswith(prefix):
+                    raise _damaged(f"table history of {self._path} lacks commits that it counts")
                 if Stamp.from_bytes(row[-STAMP_BYTES:]).time_ms >= oldest_ms:
                     break
-                encoded = self._open(b"history", row, bytes(cursor.value()))
+                encoded = self._open(b"history", row, value)
                 if base is None:
                     raw = writer.get(b"bases", key)
                     base = _base(self._open(b"bases", key, raw)) if raw else Environment(name)
@@ -333,13 +396,18 @@ class StateDb:
 
     def copy_to(self, directory: Path) -> None:
         """Write a compact, consistent copy into `directory` while work goes on."""
-        directory.mkdir(mode=0o700)
-        self._env.copy(str(directory), compact=True)
+        make_directory(directory)
+        with self._faults():
+            self._env.copy(str(directory), compact=True)
 
     def close(self) -> None:
         """Make everything durable and let go."""
-        self._env.sync(True)
-        self._env.close()
+        with self._faults():
+            self._reader.abort()
+            try:
+                self._env.sync(True)
+            finally:
+                self._env.close()
 
 
 class _Writer:
@@ -373,9 +441,8 @@ class _Writer:
         self._transaction.put(key, value, db=self._tables[table])
 
 
-def value_is_whole(key: bytes, value: bytes) -> bool:
-    """Tell whether the CRC of a table's value (an index value too) holds."""
-    return len(value) > 4 and int.from_bytes(value[:4]) == crc32(value[4:], crc32(key))
+def _row(cursor: lmdb.Cursor) -> tuple[bytes, bytes]:
+    return bytes(cursor.key()), bytes(cursor.value())
 
 
 def _environment_key(name: str) -> bytes:
@@ -386,19 +453,24 @@ def _base(raw: bytes) -> Environment:
     return records.decode_environment(raw).state.environment
 
 
-def _index_entry(name: str, value: bytes) -> IndexEntry:
-    if not value_is_whole(name.encode(), value) or len(value) != _INDEX.size:
-        raise Corrupt(
-            "a record in table index is damaged",
-            hint="restore the data directory from a backup",
-        )
+def _index_entry(key: bytes, value: bytes) -> IndexEntry:
+    if not value_is_whole(key, value):
+        raise _damaged("a record in table index is damaged")
+    _check_format(value)
     _, _, exists, revision, variables = _INDEX.unpack(value)
-    return IndexEntry(name, bool(exists), revision, variables)
+    return IndexEntry(key.decode(), bool(exists), revision, variables)
 
 
-def _unusable(directory: Path, error: Exception) -> StorageError:
-    return StorageError(
-        f"the state in {directory} can't be used: {error}",
-        hint="check the disk (space, permissions); if it is damaged, restore from a backup",
-        reason="STATE_UNUSABLE",
-    )
+def _check_format(value: bytes) -> None:
+    """The format byte stands at the same place in every value."""
+    if value[4] != STATE_FORMAT:
+        raise StorageError(
+            f"the state holds a record of format {value[4]}; "
+            f"this version reads format {STATE_FORMAT}",
+            hint="a newer envd wrote it: run that version or a later one",
+            reason="NEWER_FORMAT",
+        )
+
+
+def _damaged(message: str) -> Corrupt:
+    return Corrupt(message, hint=RESTORE_HINT, reason="STATE_DAMAGED")

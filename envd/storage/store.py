@@ -3,6 +3,9 @@
 A commit is acknowledged when the journal has synced it. LMDB follows behind, in batches, and
 records the journal position that it covers; at a start the tail after that position is
 applied again, which is safe because merging is idempotent.
+
+Where LMDB takes no more (its map or the disk is full), commits stay in the journal and in
+memory, the flush is tried again, and once memory is full too, writers are refused.
 """
 
 from __future__ import annotations
@@ -10,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,18 +21,24 @@ from envd.core import digest
 from envd.core.answers import ListedEnvironment
 from envd.core.commit import Commit, LogRecord
 from envd.core.environment import Environment
-from envd.core.errors import EnvdError, Unavailable
+from envd.core.errors import EnvdError, StorageError, Unavailable
 from envd.core.history import Retention
 from envd.core.hlc import bound_for
+from envd.core.names import has_prefix
 from envd.core.stamp import Stamp
+from envd.files import sync_directory
 from envd.ports import Applied, Clock, OperationResult, Sealer, StoredState
-from envd.storage.journal import DEFAULT_SEGMENT_BYTES, DroppedTail, Journal
+from envd.storage.check import STATE_NAME, StateCheck, mark_clean, mark_unclean, start_check
+from envd.storage.disk import Disk, make_directory, sync_file, unusable
+from envd.storage.finish import finish_in_thread
+from envd.storage.journal import DEFAULT_SEGMENT_BYTES, Journal, stopping
 from envd.storage.memtable import Dirty, Memtable, Pending
+from envd.storage.recovery import DroppedTail
 from envd.storage.state import Batch, IndexEntry, StateDb, operation_key
 from envd.wire import records
 
 _log = logging.getLogger(__name__)
-_OPERATIONS_SWEEP_MS = 3_600_000
+JOURNAL_NAME = "journal"
 _FLUSH_RETRY_S = 1.0
 _REPLAY_FLUSH_BYTES = 32 << 20
 
@@ -57,34 +67,39 @@ class DurableStore:
         node_uid: int,
         clock: Clock,
         options: StoreOptions,
+        disk: Disk,
     ) -> None:
+        self._directory = directory
         self._options = options
         self._clock = clock
         self._digest_key = digest_key
+        self._node_uid = node_uid
         self._state = StateDb(
-            directory / "state",
+            directory / STATE_NAME,
             sealer,
             digest_key,
             map_size_bytes=options.map_size_bytes,
             retention=options.retention,
         )
         self._journal = Journal(
-            directory / "journal",
+            directory / JOURNAL_NAME,
             sealer,
             node_uid,
             segment_bytes=options.segment_bytes,
             keep_segments=options.keep_segments,
             bound_for=bound_for,
+            disk=disk,
         )
         self._memtable = Memtable(options.memtable_bytes)
         self._listeners: list[Callable[[Applied], None]] = []
         self._visible_lsn = 0
-        self._swept_ms = clock.monotonic_ms()
         self._flush_lock = asyncio.Lock()
         self._flush_wanted = asyncio.Event()
+        self._flush_urgent = asyncio.Event()
+        self._flush_failure: EnvdError | None = None
         self._room = asyncio.Event()
-        self._room.set()
         self._flusher: asyncio.Task[None] | None = None
+        self._closing: asyncio.Task[None] | None = None
 
     @classmethod
     async def open(
@@ -95,16 +110,41 @@ class DurableStore:
         node_uid: int,
         clock: Clock,
         options: StoreOptions | None = None,
+        *,
+        check: StateCheck | None = None,
+        disk: Disk | None = None,
     ) -> DurableStore:
         """Open or create the store in `directory` and read back the journal's tail.
 
-        Raises StorageError (Corrupt, ...) where that can't be done; nothing is changed then.
+        `check` is one that `start_check` began earlier. Raises StorageError (Corrupt, ...) or,
+        for want of room, Unavailable where that can't be done; nothing is changed then.
         """
-        store = cls(directory, sealer, digest_key, node_uid, clock, options or StoreOptions())
+        make_directory(directory / STATE_NAME)
+        make_directory(directory / JOURNAL_NAME)
         try:
+            sync_directory(directory)
+        except OSError as error:
+            raise unusable(directory, error) from error
+        await finish_in_thread((check or start_check(directory)).finish)
+        was_clean = mark_unclean(directory)
+        store: DurableStore | None = None
+        try:
+            store = cls(
+                directory,
+                sealer,
+                digest_key,
+                node_uid,
+                clock,
+                options or StoreOptions(),
+                disk or Disk(),
+            )
             await store._recover()
         except BaseException:
-            store._state.close()
+            if store is not None:
+                await store._journal.close()
+                store._state.close()
+            if was_clean:
+                mark_clean(directory)
             raise
         return store
 
@@ -113,7 +153,7 @@ class DurableStore:
         self._memtable.load_seqs(self._state.vectors())
         self._visible_lsn = covered
         applied = 0
-        for frame in self._journal.recover():
+        for frame in self._journal.recover(covered):
             for lsn, raw in enumerate(frame.records, frame.first_lsn):
                 if lsn > covered:
                     self._reapply(records.decode_log_record(raw))
@@ -123,6 +163,10 @@ class DurableStore:
                 await self._flush_once()
         loop = asyncio.get_running_loop()
         self._journal.start(loop, covered_lsn=covered, hlc_bound=self._state.hlc_bound)
+        dropped = self._journal.dropped_tail
+        if dropped is not None:
+            where = {"path": str(dropped.path), "position": dropped.position}
+            _log.error("journal.tail_dropped", extra=where)
         if applied:
             _log.info("store.replayed", extra={"commits": applied})
             await self.flush()
@@ -197,9 +241,8 @@ class DurableStore:
         """Index entries of environments whose commits LMDB may lack."""
         newer = {}
         for name in self._memtable.unflushed_names():
-            below = not prefix or name == prefix or name.startswith(prefix + "/")
             state = self._memtable.visible(name)
-            if below and name > after and state is not None:
+            if has_prefix(name, prefix) and name > after and state is not None:
                 environment = state.environment
                 newer[name] = IndexEntry(
                     name, environment.exists, state.revision, environment.live_count()
@@ -207,6 +250,8 @@ class DurableStore:
         return newer
 
     def commits(self, environment: str, before: Stamp | None, limit: int) -> list[Commit]:
+        """As the port says; retention is enforced by the flush, so until then there may be
+        more commits, and less in `base`: together they make the same states."""
         newer = {
             stamp: encoded
             for stamp, encoded in self._memtable.unflushed(environment)
@@ -247,15 +292,29 @@ class DurableStore:
                 reason="OVERLOADED",
                 retry_after_ms=100,
             )
-        if self._memtable.unflushed_bytes > self._options.memtable_bytes:
+        while self._memtable.unflushed_bytes > self._options.memtable_bytes:
+            if self._closing is not None:
+                raise stopping()
+            if self._flush_failure is not None:
+                raise Unavailable(
+                    "the node has no memory left for writes that its state does not take; "
+                    f"nothing was done ({self._flush_failure.message})",
+                    hint=self._flush_failure.hint,
+                    reason=self._flush_failure.reason,
+                    retry_after_ms=1000,
+                )
             self._room.clear()
+            self._flush_urgent.set()
             self._flush_wanted.set()
             await self._room.wait()
 
     def append(self, record: LogRecord, after: StoredState) -> Awaitable[int]:
+        durable: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        if self._closing is not None:
+            durable.set_exception(stopping())
+            return durable
         encoded = records.encode_commit(record.commit)
         operation = _operation_of(record.commit)
-        durable: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         pending: Pending | None = None
 
         def done(lsn: int, error: EnvdError | None) -> None:
@@ -272,8 +331,9 @@ class DurableStore:
             else:
                 durable.set_exception(error)
 
-        own = record.origin == record.commit.stamp.node_uid
+        own = record.commit.stamp.node_uid == self._node_uid
         row = records.encode_log_record(record, encoded)
+        self._ensure_loaded(record.commit.environment)
         self._journal.append(row, record.commit.stamp.hlc if own else 0, done)
         pending = self._memtable.append(record, after, encoded, operation)
         return durable
@@ -282,9 +342,19 @@ class DurableStore:
         self._memtable.synced(pending, operation)
         self._visible_lsn = lsn
         self._flush_wanted.set()
+        if self._memory_fills():
+            self._flush_urgent.set()
         applied = Applied(lsn, pending.record, pending.after)
         for listener in self._listeners:
-            listener(applied)
+            try:
+                listener(applied)
+            except Exception as error:  # noqa: BLE001 - the rest of the group must be answered
+                _log.critical(
+                    "store.listener_failed", extra={"error": type(error).__name__}, exc_info=True
+                )
+
+    def _memory_fills(self) -> bool:
+        return self._memtable.unflushed_bytes > self._options.memtable_bytes // 2
 
     def subscribe(self, listener: Callable[[Applied], None]) -> None:
         self._listeners.append(listener)
@@ -296,15 +366,31 @@ class DurableStore:
         while True:
             await self._flush_wanted.wait()
             self._flush_wanted.clear()
-            if self._memtable.unflushed_bytes <= self._options.memtable_bytes // 2:
-                await asyncio.sleep(self._options.flush_interval_ms / 1000)
+            await self._gather()
             try:
                 await self._flush_once()
-                await self._sweep_operations()
-            except EnvdError as error:
-                _log.error("store.flush_failed", extra={"error": error.message})
+            except Exception as error:  # noqa: BLE001 - the task's outermost guard
+                self._flush_failed(error)
                 await asyncio.sleep(_FLUSH_RETRY_S)
                 self._flush_wanted.set()
+
+    async def _gather(self) -> None:
+        """Let commits gather for the flush interval, or until memory fills."""
+        self._flush_urgent.clear()
+        if not self._memory_fills():
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self._options.flush_interval_ms / 1000):
+                    await self._flush_urgent.wait()
+
+    def _flush_failed(self, error: Exception) -> None:
+        if isinstance(error, EnvdError):
+            self._flush_failure = error
+            _log.error("store.flush_failed", extra={"error": error.message})
+        else:
+            name = type(error).__name__
+            self._flush_failure = StorageError(f"the state could not be written ({name})")
+            _log.critical("store.flush_failed", extra={"error": name}, exc_info=error)
+        self._room.set()
 
     async def _flush_once(self) -> None:
         async with self._flush_lock:
@@ -312,6 +398,7 @@ class DurableStore:
             if not dirty.states and not dirty.operations:
                 return
             batch = Batch(
+                now_ms=self._clock.wall_ms(),
                 covered_lsn=self._visible_lsn,
                 hlc_bound=max(self._journal.hlc_bound, self._state.hlc_bound),
                 states=dirty.states,
@@ -320,7 +407,7 @@ class DurableStore:
                 vectors=dirty.vectors,
             )
             try:
-                safe_lsn = await asyncio.to_thread(self._state.commit, batch)
+                safe_lsn = await finish_in_thread(self._state.commit, batch)
             except BaseException:
                 self._memtable.not_flushed(dirty)
                 raise
@@ -328,18 +415,12 @@ class DurableStore:
 
     def _after_flush(self, dirty: Dirty, safe_lsn: int) -> None:
         self._memtable.flushed(dirty)
+        self._state.refresh()
         self._journal.cover(safe_lsn)
-        if self._memtable.unflushed_bytes <= self._options.memtable_bytes:
-            self._room.set()
+        self._flush_failure = None
+        self._room.set()
         if self._memtable.unflushed_bytes:
             self._flush_wanted.set()
-
-    async def _sweep_operations(self) -> None:
-        now_ms = self._clock.monotonic_ms()
-        if now_ms - self._swept_ms >= _OPERATIONS_SWEEP_MS:
-            self._swept_ms = now_ms
-            async with self._flush_lock:
-                await asyncio.to_thread(self._state.forget_operations, self._clock.wall_ms())
 
     async def flush(self) -> None:
         await self._flush_once()
@@ -348,30 +429,44 @@ class DurableStore:
         await self.flush()
         async with self._flush_lock:
             covered = self._state.covered_lsn
-            await asyncio.to_thread(self._copy, directory, covered)
+            await finish_in_thread(self._copy, directory, covered)
         return covered
 
     def _copy(self, directory: Path, covered_lsn: int) -> None:
-        """Copy the view, and of the journal what the view does not cover.
+        """Copy the view, and of the journal what the view does not cover, durably.
 
         No flush runs meanwhile, so those segments are not recycled.
         """
-        directory.mkdir(mode=0o700)
-        self._state.copy_to(directory / "state")
-        self._journal.copy_files(directory / "journal", covered_lsn)
+        try:
+            directory.mkdir(mode=0o700)
+            self._state.copy_to(directory / STATE_NAME)
+            self._journal.copy_files(directory / JOURNAL_NAME, covered_lsn)
+            for path in (*directory.glob("*/*"), *directory.glob("*"), directory, directory.parent):
+                sync_file(path)
+        except OSError as error:
+            raise unusable(directory, error) from error
 
     async def close(self) -> None:
-        """Write what waits, flush, and let go; the view then covers the whole journal."""
-        if self._flusher is not None:
-            async with self._flush_lock:  # not in the middle of a flush
-                self._flusher.cancel()
-            await asyncio.gather(self._flusher, return_exceptions=True)
-        await self._journal.close()
-        await asyncio.sleep(0)
+        """Write what waits, flush, and let go; the view then covers the whole journal.
+
+        It goes on to the end where its caller is cancelled; again, it waits for the same end.
+        """
+        if self._closing is None:
+            self._closing = asyncio.get_running_loop().create_task(self._close())
+        await asyncio.shield(self._closing)
+
+    async def _close(self) -> None:
+        self._room.set()
         try:
+            if self._flusher is not None:
+                self._flusher.cancel()
+                await asyncio.wait((self._flusher,))
+            await self._journal.close()
             await self.flush()
         finally:
-            self._state.close()
+            async with self._flush_lock:
+                self._state.close()
+            mark_clean(self._directory)
 
 
 def _operation_of(commit: Commit) -> bytes | None:
