@@ -304,9 +304,7 @@ class DurableStore:
                     retry_after_ms=1000,
                 )
             self._room.clear()
-            self._flush_urgent.set()
-            self._flush_wanted.set()
-            await self._room.wait()
+            await self._room.wait()  # What is unflushed has the flusher on its way already.
 
     def append(self, record: LogRecord, after: StoredState) -> Awaitable[int]:
         durable: asyncio.Future[int] = asyncio.get_running_loop().create_future()
@@ -410,6 +408,7 @@ class DurableStore:
                 safe_lsn = await finish_in_thread(self._state.commit, batch)
             except BaseException:
                 self._memtable.not_flushed(dirty)
+                self._flush_wanted.set()
                 raise
             self._after_flush(dirty, safe_lsn)
 
