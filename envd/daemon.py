@@ -229,7 +229,12 @@ class _Daemon:
             api, access, settings.node.listen, GrpcLimits(concurrent_calls=calls)
         )
         http_server = HttpServer(
-            api, access, settings.node.http, _allowed_hosts(settings), self._ready
+            api,
+            access,
+            settings.node.http,
+            _allowed_hosts(settings),
+            self._ready,
+            max_connections=settings.limits.max_concurrent_requests,
         )
         unix_server = UnixServer(api, access, settings.node.socket)
 
@@ -316,8 +321,8 @@ def _store_options(settings: Settings) -> StoreOptions:
 
 def _allowed_hosts(settings: Settings) -> set[str]:
     """The names under which HTTP may be asked, besides those of loopback."""
-    hosts = {settings.node.http.host, settings.node.listen.host, socket.gethostname()}
-    return hosts | ({settings.node.advertise} if settings.node.advertise else set())
+    node = settings.node
+    return {node.http.host, node.listen.host, node.advertise, socket.gethostname()}
 
 
 def _notify(state: str) -> None:

@@ -32,13 +32,10 @@ import math
 import os
 from collections.abc import Callable, Mapping, MutableMapping
 from datetime import UTC, datetime
-from typing import Any, Final, Literal, TextIO, cast
+from typing import Any, Final, TextIO, cast
 
 import structlog
 from structlog.stdlib import BoundLogger
-
-Level = Literal["debug", "info", "warning", "error", "critical"]
-Format = Literal["auto", "json", "console"]
 
 OWN_LOGGER: Final = "envd"
 MAX_TEXT: Final = 4096
@@ -64,6 +61,7 @@ _DIM: Final = "\x1b[2m"
 _BOLD: Final = "\x1b[1m"
 _RESET: Final = "\x1b[0m"
 _OWN_KEYS: Final = frozenset({"time", "level", "event", "logger", "exception", "trace"})
+_RECORD_KEYS: Final = frozenset({*vars(logging.makeLogRecord({})), "message", "taskName"})
 
 
 def configure(
@@ -265,13 +263,20 @@ def _fields_of(record: logging.LogRecord) -> dict[str, object]:
         "event": _cut(own.name if own else record.getMessage()),
         "logger": _cut(record.name),
     }
-    for key, value in own.fields.items() if own else ():
+    for key, value in (own.fields if own else _extra(record)).items():
         fields[f"{key}_" if key in _OWN_KEYS else key] = plain(value)
     error = record.exc_info[1] if record.exc_info else None
     if error is not None:
         fields["exception"] = _cut(_exception_in_words(error))
-        fields["trace"] = _places(error)
+        fields["trace"] = places(error)
     return fields
+
+
+def _extra(record: logging.LogRecord) -> dict[str, object]:
+    """The keys that a module of ours which logs without this one gave as `extra`."""
+    if not record.name.startswith(f"{OWN_LOGGER}."):
+        return {}
+    return {key: value for key, value in vars(record).items() if key not in _RECORD_KEYS}
 
 
 def _exception_in_words(error: BaseException) -> str:
@@ -283,23 +288,23 @@ def _exception_in_words(error: BaseException) -> str:
     step: BaseException | None = error
     while step is not None and len(words) < MAX_DEPTH:  # the bound also ends a circle
         text = f"{type(step).__name__}: {step}".removesuffix(": ")
-        places = _places(step)
-        words.append(f"{text} at {places[-1]}" if places else text)
+        passed = places(step)
+        words.append(f"{text} at {passed[-1]}" if passed else text)
         if isinstance(step, BaseExceptionGroup):
             words.extend(_exception_in_words(one) for one in step.exceptions[:MAX_DEPTH])
         step = step.__cause__ or (None if step.__suppress_context__ else step.__context__)
     return "; from ".join(words)
 
 
-def _places(error: BaseException) -> list[str]:
+def places(error: BaseException) -> list[str]:
     """Return where the exception passed, `FILE:LINE FUNCTION`, the place it arose last."""
-    places: list[str] = []
+    passed: list[str] = []
     traceback = error.__traceback__
     while traceback is not None:
         code = traceback.tb_frame.f_code
-        places.append(_cut(f"{code.co_filename}:{traceback.tb_lineno} {code.co_name}"))
+        passed.append(_cut(f"{code.co_filename}:{traceback.tb_lineno} {code.co_name}"))
         traceback = traceback.tb_next
-    return places[-MAX_FRAMES:]
+    return passed[-MAX_FRAMES:]
 
 
 def _shown(value: object) -> str:

@@ -1,4 +1,4 @@
-"""Golden bytes: `pytest --rewrite-golden` accepts what the encoders give now."""
+"""Golden bytes (`pytest --rewrite-golden` accepts what the encoders give now), and hypothesis."""
 
 from __future__ import annotations
 
@@ -6,6 +6,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# A deadline fails where the machine is busy, not where the code is wrong.
+settings.register_profile("envd", deadline=None)
+settings.load_profile("envd")
 
 _GOLDEN = Path(__file__).parent / "golden"
 _LINE = 64

@@ -304,6 +304,17 @@ def test_what_libraries_log_comes_out_in_the_same_form(stream: io.StringIO) -> N
     )  # fmt: skip
 
 
+def test_keys_given_as_extra_come_along_from_our_own_modules_only(stream: io.StringIO) -> None:
+    logging.getLogger("envd.storage.journal").error("journal.tail_dropped", extra={"path": "p"})
+    logging.getLogger("library").error("request", extra={"body": "hunter2"})
+
+    ours, foreign = events(stream)
+
+    assert ours["path"] == "p"
+    assert set(ours) == {"time", "level", "event", "logger", "path"}
+    assert "hunter2" not in str(foreign)
+
+
 def test_warnings_are_events_too(stream: io.StringIO) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("always")

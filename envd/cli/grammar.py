@@ -37,7 +37,6 @@ class Command(NamedTuple):
     examples: tuple[tuple[str, str], ...]
     run: Callable[[Invocation], int]
     flags: tuple[Flag, ...] = ()
-    most_words: int | None = None
 
 
 OUTPUTS = ("table", "json", "yaml")

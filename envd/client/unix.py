@@ -10,7 +10,7 @@ import socket
 from typing import Any
 
 from envd.core.answers import EnvironmentView, HistoryPage, ListPage, Status, WriteAnswer
-from envd.core.errors import EnvdError, OutcomeUnknown, Unavailable
+from envd.core.errors import EnvdError, InvalidRequest, OutcomeUnknown, Unavailable
 from envd.core.requests import (
     DeleteRequest,
     HistoryRequest,
@@ -20,9 +20,7 @@ from envd.core.requests import (
     WriteRequest,
 )
 from envd.wire import plain
-from envd.wire.framing import LENGTH, MAX_FRAME_BYTES, encode_frame
-
-_WRITES = frozenset({"write", "delete", "rollback"})
+from envd.wire.framing import LENGTH, MAX_FRAME_BYTES, WRITES, encode_frame
 
 
 class UnixConnection:
@@ -70,9 +68,15 @@ class UnixConnection:
     def _call(self, call: str, request: object) -> dict[str, Any]:
         document = {"call": call, "arguments": plain.to_plain(request), "token": self._token}
         try:
-            self._socket.sendall(encode_frame(document))
+            frame = encode_frame(document)
+        except UnicodeEncodeError:
+            # Not chained: the error carries the whole text.
+            raise InvalidRequest("the request can't be sent: a text is not valid UTF-8") from None
+        try:
+            self._socket.sendall(frame)
             answer = json.loads(self._receive())
         except (OSError, EOFError, ValueError) as error:
+            self.close()  # An answer that comes late must not be taken for the next call's.
             raise self._lost(call, error) from error
         if "error" in answer:
             raise plain.error_from_plain(answer["error"])
@@ -96,7 +100,7 @@ class UnixConnection:
 
     def _lost(self, call: str, error: Exception) -> EnvdError:
         why = "it took too long" if isinstance(error, TimeoutError) else "the connection broke"
-        if call in _WRITES:
+        if call in WRITES:
             return OutcomeUnknown(
                 f"no answer from {self.address} ({why}); the write may or may not be done",
                 hint="repeat it with the same --operation ID: it is done at most once",

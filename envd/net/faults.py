@@ -8,12 +8,11 @@ from __future__ import annotations
 
 from typing import Final
 
-from envd.core.errors import EnvdError
-from envd.logs import get_logger
+from envd.core.errors import EnvdError, OutcomeUnknown
+from envd.logs import get_logger, places
 from envd.wire.api_errors import INTERNAL_REASON
 
 _log = get_logger(__name__)
-_MAX_PLACES: Final = 20
 _MAX_CAUSES: Final = 5
 
 
@@ -23,10 +22,19 @@ class Faults:
     def __init__(self) -> None:
         self.count = 0
 
-    def report(self, call: str, error: BaseException) -> EnvdError:
-        """Log and count a fault of `call`; return the error to answer with."""
+    def report(self, call: str, error: BaseException, *, writes: bool = False) -> EnvdError:
+        """Log and count a fault of `call`; return the error to answer with.
+
+        Of a call that `writes` nobody can tell how far it came: OutcomeUnknown.
+        """
         self.count += 1
-        _log.error("request.failed", call=call, error=_types(error), at=_places(error))
+        _log.error("request.failed", call=call, error=_types(error), at=places(error))
+        if writes:
+            return OutcomeUnknown(
+                "internal error; the write may or may not be done",
+                hint="repeat it with the same operation id: it is done at most once",
+                reason=INTERNAL_REASON,
+            )
         return EnvdError(
             "internal error",
             hint="the node's log tells where: look for request.failed",
@@ -42,14 +50,3 @@ def _types(error: BaseException) -> str:
         names.append(type(step).__name__)
         step = step.__cause__ or step.__context__
     return " from ".join(names)
-
-
-def _places(error: BaseException) -> list[str]:
-    """Where it passed, `FILE:LINE FUNCTION`, the place it arose last."""
-    places: list[str] = []
-    traceback = error.__traceback__
-    while traceback is not None:
-        code = traceback.tb_frame.f_code
-        places.append(f"{code.co_filename}:{traceback.tb_lineno} {code.co_name}")
-        traceback = traceback.tb_next
-    return places[-_MAX_PLACES:]

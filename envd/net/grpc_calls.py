@@ -26,6 +26,7 @@ Handler: TypeAlias = "grpc.RpcMethodHandler[bytes, bytes]"
 RequestT = TypeVar("RequestT", bound=Message)
 
 _AUTHORIZATION: Final = "authorization"
+_WRITES: Final = frozenset({"Write", "Delete", "Rollback"})
 _CODES: Final = {code.value[0]: code for code in grpc.StatusCode}
 
 
@@ -97,7 +98,7 @@ class Calls:
             except EnvdError as error:
                 failure = error
             except Exception as error:  # noqa: BLE001 - the call's outermost guard
-                failure = self.faults.report(name, error)
+                failure = self.faults.report(name, error, writes=name in _WRITES)
             return await _abort(context, failure)
 
         return grpc.unary_unary_rpc_method_handler(handle)

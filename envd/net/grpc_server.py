@@ -121,6 +121,9 @@ def _options(limits: GrpcLimits) -> list[tuple[str, int]]:
         ("grpc.max_metadata_size", 16 << 10),
         # Above the limit on calls, so that a call too many is refused and does not wait unseen.
         ("grpc.max_concurrent_streams", 2 * limits.concurrent_calls),
+        # gRPC cancels calls at random once 1,000 wait to be begun, and tells nobody why.
+        ("grpc.server.max_pending_requests", 2 * limits.concurrent_calls),
+        ("grpc.server.max_pending_requests_hard_limit", 2 * limits.concurrent_calls),
         ("grpc.keepalive_time_ms", 60_000),
         ("grpc.keepalive_timeout_ms", 20_000),
         ("grpc.keepalive_permit_without_calls", 1),

@@ -111,7 +111,8 @@ def problems(faults: Faults) -> Middleware:
         except (asyncio.CancelledError, ConnectionError):
             raise  # the client went away
         except Exception as error:  # noqa: BLE001 - the request's outermost guard
-            return problem(faults.report(f"{request.method} {_route(request)}", error))
+            call = f"{request.method} {_route(request)}"
+            return problem(faults.report(call, error, writes=request.method != "GET"))
 
     return answer
 

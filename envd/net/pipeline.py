@@ -49,11 +49,6 @@ class Pipeline(Generic[KeyT]):
         self._failure: EnvdError | None = None
         self._changes = 0
 
-    @property
-    def under_way(self) -> int:
-        """How many writes have begun and are not answered."""
-        return len(self._under_way)
-
     async def run(
         self,
         read: Callable[[], Awaitable[None]],
@@ -100,7 +95,7 @@ class Pipeline(Generic[KeyT]):
         except EnvdError as error:
             return error
         except Exception as error:  # noqa: BLE001 - one item must not end the others
-            return self._faults.report(self._call, error)
+            return self._faults.report(self._call, error, writes=True)
 
     async def _read(self, read: Callable[[], Awaitable[None]]) -> None:
         try:
@@ -144,7 +139,7 @@ class Pipeline(Generic[KeyT]):
         except EnvdError as error:
             return error
         except Exception as error:  # noqa: BLE001 - one item must not end the others
-            return self._faults.report(self._call, error)
+            return self._faults.report(self._call, error, writes=True)
 
     async def _let_go(self) -> None:
         """Wait no longer for writes whose answers nobody takes; they are done all the same."""

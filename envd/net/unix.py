@@ -44,7 +44,7 @@ from envd.net.access import Access
 from envd.net.faults import Faults
 from envd.node.api import EnvironmentApi
 from envd.wire import plain
-from envd.wire.framing import CALLS, LENGTH, MAX_FRAME_BYTES, encode_frame
+from envd.wire.framing import CALLS, LENGTH, MAX_FRAME_BYTES, WRITES, encode_frame
 
 MAX_CONNECTIONS: Final = 256
 _BACKLOG: Final = 64
@@ -216,7 +216,7 @@ class _Connection:
         except EnvdError as error:
             failure = error
         except Exception as error:  # noqa: BLE001 - the call's outermost guard
-            failure = self._faults.report(call, error)
+            failure = self._faults.report(call, error, writes=call in WRITES)
         return encode_frame({"error": plain.error_to_plain(failure)}), True
 
     def _identity(self, token: str) -> Identity:

@@ -38,7 +38,7 @@ from envd.core.requests import (
     WriteRequest,
 )
 from envd.core.ring import partition_of
-from envd.core.stamp import Stamp
+from envd.core.stamp import ZERO, Stamp
 from envd.node import revisions
 from envd.node.checks import check_operation, check_room, check_write
 from envd.node.views import (
@@ -169,7 +169,7 @@ class Coordinator:
             now = iso_time(self._clock.wall_ms())
             overwrites = environment.overwritten_by(Kind.METADATA, CREATED)
             changes.append(Change(Kind.METADATA, CREATED, now, False, overwrites))
-        if not changes:
+        if not changes and self._is_durable(head):
             return self._unchanged(head)
         return self._commit(head, changes, request, author)
 
@@ -195,7 +195,7 @@ class Coordinator:
             self._store, request.environment, request.to, self._digest_key
         )
         changes = _differences(head.environment, target.environment, request.variables, may_reveal)
-        if not changes:
+        if not changes and self._is_durable(head):
             return self._unchanged(head)
         message = request.message or f"rollback to {request.to}"
         return self._commit(head, changes, request, author, message=message)
@@ -243,6 +243,17 @@ class Coordinator:
         lsn = await durable
         return self._answer(commit.environment, commit.revision, commit.stamp, lsn)
 
+    def _is_durable(self, head: StoredState) -> bool:
+        """Tell whether `head` is what readers see, with no commit on its way.
+
+        Where one is, a write that changes nothing still makes a commit, an empty one: it is
+        answered when what it found is durable, and refused if that is.
+        """
+        visible = self._store.visible(head.environment.name)
+        return head.environment.highest_stamp == (
+            visible.environment.highest_stamp if visible else ZERO
+        )
+
     async def _unchanged(self, head: StoredState) -> WriteAnswer:
         name, stamp = head.environment.name, head.environment.highest_stamp
         return self._answer(name, head.revision, stamp, self._store.last_lsn())
@@ -269,17 +280,18 @@ class Coordinator:
         for variable in request.variables:
             check_variable(variable)
         self._check_token(request.token)
+        visible = self._store.visible(name)
         if request.at:
             state = revisions.recorded_state(self._store, name, request.at, self._digest_key)
+        elif visible is None or not visible.environment.exists:
+            raise _no_environment(name)
         else:
-            visible = self._store.visible(name)
-            if visible is None or not visible.environment.exists:
-                raise _no_environment(name)
             state = visible
         return environment_view(
             state,
             self.node,
             reveal=request.reveal,
+            now=visible.environment if visible else state.environment,
             variables=request.variables,
             level=request.consistency,
         )
@@ -323,10 +335,12 @@ class Coordinator:
 
     def _check_token(self, token: str) -> None:
         """A session token of this node always holds: what it answered is visible."""
-        if token and read_token(token) is None:
-            raise InvalidRequest("the session token is none", reason="INVALID_TOKEN")
+        if not token:
+            return
         point = read_token(token)
-        if point and (point[0] != self.node.uid or point[1] > self._store.last_lsn()):
+        if point is None:
+            raise InvalidRequest("the session token is none", reason="INVALID_TOKEN")
+        if point[0] != self.node.uid or point[1] > self._store.last_lsn():
             raise Unavailable(
                 "this node can't prove that it has seen what the session token stands for",
                 hint="read from the node that answered the write, or without the token",
@@ -428,9 +442,10 @@ def _same_content(left: Entry | None, right: Entry | None) -> bool:
 
 def _check_revision(head: StoredState, wanted: str) -> None:
     if wanted and not revisions.matches(head.revision, wanted):
+        digits = digest.SHORT_REVISION
         raise Conflict(
-            f"{head.environment.name} is at revision {head.revision.hex()[:12]}, "
-            f"not at {wanted[:12]}; nothing was changed",
+            f"{head.environment.name} is at revision {head.revision.hex()[:digits]}, "
+            f"not at {wanted[:digits]}; nothing was changed",
             hint="read it again, then decide whether your change still fits",
             reason="STALE_REVISION",
         )
@@ -456,7 +471,9 @@ def _kind_word(kind: Kind) -> str:
 
 
 def _touches(commit: Commit, variable: str) -> bool:
-    return any(change.name == variable for change in commit.changes)
+    return any(
+        change.kind is Kind.VARIABLE and change.name == variable for change in commit.changes
+    )
 
 
 def _bounded(limit: int, most: int) -> int:

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 
 from envd.core.answers import ChangeView, CommitView, EnvironmentView, VariableView
 from envd.core.commit import Commit, Kind
-from envd.core.environment import Entry
+from envd.core.environment import Entry, Environment
 from envd.core.errors import NotFound
 from envd.core.requests import Consistency
 from envd.ports import StoredState
@@ -35,13 +35,15 @@ def environment_view(
     node: NodeIdentity,
     *,
     reveal: bool,
+    now: Environment | None = None,
     variables: Iterable[str] = (),
     level: Consistency = Consistency.EVENTUAL,
 ) -> EnvironmentView:
     """The live content of `state`, limited to `variables` where some are named.
 
-    Secret values are None unless `reveal`. Raises NotFound for a named variable that has no
-    value.
+    Secret values are None unless `reveal`; with an earlier state so are those of variables
+    that are secret `now`, or the past would tell what was made secret since. Raises NotFound
+    for a named variable that has no value.
     """
     environment = state.environment
     shown: dict[str, VariableView] = {}
@@ -49,7 +51,9 @@ def environment_view(
     for name in named or sorted(environment.variables):
         entry = environment.variables.get(name)
         if entry is not None and entry.value is not None:
-            shown[name] = _variable_view(entry, node, reveal=reveal)
+            latest = now.variables.get(name) if now else None
+            secret = entry.secret or (latest is not None and latest.secret)
+            shown[name] = _variable_view(entry, node, masked=secret and not reveal)
         elif named:
             raise NotFound(
                 f"{environment.name} has no variable {name}",
@@ -66,8 +70,7 @@ def environment_view(
     )
 
 
-def _variable_view(entry: Entry, node: NodeIdentity, *, reveal: bool) -> VariableView:
-    masked = entry.secret and not reveal
+def _variable_view(entry: Entry, node: NodeIdentity, *, masked: bool) -> VariableView:
     name, region = node.names_of(entry.stamp.node_uid)
     value = None if masked else entry.value
     return VariableView(value, entry.secret, masked, entry.stamp.hex(), region, name)

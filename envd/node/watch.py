@@ -181,7 +181,9 @@ class WatchHub:
                     yield item
                 yield SnapshotEnd(session_token(self._node_uid, position))
                 continue
-            if position == seen and not await self._woken(event):
+            if position != seen:
+                await asyncio.sleep(0)  # Nobody may have taken anything: let others have a turn.
+            elif not await self._woken(event):
                 position = self._store.last_lsn()
                 yield Heartbeat(session_token(self._node_uid, position))
 

@@ -17,30 +17,9 @@ Inside the package: `model` has the sections and keys, `marks` what a key may sa
 
 from __future__ import annotations
 
-from envd.settings.flags import FLAGS, Flag, add_flags, config_file
+from envd.settings.flags import FLAGS, add_flags, config_file
 from envd.settings.loading import Machine, default_data_dir, load
-from envd.settings.model import (
-    Autoscaling,
-    Aws,
-    Azure,
-    Binding,
-    Cloud,
-    Cluster,
-    Distributed,
-    Entry,
-    Gcp,
-    Limits,
-    LogFormat,
-    LogLevel,
-    Node,
-    Observability,
-    Providers,
-    Region,
-    Security,
-    Settings,
-    Storage,
-    Vault,
-)
+from envd.settings.model import Settings
 from envd.settings.rendering import MASK, render_effective
 from envd.settings.units import Address, Duration
 
@@ -48,29 +27,9 @@ __all__ = [
     "FLAGS",
     "MASK",
     "Address",
-    "Autoscaling",
-    "Aws",
-    "Azure",
-    "Binding",
-    "Cloud",
-    "Cluster",
-    "Distributed",
     "Duration",
-    "Entry",
-    "Flag",
-    "Gcp",
-    "Limits",
-    "LogFormat",
-    "LogLevel",
     "Machine",
-    "Node",
-    "Observability",
-    "Providers",
-    "Region",
-    "Security",
     "Settings",
-    "Storage",
-    "Vault",
     "add_flags",
     "config_file",
     "default_data_dir",

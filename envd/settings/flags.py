@@ -72,7 +72,7 @@ FLAGS: Final = (
         "ENVD_ADVERTISE",
         "node.advertise",
         "HOST",
-        "the host under which other nodes reach this one",
+        "the host under which others reach this node",
     ),
     Flag(
         "--join",

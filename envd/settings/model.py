@@ -85,7 +85,7 @@ class Node(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     socket: Annotated[
         Path, Derived("envd.sock in the data directory", lambda data, _: data / "envd.sock")
     ]
-    advertise: Annotated[Host, INERT, Derived("the listen host", lambda _, listen: listen.host)]
+    advertise: Annotated[Host, Derived("the listen host", lambda _, listen: listen.host)]
     region: PlaceName = "default"
     zone: PlaceName = "default"
     role: Annotated[Role, INERT] = "storage"

@@ -184,13 +184,6 @@ def leaf_at(table: Table, dotted: str) -> Leaf:
     return leaf
 
 
-def value_at(settings: object, dotted: str) -> object:
-    """Return the value of a key outside named tables and arrays."""
-    for name in dotted.split("."):
-        settings = getattr(settings, name)
-    return settings
-
-
 def _range_in_words(marks: tuple[object, ...]) -> str:
     """`Meta(ge=1, le=7)` becomes ` from 1 to 7`."""
     words = ""

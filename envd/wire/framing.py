@@ -17,6 +17,7 @@ MAX_FRAME_BYTES = 64 << 20
 """More than any environment needs: 4 MiB of values, each byte at most 6 in JSON."""
 
 CALLS = ("get", "list", "write", "delete", "rollback", "history", "status")
+WRITES = frozenset({"write", "delete", "rollback"})
 
 
 def encode_frame(document: dict[str, Any]) -> bytes:

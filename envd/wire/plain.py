@@ -1,7 +1,8 @@
 """Answers as JSON documents and back: the shapes of REST, of `--output json` and of the socket.
 
 Each dataclass of `core.answers` and `core.requests` is an object with its fields; enums are
-their values, tuples are lists. Standard library only, since `envctl` starts with it.
+their values, tuples are lists. Fields that a newer node adds to an answer are passed over.
+Standard library only, since `envctl` starts with it.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from enum import Enum
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from envd.core import errors
 from envd.core.answers import (
@@ -25,6 +26,11 @@ from envd.core.answers import (
 )
 from envd.core.errors import EnvdError, Unavailable
 from envd.core.requests import Consistency
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+AnswerT = TypeVar("AnswerT", bound="DataclassInstance")
 
 
 def to_plain(value: object) -> Any:
@@ -42,36 +48,41 @@ def to_plain(value: object) -> Any:
 
 def environment_view(plain: dict[str, Any]) -> EnvironmentView:
     """The inverse of `to_plain` for an EnvironmentView."""
-    variables = {name: VariableView(**view) for name, view in plain["variables"].items()}
+    variables = {name: _made(VariableView, view) for name, view in plain["variables"].items()}
     level = Consistency(plain["level"])
-    return EnvironmentView(**{**plain, "variables": variables, "level": level})
+    return _made(EnvironmentView, {**plain, "variables": variables, "level": level})
 
 
 def write_answer(plain: dict[str, Any]) -> WriteAnswer:
     """The inverse of `to_plain` for a WriteAnswer."""
-    return WriteAnswer(**plain)
+    return _made(WriteAnswer, plain)
 
 
 def list_page(plain: dict[str, Any]) -> ListPage:
     """The inverse of `to_plain` for a ListPage."""
-    listed = tuple(ListedEnvironment(**item) for item in plain["environments"])
-    return ListPage(**{**plain, "environments": listed})
+    listed = tuple(_made(ListedEnvironment, item) for item in plain["environments"])
+    return _made(ListPage, {**plain, "environments": listed})
 
 
 def commit_view(plain: dict[str, Any]) -> CommitView:
     """The inverse of `to_plain` for a CommitView."""
-    changes = tuple(ChangeView(**change) for change in plain["changes"])
-    return CommitView(**{**plain, "changes": changes})
+    changes = tuple(_made(ChangeView, change) for change in plain["changes"])
+    return _made(CommitView, {**plain, "changes": changes})
 
 
 def history_page(plain: dict[str, Any]) -> HistoryPage:
     """The inverse of `to_plain` for a HistoryPage."""
-    return HistoryPage(**{**plain, "commits": tuple(map(commit_view, plain["commits"]))})
+    return _made(HistoryPage, {**plain, "commits": tuple(map(commit_view, plain["commits"]))})
 
 
 def status(plain: dict[str, Any]) -> Status:
     """The inverse of `to_plain` for a Status."""
-    return Status(**plain)
+    return _made(Status, plain)
+
+
+def _made(kind: type[AnswerT], plain: dict[str, Any]) -> AnswerT:
+    known = kind.__dataclass_fields__
+    return kind(**{name: value for name, value in plain.items() if name in known})
 
 
 def error_to_plain(error: EnvdError) -> dict[str, Any]:

@@ -265,6 +265,14 @@ async def test_a_call_too_many_is_refused_at_once() -> None:
     assert found.reason == "OVERLOADED"
 
 
+async def test_in_a_burst_every_call_is_answered(rpc: Rpc) -> None:
+    calls = [rpc.unary("Status", pb.StatusRequest(), pb.StatusResponse) for _ in range(4000)]
+
+    answers = await asyncio.gather(*calls, return_exceptions=True)
+
+    assert [answer for answer in answers if isinstance(answer, BaseException)] == []
+
+
 async def test_a_stopping_node_says_so(rpc: Rpc) -> None:
     rpc.node.api.stop()
 

@@ -18,13 +18,16 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from envd.client.unix import UnixConnection
+from envd.core.answers import ListPage
 from envd.core.commit import Kind
 from envd.core.errors import (
     Conflict,
     EnvdError,
+    InvalidRequest,
     NotFound,
     StartupError,
     Unauthenticated,
+    Unavailable,
 )
 from envd.core.requests import (
     DeleteRequest,
@@ -322,6 +325,54 @@ async def test_an_unexpected_exception_is_an_internal_error_and_tells_nothing(
     assert CANARY not in caplog.text
     assert "request.failed" in caplog.text
     assert faults == 1
+
+
+async def test_nobody_can_tell_what_became_of_a_write_that_failed_unexpectedly(path: Path) -> None:
+    node = Node(authorizer=RaisingAuthorizer(RuntimeError(CANARY)))
+    async with unix_to(node, path) as local:
+        answer = await local.ask("write", {"environment": "e"})
+
+    assert answer["error"]["kind"] == "OutcomeUnknown"
+    assert CANARY not in json.dumps(answer)
+
+
+async def test_a_text_that_is_not_utf_8_is_refused_before_it_is_sent(local: Local) -> None:
+    def use() -> None:
+        connection = UnixConnection(str(local.path))
+        with pytest.raises(InvalidRequest, match="not valid UTF-8") as refused:
+            connection.get(ReadRequest("e", at="\udcff"))
+        connection.close()
+        assert refused.value.__cause__ is None
+
+    await asyncio.to_thread(use)
+
+
+def test_an_answer_that_comes_too_late_is_not_taken_for_another(path: Path) -> None:
+    listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    listening.bind(str(path))
+    listening.listen()
+    connection = UnixConnection(str(path), timeout_s=0.001)
+    server, _ = listening.accept()
+
+    with pytest.raises(Unavailable, match="too long"):
+        connection.status()
+    with server, listening, pytest.raises(Unavailable, match="broke"):
+        connection.list(ListRequest())
+
+
+def test_fields_of_a_newer_node_are_passed_over(path: Path) -> None:
+    listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    listening.bind(str(path))
+    listening.listen()
+    connection = UnixConnection(str(path))
+    server, _ = listening.accept()
+    server.sendall(encode_frame({"answer": {"environments": [], "next": "", "newer": 1}}))
+
+    with server, listening:
+        page = connection.list(ListRequest())
+    connection.close()
+
+    assert page == ListPage(())
 
 
 @pytest.mark.parametrize("error", [NotFound("m", hint="h", reason="R"), EnvdError("m")])

@@ -26,6 +26,7 @@ from envd.core.requests import (
     WriteRequest,
 )
 from envd.core.stamp import Stamp
+from envd.node.views import read_token
 from tests.node.conftest import Node
 
 
@@ -49,6 +50,17 @@ async def test_secrets_are_masked_unless_revealed(node: Node) -> None:
 
     assert (masked.value, masked.masked, masked.secret) == (None, True, True)
     assert (shown.value, shown.masked, shown.secret) == ("canary", False, True)
+
+
+async def test_what_is_secret_now_is_masked_in_the_past_too(node: Node) -> None:
+    await node.put("e", K="canary")
+    await node.coordinator.write(WriteRequest("e", (Put("K", "canary", secret=True),)), "ann")
+
+    masked = node.coordinator.read(ReadRequest("e", at="@~1")).variables["K"]
+    shown = node.coordinator.read(ReadRequest("e", at="@~1", reveal=True)).variables["K"]
+
+    assert (masked.value, masked.masked, masked.secret) == (None, True, False)
+    assert (shown.value, shown.masked, shown.secret) == ("canary", False, False)
 
 
 async def test_secret_is_sticky_and_survives_an_unset(node: Node) -> None:
@@ -368,6 +380,35 @@ async def test_history_pages_and_filters_by_variable(node: Node) -> None:
     stamps = [commit.stamp for commit in (*first.commits, *rest.commits)]
     assert stamps == sorted(stamps, reverse=True)
     assert [commit.changes[0].variable for commit in only_a.commits] == ["A", "A"]
+
+
+async def test_the_history_of_a_variable_is_not_that_of_the_setting_of_its_name(
+    node: Node,
+) -> None:
+    await node.put("e", owner="a variable")
+    setting = Put("owner", "a team", kind=Kind.METADATA)
+    await node.coordinator.write(WriteRequest("e", (setting,)), "ann")
+
+    page = node.coordinator.history(HistoryRequest("e", variable="owner"))
+
+    assert [commit.changes[0].metadata for commit in page.commits] == [False]
+
+
+async def test_a_write_that_changes_nothing_is_not_answered_before_what_it_found_is_durable(
+    node: Node,
+) -> None:
+    await node.put("e", A="1")
+    await node.put("e", A="2")
+    rollback = RollbackRequest("e", "@~1")
+
+    first, second = await asyncio.gather(
+        node.coordinator.rollback(rollback, "ann"), node.coordinator.rollback(rollback, "bob")
+    )
+    third = await node.coordinator.rollback(RollbackRequest("e", first.revision), "ann")
+
+    assert second.revision == first.revision
+    assert (read_token(second.token) or ()) > (read_token(first.token) or ())
+    assert third.token == second.token
 
 
 async def test_list_pages_in_order_below_whole_segments(node: Node) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import asyncio
+from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
@@ -13,9 +14,12 @@ from envd.core.answers import (
     SnapshotItem,
     WatchEvent,
 )
+from envd.core.commit import LogRecord
 from envd.core.errors import Unavailable
 from envd.core.requests import DeleteRequest, WatchRequest
+from envd.node.views import session_token
 from envd.node.watch import WatchHub
+from envd.storage.memory import MemoryStore
 from tests.node.conftest import Node
 
 
@@ -153,6 +157,36 @@ async def test_closing_the_hub_ends_its_watches(node: Node) -> None:
     hub.close()
 
     assert [event async for event in events] == []
+
+
+class CountingStore(MemoryStore):
+    """Counts how often the log is read."""
+
+    reads = 0
+
+    def replay(self, after_lsn: int) -> Iterator[tuple[int, LogRecord]]:
+        self.reads += 1
+        return super().replay(after_lsn)
+
+
+async def test_a_watch_that_passes_over_many_changes_lets_others_have_their_turn() -> None:
+    store = CountingStore()
+    node = Node(store=store)
+    for n in range(2000):
+        await node.put("other", A=str(n))
+    token = session_token(node.identity.uid, 0)
+    waiting = asyncio.ensure_future(
+        anext(events_of(hub_of(node), node, WatchRequest("team", token=token)))
+    )
+
+    await asyncio.sleep(0)
+    reads = store.reads
+    await node.put("team/a", A="1")
+    change = await waiting
+
+    assert reads < 4
+    assert isinstance(change, Changed)
+    assert change.commit.environment == "team/a"
 
 
 async def test_a_watch_far_behind_the_ring_reads_on_from_the_log(

@@ -73,7 +73,8 @@ SETTINGS = Command(
 
     The settings are description, owner, labels (KEY=VALUE pairs joined by commas), mode,
     extends, regions, protected (true or false) and expires (a date). They are kept with the
-    environment, in its history too.
+    environment, in its history too; this version does not act on mode, extends, regions,
+    protected and expires yet.
     """,
     examples=(
         ("envctl settings web/prod", "show them"),
