@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 import envd
 from envd import settings as settings_module
+from envd import streams
 from envd.core.answers import Identity, Status
 from envd.core.errors import EnvdError
 from envd.core.history import Retention
@@ -40,6 +41,7 @@ _STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 def main(argv: list[str] | None = None) -> int:
     """Run `envd` with these arguments; return the exit code."""
+    streams.open_missing()
     arguments = sys.argv[1:] if argv is None else argv
     if arguments[:2] == ["config", "check"]:
         return _config_check(arguments[2:])

@@ -148,6 +148,8 @@ def find_command(argv: Sequence[str]) -> tuple[str, list[str]]:
 
 def unknown_command(name: str) -> UsageError:
     """The error for a word that is no command, with the nearest one."""
+    if not name:
+        return UsageError("no command is named", hint="see: envctl --help")
     near = _nearest(name, COMMANDS)
     hint = f"did you mean: envctl {near}" if near else "see: envctl --help"
     return UsageError(f"there is no command {name[:64]!a}", hint=hint)

@@ -24,6 +24,10 @@ def main(argv: Sequence[str] | None = None, *, world: World | None = None) -> in
     """Run one call of `envctl` and return its exit code."""
     words = list(sys.argv[1:] if argv is None else argv)
     try:
+        if world is None:
+            from envd import streams
+
+            streams.open_missing()
         if words in ([], ["help"], ["--help"], ["-h"], ["--version"]):
             return _front_page(words, world)
         from envd.cli.guard import guarded
@@ -86,7 +90,7 @@ def _prepared(words: list[str], world: World) -> Invocation | str:
     if name == "help":
         name, rest = grammar.find_command(rest)
         rest = ["--help"]
-    if not name:
+    if not name and {"--help", "-h"} & set(rest):
         return _overview()
     if name not in COMMANDS:
         raise grammar.unknown_command(name)

@@ -8,13 +8,14 @@ break a line or speak to the terminal. Piped values and documents are exact.
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any, TextIO
 
 _COLOURS = {"red": "31", "green": "32", "yellow": "33", "bold": "1", "dim": "2"}
 _NAMED_ESCAPES = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
 _GAP = "  "
-_NARROWEST = 20
+_NARROWEST = 12
 
 
 def printable(text: str, keep: str = "") -> str:
@@ -85,9 +86,12 @@ class Screen:
         return False
 
     def table(self, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-        """Write rows under a header; on a terminal a row is cut to the width of it."""
+        """Write rows under a header; on a terminal the widest columns are cut to its width."""
         shown = [[printable(cell) for cell in row] for row in rows]
         widths = [max(map(len, column)) for column in zip(header, *shown, strict=True)]
+        if self.on_terminal:
+            widths = _fitted(widths, self._columns() - len(_GAP) * (len(widths) - 1))
+            shown = [[_cut(c, w) for c, w in zip(row, widths, strict=True)] for row in shown]
         self._stdout.write(self.colour(self._row(header, widths), "bold") + "\n")
         for row in shown:
             self._stdout.write(self._row(row, widths) + "\n")
@@ -112,16 +116,29 @@ class Screen:
 
     def _row(self, cells: Sequence[str], widths: Sequence[int]) -> str:
         padded = [cell.ljust(width) for cell, width in zip(cells, widths, strict=True)]
-        line = _GAP.join([*padded[:-1], cells[-1]]).rstrip()
-        return self._cut(line) if self.on_terminal else line
+        return _GAP.join([*padded[:-1], cells[-1]]).rstrip()
 
-    def _cut(self, line: str) -> str:
+    def _columns(self) -> int:
+        """The width of the terminal, without end where it is not known."""
         try:
-            columns = os.get_terminal_size(self._stdout.fileno()).columns
+            return os.get_terminal_size(self._stdout.fileno()).columns or sys.maxsize
         except (OSError, ValueError):
-            return line
-        most = max(columns, _NARROWEST)
-        return line if len(line) <= most else line[: most - 1] + "…"
+            return sys.maxsize
+
+
+def _fitted(widths: list[int], room: int) -> list[int]:
+    """Take from the widest columns until all fit, but leave each _NARROWEST.
+
+    Example: _fitted([12, 50, 40], 80) is [12, 34, 34].
+    """
+    fitted = [min(width, max(room, _NARROWEST)) for width in widths]
+    while sum(fitted) > room and max(fitted) > _NARROWEST:
+        fitted[fitted.index(max(fitted))] -= 1
+    return fitted
+
+
+def _cut(text: str, width: int) -> str:
+    return text if len(text) <= width else text[: width - 1] + "…"
 
 
 def _without_raw_controls(document: str) -> str:

@@ -30,12 +30,19 @@ def read_assignments(
     )
 
 
-def write_file(path: Path, text: str) -> None:
-    """Write a file of values: atomically, mode 0600."""
+def write_file(path: Path, text: str) -> bool:
+    """Write a file of values: atomically, mode 0600; tell whether it is a file.
+
+    A link is followed, and a device or pipe written to: neither is replaced by a file.
+    """
     from envd.files import write_private
 
     try:
-        write_private(path, text.encode())
+        if path.exists() and not path.is_file():
+            path.write_bytes(text.encode())
+            return False
+        write_private(path.resolve(), text.encode())
+        return True
     except OSError as error:
         raise Failed(f"can't write {path}: {error.strerror}") from error
 

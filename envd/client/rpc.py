@@ -37,8 +37,10 @@ from envd.core.requests import (
     WriteRequest,
 )
 from envd.wire import api, api_errors
+from envd.wire._pb import cluster_pb2 as cluster
 from envd.wire._pb import environment_pb2 as pb
 
+CLUSTER: Final = cluster.DESCRIPTOR.services_by_name["ClusterService"].full_name
 SERVICE: Final = pb.DESCRIPTOR.services_by_name["EnvironmentService"].full_name
 MAX_MESSAGE_BYTES: Final = 8 << 20
 CONNECT_TIMEOUT_S: Final = 5.0
@@ -91,8 +93,8 @@ class GrpcConnection:
         return api.history_page_from(pb.HistoryResponse.FromString(raw))
 
     def status(self) -> Status:
-        raw = self._read("Status", pb.StatusRequest)
-        return api.status_from(pb.StatusResponse.FromString(raw))
+        raw = self._read("Status", cluster.StatusRequest, CLUSTER)
+        return api.status_from(cluster.StatusResponse.FromString(raw))
 
     def write(self, request: WriteRequest) -> WriteAnswer:
         named = _with_operation(request)
@@ -139,8 +141,8 @@ class GrpcConnection:
 
     # -- calls -------------------------------------------------------------------------
 
-    def _read(self, method: str, build: Callable[[], Message]) -> bytes:
-        return self._call(self._unary(method), _serialized(_built(build)), None)
+    def _read(self, method: str, build: Callable[[], Message], service: str = SERVICE) -> bytes:
+        return self._call(self._unary(method, service), _serialized(_built(build)), None)
 
     def _write(self, method: str, build: Callable[[], Message], operation: str) -> WriteAnswer:
         raw = _serialized(_built(build))
@@ -185,10 +187,10 @@ class GrpcConnection:
                 raise error_from_rpc(lost, operation=operation) from error
             raise again from error
 
-    def _unary(self, method: str) -> _Send:
+    def _unary(self, method: str, service: str = SERVICE) -> _Send:
         def send(channel: grpc.Channel, raw: bytes) -> bytes:
             call: grpc.UnaryUnaryMultiCallable[bytes, bytes]
-            call = channel.unary_unary(f"/{SERVICE}/{method}", None, None)
+            call = channel.unary_unary(f"/{service}/{method}", None, None)
             return call(raw, timeout=self._timeout_s, metadata=self._metadata)
 
         return send

@@ -66,7 +66,8 @@ class UnixConnection:
         self._socket.close()
 
     def _call(self, call: str, request: object) -> dict[str, Any]:
-        document = {"call": call, "arguments": plain.to_plain(request), "token": self._token}
+        arguments = plain.request_to_plain(request)
+        document = {"call": call, "arguments": arguments, "token": self._token}
         try:
             frame = encode_frame(document)
         except UnicodeEncodeError:

@@ -37,7 +37,8 @@ class WriteAnswer:
     """A durable commit. `token` makes later session reads see it.
 
     `acknowledged` counts the synced copies; `detached` says that the usual second one is
-    still missing.
+    still missing. `precondition` is "local" where `if_revision` was checked at the origin
+    alone, as on plain environments, else "".
     """
 
     environment: str
@@ -46,6 +47,7 @@ class WriteAnswer:
     token: str
     acknowledged: int = 1
     detached: bool = False
+    precondition: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -80,13 +80,16 @@ class ConflictRecord:
     kept: Side
     lost: Side
 
-    @property
-    def key(self) -> bytes:
-        """58 bytes, equal on every node: partition, hash of the names, both stamps."""
+    def key(self, digest_key: bytes, residency_class: str = "") -> bytes:
+        """58 bytes, equal on every node: partition, keyed hash of the names, both stamps.
+
+        Keyed, so that outside the regions of a residency pin no name can be guessed from it.
+        """
         named = f"{self.environment}\0{int(self.kind)}\0{self.name}".encode()
+        hashed = blake2b(named, digest_size=16, key=digest_key, person=b"envd conflict")
         return (
-            partition_of(self.environment).to_bytes(2)
-            + blake2b(named, digest_size=16).digest()
+            partition_of(self.environment, residency_class).to_bytes(2)
+            + hashed.digest()
             + self.kept.stamp.to_bytes()
             + self.lost.stamp.to_bytes()
         )

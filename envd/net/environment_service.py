@@ -54,7 +54,6 @@ class EnvironmentService:
             "Rollback": calls.unary("Rollback", pb.RollbackRequest.FromString, self._rollback),
             "Export": calls.server_stream("Export", pb.ExportRequest.FromString, self._export),
             "Import": calls.both_streams("Import", self._import),
-            "Status": calls.unary("Status", pb.StatusRequest.FromString, self._status),
         }
 
     # -- one message each way ----------------------------------------------------------
@@ -114,9 +113,6 @@ class EnvironmentService:
     async def _history(self, identity: Identity, message: pb.HistoryRequest) -> pb.HistoryResponse:
         page = await self._api.history(identity, wire.history_from(message))
         return wire.history_page_message(page)
-
-    async def _status(self, identity: Identity, _: pb.StatusRequest) -> pb.StatusResponse:
-        return wire.status_message(await self._api.status(identity))
 
     # -- streams -----------------------------------------------------------------------
 

@@ -15,6 +15,8 @@ from grpc_reflection.v1alpha import reflection
 
 from envd.core.errors import StartupError
 from envd.net.access import Access
+from envd.net.cluster_service import SERVICE as CLUSTER
+from envd.net.cluster_service import ClusterService
 from envd.net.environment_service import SERVICE, EnvironmentService
 from envd.net.faults import Faults
 from envd.net.grpc_calls import Calls, Stopper
@@ -73,17 +75,20 @@ class GrpcServer:
             options=_options(self._limits),
             maximum_concurrent_rpcs=self._limits.concurrent_calls,
         )
-        service = EnvironmentService(
-            self._api,
-            Calls(self._access, self._faults),
-            self._stopper,
-            window=self._limits.window,
+        calls = Calls(self._access, self._faults)
+        environments = EnvironmentService(
+            self._api, calls, self._stopper, window=self._limits.window
         )
-        for name, handlers in ((SERVICE, service.handlers()), (HEALTH, self._health.handlers())):
+        services = {
+            SERVICE: environments.handlers(),
+            CLUSTER: ClusterService(self._api, calls).handlers(),
+            HEALTH: self._health.handlers(),
+        }
+        for name, handlers in services.items():
             generic = grpc.method_handlers_generic_handler(name, dict(handlers))
             server.add_generic_rpc_handlers((generic,))
             server.add_registered_method_handlers(name, handlers)
-        reflection.enable_server_reflection((SERVICE, HEALTH, reflection.SERVICE_NAME), server)
+        reflection.enable_server_reflection((*services, reflection.SERVICE_NAME), server)
         try:
             port = server.add_insecure_port(str(self._address))
         except RuntimeError as error:

@@ -22,6 +22,9 @@ _MAX_SHOWN: Final = 64
 
 async def read_object(request: web.Request, timeout_s: float) -> Mapping[str, object]:
     """The body as an object; raises InvalidRequest, or LimitExceeded (413) for one too large."""
+    length = request.content_length or 0
+    if length > request.client_max_size:
+        raise web.HTTPRequestEntityTooLarge(request.client_max_size, length)
     try:
         async with asyncio.timeout(timeout_s):
             raw = await request.read()

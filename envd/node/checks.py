@@ -17,11 +17,14 @@ def check_write(request: WriteRequest) -> None:
     names.check_environment(request.environment)
     check_operation(request.message, request.operation)
     count = len(request.puts) + len(request.unsets)
-    limit = names.MAX_VARIABLES if request.bulk or request.replace else names.MAX_OPERATIONS
+    large = request.bulk or request.replace
+    limit = names.MAX_VARIABLES if large else names.MAX_OPERATIONS
     if count > limit:
         raise LimitExceeded(
             f"{count} operations in one write; at most {limit} are allowed",
-            hint="import takes as many as an environment may hold; or write in several steps",
+            hint="that is as many as an environment may hold: split it into several"
+            if large
+            else "import takes as many as an environment may hold; or write in several steps",
         )
     if not count and not request.replace and not request.must_not_exist:
         raise InvalidRequest("the write changes nothing", hint="name what to set or to unset")

@@ -46,7 +46,7 @@ from envd.node.views import (
     commit_view,
     environment_view,
     iso_time,
-    read_token,
+    read_session_token,
     session_token,
 )
 from envd.ports import Clock, Store, StoredState
@@ -140,9 +140,8 @@ class Coordinator:
         known = self._store.find_operation(*key)
         if known is None:
             return None
-        lsn = self._store.last_lsn()
-        answer = self._answer(known.environment, known.revision, known.stamp, lsn)
-        return _ready(_same_environment(answer, request))
+        _check_same_environment(known.environment, request)
+        return _ready(self._answer(request, known.revision, known.stamp))
 
     def _landed(self, key: tuple[str, str], task: asyncio.Future[WriteAnswer]) -> None:
         """Forget a write that ended; its callers, if they still wait, have its error."""
@@ -170,7 +169,7 @@ class Coordinator:
             overwrites = environment.overwritten_by(Kind.METADATA, CREATED)
             changes.append(Change(Kind.METADATA, CREATED, now, False, overwrites))
         if not changes and self._is_durable(head):
-            return self._unchanged(head)
+            return _ready(self._answer(request, head.revision, environment.highest_stamp))
         return self._commit(head, changes, request, author)
 
     def _delete(self, request: DeleteRequest, author: str) -> Awaitable[WriteAnswer]:
@@ -196,7 +195,8 @@ class Coordinator:
         )
         changes = _differences(head.environment, target.environment, request.variables, may_reveal)
         if not changes and self._is_durable(head):
-            return self._unchanged(head)
+            stamp = head.environment.highest_stamp
+            return _ready(self._answer(request, head.revision, stamp))
         message = request.message or f"rollback to {request.to}"
         return self._commit(head, changes, request, author, message=message)
 
@@ -237,11 +237,8 @@ class Coordinator:
         partition = partition_of(before.name)
         seq = self._store.last_seq(partition, self.node.uid) + 1
         durable = self._store.append(LogRecord(partition, self.node.uid, seq, commit), after)
-        return self._when_durable(durable, commit)
-
-    async def _when_durable(self, durable: Awaitable[int], commit: Commit) -> WriteAnswer:
-        lsn = await durable
-        return self._answer(commit.environment, commit.revision, commit.stamp, lsn)
+        answer = self._answer(request, commit.revision, commit.stamp)
+        return _when_durable(durable, answer)
 
     def _is_durable(self, head: StoredState) -> bool:
         """Tell whether `head` is what readers see, with no commit on its way.
@@ -254,13 +251,14 @@ class Coordinator:
             visible.environment.highest_stamp if visible else ZERO
         )
 
-    async def _unchanged(self, head: StoredState) -> WriteAnswer:
-        name, stamp = head.environment.name, head.environment.highest_stamp
-        return self._answer(name, head.revision, stamp, self._store.last_lsn())
-
-    def _answer(self, name: str, revision: bytes, stamp: Stamp, lsn: int) -> WriteAnswer:
-        token = session_token(self.node.uid, lsn)
-        return WriteAnswer(name, revision.hex(), stamp.hex(), token)
+    def _answer(self, request: _AnyWrite, revision: bytes, stamp: Stamp) -> WriteAnswer:
+        """The answer to a write whose record is the last of its partition."""
+        partition, origin = partition_of(request.environment), self.node.uid
+        token = session_token(partition, origin, self._store.last_seq(partition, origin))
+        precondition = "local" if request.if_revision else ""
+        return WriteAnswer(
+            request.environment, revision.hex(), stamp.hex(), token, precondition=precondition
+        )
 
     def _head(self, name: str) -> StoredState:
         return self._store.head(name) or self._nothing(name)
@@ -334,13 +332,17 @@ class Coordinator:
         return HistoryPage(name, tuple(map(commit_view, page)), following, trimmed)
 
     def _check_token(self, token: str) -> None:
-        """A session token of this node always holds: what it answered is visible."""
+        """Raise unless this node has what the session token stands for.
+
+        A write is answered when it is visible, so a record that the store has is.
+        """
         if not token:
             return
-        point = read_token(token)
+        point = read_session_token(token)
         if point is None:
             raise InvalidRequest("the session token is none", reason="INVALID_TOKEN")
-        if point[0] != self.node.uid or point[1] > self._store.last_lsn():
+        partition, origin, seq = point
+        if seq > self._store.last_seq(partition, origin):
             raise Unavailable(
                 "this node can't prove that it has seen what the session token stands for",
                 hint="read from the node that answered the write, or without the token",
@@ -348,22 +350,28 @@ class Coordinator:
             )
 
 
+async def _when_durable(durable: Awaitable[int], answer: WriteAnswer) -> WriteAnswer:
+    await durable
+    return answer
+
+
 async def _ready(answer: WriteAnswer) -> WriteAnswer:
     return answer
 
 
 async def _answer_of(running: asyncio.Future[WriteAnswer], request: _AnyWrite) -> WriteAnswer:
-    return _same_environment(await asyncio.shield(running), request)
+    answer = await asyncio.shield(running)
+    _check_same_environment(answer.environment, request)
+    return answer
 
 
-def _same_environment(answer: WriteAnswer, request: _AnyWrite) -> WriteAnswer:
-    if answer.environment != request.environment:
+def _check_same_environment(environment: str, request: _AnyWrite) -> None:
+    if environment != request.environment:
         raise Conflict(
-            f"the operation id was used for {answer.environment} already",
+            f"the operation id was used for {environment} already",
             hint="use a new operation id for a new operation",
             reason="OPERATION_REUSED",
         )
-    return answer
 
 
 def _changes(environment: Environment, request: WriteRequest, may_reveal: bool) -> list[Change]:

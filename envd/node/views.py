@@ -14,7 +14,9 @@ from envd.core.errors import NotFound
 from envd.core.requests import Consistency
 from envd.ports import StoredState
 
-_TOKEN = re.compile(r"[0-9a-f]{16}\.[0-9a-f]{1,16}")
+TOKEN_VERSION = 1
+_SESSION = re.compile(r"1\.([0-9a-f]{1,3})\.([0-9a-f]{16})\.([0-9a-f]{1,16})")
+_WATCH = re.compile(r"1\.([0-9a-f]{16})\.([0-9a-f]{1,16})")
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,12 +112,23 @@ def iso_time(time_ms: int) -> str:
     return f"{moment:%Y-%m-%dT%H:%M:%S}.{millis:03d}Z"
 
 
-def session_token(node_uid: int, lsn: int) -> str:
-    """A point in the order in which one node took commits in: "uid.lsn" in hex."""
-    return f"{node_uid:016x}.{lsn:x}"
+def session_token(partition: int, origin: int, seq: int) -> str:
+    """The write `(partition, origin, seq)`, which means the same on every node."""
+    return f"{TOKEN_VERSION}.{partition:x}.{origin:016x}.{seq:x}"
 
 
-def read_token(token: str) -> tuple[int, int] | None:
-    """The (node uid, lsn) of a token, None if it is none."""
-    uid, _, lsn = token.partition(".")
-    return (int(uid, 16), int(lsn, 16)) if _TOKEN.fullmatch(token) else None
+def read_session_token(token: str) -> tuple[int, int, int] | None:
+    """The (partition, origin, seq) of a session token, None if it is none."""
+    found = _SESSION.fullmatch(token)
+    return (int(found[1], 16), int(found[2], 16), int(found[3], 16)) if found else None
+
+
+def watch_token(node_uid: int, lsn: int) -> str:
+    """A point in the order in which one node took commits in."""
+    return f"{TOKEN_VERSION}.{node_uid:016x}.{lsn:x}"
+
+
+def read_watch_token(token: str) -> tuple[int, int] | None:
+    """The (node uid, lsn) of a watch token, None if it is none."""
+    found = _WATCH.fullmatch(token)
+    return (int(found[1], 16), int(found[2], 16)) if found else None

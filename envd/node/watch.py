@@ -28,7 +28,7 @@ from envd.core.commit import Commit
 from envd.core.errors import NotFound, Unavailable
 from envd.core.names import check_prefix, has_prefix
 from envd.core.requests import WatchRequest
-from envd.node.views import commit_view, read_token, session_token
+from envd.node.views import commit_view, read_watch_token, watch_token
 from envd.ports import Applied, Store
 
 RING_COMMITS = 10_000
@@ -119,7 +119,7 @@ class WatchHub:
                 position = self._store.last_lsn()
                 for item in self._snapshot(prefix, snapshot_view):
                     yield item
-                yield SnapshotEnd(session_token(self._node_uid, position))
+                yield SnapshotEnd(watch_token(self._node_uid, position))
             changes = self._follow(position, prefix, event, snapshot_view, change_view)
             async with aclosing(changes):
                 async for change in changes:
@@ -133,7 +133,7 @@ class WatchHub:
 
     def _resume(self, token: str) -> tuple[int | None, str]:
         """The position that a token stands for, or None and why it can't be resumed."""
-        point = read_token(token)
+        point = read_watch_token(token)
         if point is None:
             return None, "the token is none"
         uid, lsn = point
@@ -172,20 +172,20 @@ class WatchHub:
                     position = lsn
                     if has_prefix(commit.environment, prefix):
                         state = change_view(commit.environment) if change_view else None
-                        token = session_token(self._node_uid, lsn)
+                        token = watch_token(self._node_uid, lsn)
                         yield Changed(commit_view(commit), token, state)
             except NotFound:
                 yield Reset("the watch fell behind what is kept")
                 position = self._store.last_lsn()
                 for item in self._snapshot(prefix, snapshot_view):
                     yield item
-                yield SnapshotEnd(session_token(self._node_uid, position))
+                yield SnapshotEnd(watch_token(self._node_uid, position))
                 continue
             if position != seen:
                 await asyncio.sleep(0)  # Nobody may have taken anything: let others have a turn.
             elif not await self._woken(event):
                 position = self._store.last_lsn()
-                yield Heartbeat(session_token(self._node_uid, position))
+                yield Heartbeat(watch_token(self._node_uid, position))
 
     async def _woken(self, event: asyncio.Event) -> bool:
         """Wait for a change below the prefix; False when a heartbeat is due first."""

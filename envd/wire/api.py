@@ -38,6 +38,7 @@ from envd.core.requests import (
     WriteRequest,
 )
 from envd.core.stamp import STAMP_BYTES
+from envd.wire._pb import cluster_pb2 as cluster
 from envd.wire._pb import environment_pb2 as pb
 
 MAX_HISTORY_BYTES: Final = 3 << 20
@@ -293,6 +294,7 @@ def written_message(answer: WriteAnswer) -> pb.WriteResponse:
         token=answer.token,
         acknowledged=answer.acknowledged,
         detached=answer.detached,
+        precondition=answer.precondition,
     )
 
 
@@ -304,6 +306,7 @@ def written_from(message: pb.WriteResponse) -> WriteAnswer:
         message.token,
         message.acknowledged,
         message.detached,
+        message.precondition,
     )
 
 
@@ -411,8 +414,8 @@ def history_page_from(message: pb.HistoryResponse) -> HistoryPage:
     )
 
 
-def status_message(status: Status) -> pb.StatusResponse:
-    return pb.StatusResponse(
+def status_message(status: Status) -> cluster.StatusResponse:
+    return cluster.StatusResponse(
         node=status.node,
         node_uid=status.node_uid,
         cluster=status.cluster,
@@ -428,7 +431,7 @@ def status_message(status: Status) -> pb.StatusResponse:
     )
 
 
-def status_from(message: pb.StatusResponse) -> Status:
+def status_from(message: cluster.StatusResponse) -> Status:
     return Status(
         node=message.node,
         node_uid=message.node_uid,

@@ -149,13 +149,15 @@ def item_error(error: EnvdError) -> pb.Error:
         reason=error.reason,
         message=_cut(error.message),
         hint=_cut(error.hint),
+        retry_after_ms=error.retry_after_ms if isinstance(error, Unavailable) else 0,
     )
 
 
 def error_of_item(item: pb.Error) -> EnvdError:
     """The inverse of `item_error`; the class comes from the code and the reason."""
     kind = class_of(item.code, item.reason)
-    return made(kind, item.message, hint=item.hint, reason=item.reason)
+    after_ms = item.retry_after_ms
+    return made(kind, item.message, hint=item.hint, reason=item.reason, retry_after_ms=after_ms)
 
 
 def class_of(code: int, reason: str) -> type[EnvdError]:

@@ -6,6 +6,7 @@ read and written several times faster than a message per variable.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Final
 
 from envd.core.answers import (
@@ -18,7 +19,9 @@ from envd.core.answers import (
     WatchEvent,
     WriteAnswer,
 )
+from envd.core.commit import Kind
 from envd.core.errors import EnvdError, InvalidRequest
+from envd.core.metadata import CREATED
 from envd.core.requests import Put, WatchRequest, WriteRequest
 from envd.wire import api
 from envd.wire._pb import environment_pb2 as pb
@@ -109,7 +112,7 @@ def import_item_from(item: pb.ImportRequest.Item, message: str) -> WriteRequest:
     """
     return WriteRequest(
         environment=item.environment,
-        puts=_puts_from(item.variables),
+        puts=_puts_from(item.variables) + _settings_from(item.metadata),
         replace=item.prune,
         bulk=True,
         if_revision=item.if_revision,
@@ -136,6 +139,14 @@ def stream_result(item_id: int, result: WriteAnswer | EnvdError) -> pb.WriteStre
     if isinstance(result, EnvdError):
         return pb.WriteStreamResponse.Item(id=item_id, error=item_error(result))
     return pb.WriteStreamResponse.Item(id=item_id, done=api.written_message(result))
+
+
+def _settings_from(metadata: Mapping[str, str]) -> tuple[Put, ...]:
+    """Settings to put; the time of creation is the new environment's own."""
+    settings = sorted(metadata.items())
+    return tuple(
+        Put(name, value, kind=Kind.METADATA) for name, value in settings if name != CREATED
+    )
 
 
 def _puts_from(columns: pb.VariableColumns) -> tuple[Put, ...]:

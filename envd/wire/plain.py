@@ -46,6 +46,23 @@ def to_plain(value: object) -> Any:
     return value
 
 
+def request_to_plain(value: object) -> Any:
+    """A request, without the fields that are at their default.
+
+    So a newer client asks an older node in words it knows, unless it means what that node
+    does not know, which it refuses.
+    """
+    if is_dataclass(value) and not isinstance(value, type):
+        return {
+            field.name: request_to_plain(item)
+            for field in fields(value)
+            if (item := getattr(value, field.name)) != field.default
+        }
+    if isinstance(value, tuple):
+        return [request_to_plain(item) for item in value]
+    return to_plain(value)
+
+
 def environment_view(plain: dict[str, Any]) -> EnvironmentView:
     """The inverse of `to_plain` for an EnvironmentView."""
     variables = {name: _made(VariableView, view) for name, view in plain["variables"].items()}

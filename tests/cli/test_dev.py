@@ -80,6 +80,29 @@ def test_the_commands_of_the_tour_can_be_typed_as_they_are_shown(
     again.node.loop.close()
 
 
+def test_the_tour_ends_with_what_to_type_and_how_a_shell_finds_it(
+    node: NodeInMemory, tmp_path: Path
+) -> None:
+    world = world_of(node, tmp_path)
+    hidden = world._replace(environ={**world.environ, "PATH": str(tmp_path)})
+    (tmp_path / "envctl").touch(0o700)
+
+    Tour(hidden, "unix:/x", current=True)._next()
+    with_it = shown(world)
+    (tmp_path / "envctl").unlink()
+    Tour(hidden, "unix:/x", current=True)._next()
+    without = shown(world).removeprefix(with_it)
+
+    path = f'  export PATH={Path(sys.executable).parent}:"$PATH"'
+    assert path not in with_it.splitlines()
+    assert without.splitlines()[2:5] == [
+        path,
+        "  envctl set demo/dev NAME=value",
+        "  envctl get demo/dev",
+    ]
+    assert "  envctl rollback demo/dev --to @~1" in with_it.splitlines()
+
+
 def test_the_tour_names_the_context_where_another_is_current(
     node: NodeInMemory, tmp_path: Path
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import stat
 
 import pytest
@@ -37,6 +38,29 @@ def test_a_file_is_for_its_owner_alone_and_replaces_another(web: Envctl) -> None
     assert path.read_text().startswith("API=")
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert [each.name for each in web.home.iterdir()] == ["out.env"]
+
+
+def test_a_link_is_followed_and_stays_one(web: Envctl) -> None:
+    path = web.file("kept.env", "old")
+    (web.home / "out.env").symlink_to("kept.env")
+
+    web.ok("export web/prod --file out.env")
+
+    assert (web.home / "out.env").is_symlink()
+    assert path.read_text().startswith("API=")
+
+
+def test_a_pipe_is_written_to_and_not_replaced(web: Envctl) -> None:
+    pipe = web.home / "pipe"
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+
+    shown = web.ok("export web/prod --file pipe")
+
+    assert os.read(reader, 1 << 16).startswith(b"API=")
+    assert pipe.is_fifo()
+    assert "mode" not in shown.err
+    os.close(reader)
 
 
 def test_a_revision_can_be_exported(web: Envctl) -> None:

@@ -44,6 +44,14 @@ def test_no_command_at_all_shows_the_overview_as_an_error(envctl: Envctl) -> Non
     assert "Usage: envctl COMMAND" in result.err
 
 
+@pytest.mark.parametrize("words", [("",), ("", "x"), ("--output", "json")])
+def test_where_no_command_is_named_that_is_an_error(envctl: Envctl, words: tuple[str, ...]) -> None:
+    result = envctl("", *words)
+
+    assert (result.code, result.out) == (2, "")
+    assert result.err == "error: no command is named\nhint: see: envctl --help\n"
+
+
 def test_the_version_is_told(envctl: Envctl) -> None:
     assert envctl.ok("--version").out == f"envctl {__version__}\n"
 

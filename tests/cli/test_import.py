@@ -270,6 +270,7 @@ def test_a_file_that_asks_for_too_much_fails(envctl: Envctl) -> None:
 
     assert result.code == 1
     assert "4096" in result.err
+    assert "split it into several" in result.err
 
 
 def test_a_missing_file_fails(envctl: Envctl) -> None:

@@ -73,6 +73,22 @@ def test_history_tells_of_creation_settings_and_deletion(envctl: Envctl) -> None
     assert re.search(r"  created$", shown, re.MULTILINE)
 
 
+def test_on_a_narrow_terminal_the_message_is_seen_beside_many_changes() -> None:
+    leader, follower = os.openpty()
+    termios.tcsetwinsize(follower, (24, 80))
+    changed = "set " + ", ".join(f"VARIABLE_{number}" for number in range(9))
+
+    with open(follower, "w") as terminal, open(leader, "rb", buffering=0) as reader:
+        screen = Screen(terminal, terminal, {"NO_COLOR": "1"})
+        screen.table(("REVISION", "CHANGES", "MESSAGE"), [("1" * 12, changed, "m" * 40)])
+        screen.flush()
+        header, row = reader.read(4096).decode().splitlines()
+
+    assert header.endswith("  MESSAGE")
+    assert row == f"{'1' * 12}  {changed[:31]}…  {'m' * 31}…"
+    assert len(row) == 80
+
+
 def test_a_message_can_not_speak_to_the_terminal(envctl: Envctl) -> None:
     envctl.ok("set web/prod A=1 --message", "a\x1b[2Jb\nc")
 

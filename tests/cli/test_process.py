@@ -180,6 +180,18 @@ def test_a_full_disk_is_told_without_a_trace(
     assert "Exception ignored" not in done.stderr
 
 
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+@pytest.mark.parametrize("arguments", [("--help",), ("get", "web/prod"), ("set", "web/prod", "A")])
+def test_closed_streams_are_no_fault(
+    envctl_process: Process, arguments: tuple[str, ...], closed: str
+) -> None:
+    script = f'exec "$0" -m envd.cli.main "$@" {closed}'
+
+    done = envctl_process(*arguments, program=("sh", "-c", script, sys.executable))
+
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 @pytest.mark.parametrize("arguments", [("--help",), ("get", "web/prod")])
 def test_a_reader_that_went_away_is_no_trace(
     envctl_process: Process, arguments: tuple[str, ...]

@@ -336,16 +336,17 @@ def test_conflicts_are_a_function_of_the_set_of_commits(
 
 # -- keys ------------------------------------------------------------------------------
 
+KEY = b"k" * 32
 RECORD = ConflictRecord(
     NAME, Kind.VARIABLE, "X", Side(stamp(6), "b", False), Side(stamp(5), "a", False)
 )
 
 
 def test_the_key_of_a_known_conflict_never_changes() -> None:
-    assert len(RECORD.key) == 58
-    assert RECORD.key[:2] == partition_of(NAME).to_bytes(2)
-    assert RECORD.key[18:] == stamp(6).to_bytes() + stamp(5).to_bytes()
-    assert RECORD.key[2 : -2 * STAMP_BYTES].hex() == "b19d7ace1be061d9de7abb258d7cd854"
+    assert len(RECORD.key(KEY)) == 58
+    assert RECORD.key(KEY)[:2] == partition_of(NAME).to_bytes(2)
+    assert RECORD.key(KEY)[18:] == stamp(6).to_bytes() + stamp(5).to_bytes()
+    assert RECORD.key(KEY)[2 : -2 * STAMP_BYTES].hex() == "fafab2c32917eb91dad5756a98024547"
 
 
 @pytest.mark.parametrize(
@@ -360,10 +361,14 @@ def test_the_key_of_a_known_conflict_never_changes() -> None:
     ],
 )
 def test_another_conflict_has_another_key(other: ConflictRecord) -> None:
-    assert other.key != RECORD.key
+    assert other.key(KEY) != RECORD.key(KEY)
 
 
 def test_the_key_does_not_depend_on_the_contents() -> None:
     other = replace(RECORD, kept=Side(stamp(6), "c", True, "someone"))
 
-    assert other.key == RECORD.key
+    assert other.key(KEY) == RECORD.key(KEY)
+
+
+def test_the_key_tells_nothing_of_the_names_without_the_clusters_key() -> None:
+    assert RECORD.key(b"other") != RECORD.key(KEY)

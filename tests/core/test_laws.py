@@ -270,7 +270,7 @@ state = Environment("e").apply(put).apply(unset)
 revision = digest.revision(state, b"k" * 32)
 print(*state.variables)
 print(revision.hex(), digest.state_digest(state, revision, 7, b"k" * 32).hex())
-print(*[record.key.hex() for record in conflicts([put, delete])])
+print(*[record.key(b'k').hex() for record in conflicts([put, delete])])
 """
 
 

@@ -25,7 +25,7 @@ from envd.core.requests import (
     WriteRequest,
 )
 from envd.storage.segment import raw_frames
-from tests.e2e.node import Node
+from tests.e2e.node import PATIENCE_S, Node
 
 CANARY = "c4n4ry-plaintext-value"
 
@@ -63,6 +63,22 @@ def test_sighup_changes_the_log_level_live(stopped: Node) -> None:
     assert "settings.reloaded" in events
     assert "settings.need_restart" in events
     assert "node.stopped" not in events
+
+
+def test_closed_streams_are_no_fault(stopped: Node) -> None:
+    address = stopped.directory / "notify"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
+        systemd.bind(str(address))
+        systemd.settimeout(PATIENCE_S)
+        process = subprocess.Popen(
+            ["sh", "-c", 'exec "$0" "$@" <&- >&- 2>&-', *stopped.command()],
+            env=stopped.environ(NOTIFY_SOCKET=str(address)),
+        )
+        told = systemd.recv(1000)
+        process.terminate()
+
+    assert told.startswith(b"READY=1\n")
+    assert process.wait(PATIENCE_S) == 0
 
 
 def test_a_second_daemon_on_the_same_directory_is_refused(node: Node) -> None:

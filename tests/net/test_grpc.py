@@ -18,10 +18,12 @@ from envd.core.errors import (
     StartupError,
     Unavailable,
 )
+from envd.net.cluster_service import SERVICE as CLUSTER
 from envd.net.environment_service import MAX_BATCH_GET, SERVICE
 from envd.net.grpc_server import GrpcLimits, GrpcServer
 from envd.net.health import SERVICE as HEALTH
 from envd.settings.units import Address
+from envd.wire._pb import cluster_pb2 as cluster
 from envd.wire._pb import environment_pb2 as pb
 from tests.net.world import (
     ANY_PORT,
@@ -200,7 +202,9 @@ async def test_an_earlier_state_is_read_at_its_revision(rpc: Rpc) -> None:
 
 
 async def test_status_tells_who_asks(rpc: Rpc) -> None:
-    answer = await rpc.unary("Status", pb.StatusRequest(), pb.StatusResponse, token=READER_TOKEN)
+    answer = await rpc.unary(
+        "Status", cluster.StatusRequest(), cluster.StatusResponse, token=READER_TOKEN
+    )
 
     assert (answer.identity, answer.authenticated_by) == ("reader", "token")
     assert (answer.node, answer.generation, answer.storage_bytes) == ("node-1", 3, 77)
@@ -255,7 +259,7 @@ async def test_a_call_too_many_is_refused_at_once() -> None:
     async with grpc_to(Node(store=store), GrpcLimits(concurrent_calls=1)) as rpc:
         first = asyncio.create_task(write(rpc, "web", A="1"))
         await until(lambda: store.appended == ["web"])
-        error = await refused(rpc.unary("Status", pb.StatusRequest(), pb.StatusResponse))
+        error = await refused(rpc.unary("Status", cluster.StatusRequest(), cluster.StatusResponse))
         store.gate.set()
         await first
 
@@ -266,7 +270,9 @@ async def test_a_call_too_many_is_refused_at_once() -> None:
 
 
 async def test_in_a_burst_every_call_is_answered(rpc: Rpc) -> None:
-    calls = [rpc.unary("Status", pb.StatusRequest(), pb.StatusResponse) for _ in range(4000)]
+    calls = [
+        rpc.unary("Status", cluster.StatusRequest(), cluster.StatusResponse) for _ in range(4000)
+    ]
 
     answers = await asyncio.gather(*calls, return_exceptions=True)
 
@@ -344,7 +350,7 @@ async def test_reflection_lists_the_services(rpc: Rpc) -> None:
     end = await call.read()
 
     listed = answer.list_services_response.service
-    assert {SERVICE, HEALTH} <= {service.name for service in listed}
+    assert {SERVICE, CLUSTER, HEALTH} <= {service.name for service in listed}
     assert end is grpc.aio.EOF
 
 
@@ -378,7 +384,7 @@ async def test_the_server_listens_on_ipv6() -> None:
     server = GrpcServer(node.api, FakeAccess(), Address("::1", 0))
     port = await server.start()
     async with grpc.aio.insecure_channel(f"[::1]:{port}") as channel:
-        call = unary_call(channel, f"/{SERVICE}/Status", pb.StatusResponse.FromString)
+        call = unary_call(channel, f"/{CLUSTER}/Status", cluster.StatusResponse.FromString)
 
         answer = await call(b"", metadata=bearer(TOKEN))
 

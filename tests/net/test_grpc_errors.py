@@ -24,6 +24,7 @@ from envd.core.errors import (
     Unavailable,
     Unsupported,
 )
+from envd.wire._pb import cluster_pb2 as cluster
 from envd.wire._pb import environment_pb2 as pb
 from tests.net.world import (
     CANARY,
@@ -46,7 +47,7 @@ UNARY = {
     "Delete": pb.DeleteRequest,
     "History": pb.HistoryRequest,
     "Rollback": pb.RollbackRequest,
-    "Status": pb.StatusRequest,
+    "Status": cluster.StatusRequest,
 }
 
 

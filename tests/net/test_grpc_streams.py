@@ -14,6 +14,7 @@ from envd.core.answers import Changed, Heartbeat, Reset, SnapshotEnd, SnapshotIt
 from envd.core.errors import Unavailable
 from envd.core.requests import DeleteRequest
 from envd.net.grpc_server import GrpcLimits
+from envd.wire._pb import cluster_pb2 as cluster
 from envd.wire._pb import environment_pb2 as pb
 from envd.wire.api_streams import event_from
 from tests.net.world import (
@@ -179,7 +180,7 @@ async def test_an_export_that_is_cancelled_leaves_nothing_behind(rpc: Rpc) -> No
     await call.read()
 
     call.cancel()
-    status = await rpc.unary("Status", pb.StatusRequest(), pb.StatusResponse)
+    status = await rpc.unary("Status", cluster.StatusRequest(), cluster.StatusResponse)
 
     assert status.environments == 40
     assert rpc.server.faults == 0
@@ -277,7 +278,7 @@ async def test_no_more_than_the_window_is_under_way_whatever_is_sent() -> None:
         await call.done_writing()
         await until(lambda: len(store.appended) == 4)
         for _ in range(20):  # what was sent before has arrived when this is answered
-            await rpc.unary("Status", pb.StatusRequest(), pb.StatusResponse)
+            await rpc.unary("Status", cluster.StatusRequest(), cluster.StatusResponse)
         held = len(store.appended)
         store.gate.set()
         found = await answers(call, 20)

@@ -127,6 +127,7 @@ async def test_a_patch_is_one_commit_answered_in_the_shape_of_the_contract(http:
         "token",
         "acknowledged",
         "detached",
+        "precondition",
     }
     assert answer.headers["ETag"] == f'"{document["revision"]}"'
     (commit, _) = http.node.store.commits("web/prod", None, 10)

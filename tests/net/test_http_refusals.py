@@ -292,6 +292,16 @@ async def test_probes_are_open_to_any_host_and_follow_readiness(http: Http) -> N
     assert alive.status == 200
 
 
+async def test_a_body_that_is_said_to_be_too_large_is_refused_before_it_comes(http: Http) -> None:
+    received = await http.raw(
+        f"PATCH {ENVIRONMENT} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {TOKEN}\r\n"
+        "Content-Length: 99999999999\r\n\r\n{".encode()
+    )
+
+    assert received.startswith(b"HTTP/1.1 413 ")
+    assert b"BODY_TOO_LARGE" in received
+
+
 # -- errors and rubbish ------------------------------------------------------------
 
 ERRORS: list[tuple[EnvdError, int]] = [

@@ -13,7 +13,7 @@ import grpc
 import pytest
 
 from envd.client.connection import Connection
-from envd.client.rpc import SERVICE, GrpcConnection
+from envd.client.rpc import CLUSTER, SERVICE, GrpcConnection
 from envd.core.commit import Kind
 from envd.core.errors import (
     Conflict,
@@ -102,7 +102,8 @@ async def faulty(*script: grpc.StatusCode | bytes | None) -> AsyncIterator[Fault
     handler: grpc.RpcMethodHandler[bytes, bytes]
     handler = grpc.unary_unary_rpc_method_handler(made.answer)
     handlers = dict.fromkeys(("Get", "List", "Write", "Delete", "Rollback", "Status"), handler)
-    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, handlers),))
+    for service in (SERVICE, CLUSTER):
+        server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, handlers),))
     made.port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     try:

@@ -15,6 +15,7 @@ from envd.core.answers import Identity, Status
 from envd.core.commit import LogRecord
 from envd.core.errors import Denied, Unauthenticated
 from envd.core.requests import Put, WriteRequest
+from envd.net.cluster_service import SERVICE as CLUSTER
 from envd.net.environment_service import SERVICE
 from envd.net.grpc_server import MAX_MESSAGE_BYTES, GrpcLimits, GrpcServer
 from envd.node.api import EnvironmentApi
@@ -165,19 +166,19 @@ class Rpc:
         deadline_s: float = PATIENCE_S,
     ) -> ResponseT:
         """One call of EnvironmentService."""
-        call = unary_call(self.channel, f"/{SERVICE}/{method}", response.FromString)
+        call = unary_call(self.channel, f"/{service_of(method)}/{method}", response.FromString)
         return await call(request.SerializeToString(), metadata=bearer(token), timeout=deadline_s)
 
     async def raw(self, method: str, raw: bytes, metadata: grpc.aio.Metadata) -> bytes:
         """One call of EnvironmentService with any bytes."""
-        call = unary_call(self.channel, f"/{SERVICE}/{method}", bytes)
+        call = unary_call(self.channel, f"/{service_of(method)}/{method}", bytes)
         return await call(raw, metadata=metadata)
 
     def out_stream(
         self, method: str, request: Message, response: type[ResponseT], *, token: str = TOKEN
     ) -> grpc.aio.UnaryStreamCall[bytes, ResponseT]:
         """One call that answers with a stream."""
-        call = stream_call(self.channel, f"/{SERVICE}/{method}", response.FromString)
+        call = stream_call(self.channel, f"/{service_of(method)}/{method}", response.FromString)
         return call(request.SerializeToString(), metadata=bearer(token))
 
     def streams(
@@ -185,9 +186,13 @@ class Rpc:
     ) -> grpc.aio.StreamStreamCall[Message, ResponseT]:
         """One call with streams both ways."""
         call: grpc.aio.StreamStreamMultiCallable[Message, ResponseT] = self.channel.stream_stream(
-            f"/{SERVICE}/{method}", _serialize, response.FromString
+            f"/{service_of(method)}/{method}", _serialize, response.FromString
         )
         return call(metadata=bearer(token))
+
+
+def service_of(method: str) -> str:
+    return CLUSTER if method == "Status" else SERVICE
 
 
 def unary_call(

@@ -26,7 +26,7 @@ from envd.core.requests import (
     WriteRequest,
 )
 from envd.core.stamp import Stamp
-from envd.node.views import read_token
+from envd.node.views import read_session_token
 from tests.node.conftest import Node
 
 
@@ -407,7 +407,7 @@ async def test_a_write_that_changes_nothing_is_not_answered_before_what_it_found
     third = await node.coordinator.rollback(RollbackRequest("e", first.revision), "ann")
 
     assert second.revision == first.revision
-    assert (read_token(second.token) or ()) > (read_token(first.token) or ())
+    assert (read_session_token(second.token) or ()) > (read_session_token(first.token) or ())
     assert third.token == second.token
 
 
@@ -431,11 +431,11 @@ Ask = Callable[[Node], object]
     [
         (lambda node: node.coordinator.read(ReadRequest("e", token="rubbish")), InvalidRequest),
         (
-            lambda node: node.coordinator.read(ReadRequest("e", token=f"{9:016x}.1")),
+            lambda node: node.coordinator.read(ReadRequest("e", token=f"1.0.{9:016x}.1")),
             Unavailable,
         ),
         (
-            lambda node: node.coordinator.read(ReadRequest("e", token=f"{7:016x}.99")),
+            lambda node: node.coordinator.read(ReadRequest("e", token=f"1.0.{7:016x}.99")),
             Unavailable,
         ),
         (lambda node: node.coordinator.history(HistoryRequest("e", before="zz")), InvalidRequest),

@@ -17,7 +17,7 @@ from envd.core.answers import (
 from envd.core.commit import LogRecord
 from envd.core.errors import Unavailable
 from envd.core.requests import DeleteRequest, WatchRequest
-from envd.node.views import session_token
+from envd.node.views import watch_token
 from envd.node.watch import WatchHub
 from envd.storage.memory import MemoryStore
 from tests.node.conftest import Node
@@ -102,7 +102,9 @@ async def test_a_new_hub_resumes_from_the_log(node: Node) -> None:
     assert isinstance(await anext(resumed), Changed)
 
 
-@pytest.mark.parametrize("token", ["rubbish", f"{9:016x}.0", f"{7:016x}.99", "zz.1"])
+@pytest.mark.parametrize(
+    "token", ["rubbish", f"1.{9:016x}.0", f"1.{7:016x}.99", "1.zz.1", f"{7:016x}.0"]
+)
 async def test_a_token_that_can_not_be_resumed_resets(node: Node, token: str) -> None:
     await node.put("e", A="1")
 
@@ -174,7 +176,7 @@ async def test_a_watch_that_passes_over_many_changes_lets_others_have_their_turn
     node = Node(store=store)
     for n in range(2000):
         await node.put("other", A=str(n))
-    token = session_token(node.identity.uid, 0)
+    token = watch_token(node.identity.uid, 0)
     waiting = asyncio.ensure_future(
         anext(events_of(hub_of(node), node, WatchRequest("team", token=token)))
     )

@@ -75,7 +75,7 @@ from envd.wire.api_errors import (
     status_of,
 )
 from envd.wire.framing import encode_frame
-from envd.wire.plain import to_plain
+from envd.wire.plain import request_to_plain, to_plain
 
 Golden = Callable[[str, bytes], bytes]
 CANARY = "canary-93c2"
@@ -114,7 +114,7 @@ VIEW = EnvironmentView(
     lag_bound_ms=7,
 )
 STATE = replace(VIEW, level=Consistency.EVENTUAL, lag_bound_ms=0)
-WRITTEN = WriteAnswer("team/app/prod", REVISION, STAMP, "00000000000000a1.7", 2, True)
+WRITTEN = WriteAnswer("team/app/prod", REVISION, STAMP, "1.7b.00000000000000a1.7", 2, True, "local")
 COMMIT = CommitView(
     id=f"team/app/prod@{STAMP}",
     environment="team/app/prod",
@@ -169,6 +169,7 @@ def import_message(request: WriteRequest) -> pb.ImportRequest:
         if_revision=request.if_revision,
         operation=request.operation,
         must_not_exist=request.must_not_exist,
+        metadata={"owner": "ann", "created": "2020-01-01T00:00:00.000Z"},
     )
     return pb.ImportRequest(environments=[item], message=request.message)
 
@@ -188,7 +189,7 @@ GOLDEN: dict[str, Callable[[], bytes]] = {
         status_of(Unavailable("busy", hint="wait", reason="OVERLOADED", retry_after_ms=100))
     ),
     "socket-write": lambda: encode_frame(
-        {"call": "write", "arguments": to_plain(WRITE), "token": "t"}
+        {"call": "write", "arguments": request_to_plain(WRITE), "token": "t"}
     ),
     "rest-environment": lambda: json.dumps(to_plain(VIEW), ensure_ascii=False).encode(),
 }
@@ -276,7 +277,9 @@ def test_any_import_comes_back_as_it_was(puts: list[Put]) -> None:
     message = import_message(write)
 
     (item,) = message.environments
-    assert api_streams.import_item_from(item, message.message) == write
+    owner = Put("owner", "ann", kind=Kind.METADATA)
+    wanted = replace(write, puts=(*write.puts, owner))
+    assert api_streams.import_item_from(item, message.message) == wanted
 
 
 def test_the_results_of_items_come_back_as_they_were() -> None:

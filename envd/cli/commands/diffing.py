@@ -46,6 +46,8 @@ def _side(invocation: Invocation, word: str) -> Side:
         guessed = {each.name for each in assignments if looks_secret(each.name, each.value)}
         declared = {each.name for each in assignments if each.secret}
         return Side(f"file {word}", state, guessed | declared)
+    if word.startswith((".", "/")):
+        raise Failed(f"there is no file {word}", hint="name a file, ENV or ENV@REV")
     reference = target.referenced(invocation, word)
     if invocation.arguments.on("--reveal"):
         view = invocation.read_real(reference.environment, at=reference.at)

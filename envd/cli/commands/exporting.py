@@ -29,8 +29,9 @@ def _export(invocation: Invocation) -> int:
     text = render(values, format=wanted)
     file = invocation.arguments.text("--file")
     if file and file != "-":
-        sources.write_file(Path(invocation.world.cwd) / file, text)
-        invocation.screen.note(f"wrote {len(values)} variables to {file} (mode 0600)")
+        private = sources.write_file(Path(invocation.world.cwd) / file, text)
+        mode = " (mode 0600)" if private else ""
+        invocation.screen.note(f"wrote {len(values)} variables to {file}{mode}")
     elif invocation.screen.exact(text):
         invocation.screen.note("note: control characters are shown escaped; a pipe gets them")
     return exits.DONE

@@ -8,8 +8,11 @@ from __future__ import annotations
 import io
 import re
 import shlex
+import shutil
 import subprocess
+import sys
 from collections.abc import Mapping
+from pathlib import Path
 
 from envd.cli.main import main
 from envd.cli.screen import Screen
@@ -64,14 +67,22 @@ class Tour:
     def _next(self) -> None:
         self._say("Now you, in another terminal:")
         for line in (
+            *self._way_to_envctl(),
             f"{self._program} set {ENVIRONMENT} NAME=value",
             f"{self._program} get {ENVIRONMENT}",
             f"{self._program} run {ENVIRONMENT} -- env",
+            f"{self._program} rollback {ENVIRONMENT} --to @~1",
             f"{self._program} --help",
         ):
             self._screen.line(f"  {line}")
         self._screen.line()
         self._screen.line("Ctrl-C stops this node.")
+
+    def _way_to_envctl(self) -> tuple[str, ...]:
+        """What makes a shell find this `envctl`, where it does not find one by itself."""
+        if shutil.which("envctl", path=self._world.environ.get("PATH", "")):
+            return ()
+        return (f'export PATH={shlex.quote(str(Path(sys.executable).parent))}:"$PATH"',)
 
     def _say(self, text: str) -> None:
         self._screen.line()

@@ -198,32 +198,36 @@ class WriteRequest(_message.Message):
     def __init__(self, environment: _Optional[str] = ..., puts: _Optional[_Iterable[_Union[Put, _Mapping]]] = ..., unsets: _Optional[_Iterable[str]] = ..., metadata_puts: _Optional[_Mapping[str, str]] = ..., metadata_unsets: _Optional[_Iterable[str]] = ..., replace: _Optional[bool] = ..., if_revision: _Optional[str] = ..., must_exist: _Optional[bool] = ..., must_not_exist: _Optional[bool] = ..., message: _Optional[str] = ..., operation: _Optional[str] = ..., durability: _Optional[_Union[Durability, str]] = ..., bulk: _Optional[bool] = ...) -> None: ...
 
 class WriteResponse(_message.Message):
-    __slots__ = ("environment", "revision", "stamp", "token", "acknowledged", "detached")
+    __slots__ = ("environment", "revision", "stamp", "token", "acknowledged", "detached", "precondition")
     ENVIRONMENT_FIELD_NUMBER: _ClassVar[int]
     REVISION_FIELD_NUMBER: _ClassVar[int]
     STAMP_FIELD_NUMBER: _ClassVar[int]
     TOKEN_FIELD_NUMBER: _ClassVar[int]
     ACKNOWLEDGED_FIELD_NUMBER: _ClassVar[int]
     DETACHED_FIELD_NUMBER: _ClassVar[int]
+    PRECONDITION_FIELD_NUMBER: _ClassVar[int]
     environment: str
     revision: str
     stamp: bytes
     token: str
     acknowledged: int
     detached: bool
-    def __init__(self, environment: _Optional[str] = ..., revision: _Optional[str] = ..., stamp: _Optional[bytes] = ..., token: _Optional[str] = ..., acknowledged: _Optional[int] = ..., detached: _Optional[bool] = ...) -> None: ...
+    precondition: str
+    def __init__(self, environment: _Optional[str] = ..., revision: _Optional[str] = ..., stamp: _Optional[bytes] = ..., token: _Optional[str] = ..., acknowledged: _Optional[int] = ..., detached: _Optional[bool] = ..., precondition: _Optional[str] = ...) -> None: ...
 
 class Error(_message.Message):
-    __slots__ = ("code", "reason", "message", "hint")
+    __slots__ = ("code", "reason", "message", "hint", "retry_after_ms")
     CODE_FIELD_NUMBER: _ClassVar[int]
     REASON_FIELD_NUMBER: _ClassVar[int]
     MESSAGE_FIELD_NUMBER: _ClassVar[int]
     HINT_FIELD_NUMBER: _ClassVar[int]
+    RETRY_AFTER_MS_FIELD_NUMBER: _ClassVar[int]
     code: int
     reason: str
     message: str
     hint: str
-    def __init__(self, code: _Optional[int] = ..., reason: _Optional[str] = ..., message: _Optional[str] = ..., hint: _Optional[str] = ...) -> None: ...
+    retry_after_ms: int
+    def __init__(self, code: _Optional[int] = ..., reason: _Optional[str] = ..., message: _Optional[str] = ..., hint: _Optional[str] = ..., retry_after_ms: _Optional[int] = ...) -> None: ...
 
 class WriteStreamRequest(_message.Message):
     __slots__ = ("items",)
@@ -448,20 +452,29 @@ class ExportResponse(_message.Message):
 class ImportRequest(_message.Message):
     __slots__ = ("environments", "message")
     class Item(_message.Message):
-        __slots__ = ("environment", "variables", "prune", "if_revision", "operation", "must_not_exist")
+        __slots__ = ("environment", "variables", "prune", "if_revision", "operation", "must_not_exist", "metadata")
+        class MetadataEntry(_message.Message):
+            __slots__ = ("key", "value")
+            KEY_FIELD_NUMBER: _ClassVar[int]
+            VALUE_FIELD_NUMBER: _ClassVar[int]
+            key: str
+            value: str
+            def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
         ENVIRONMENT_FIELD_NUMBER: _ClassVar[int]
         VARIABLES_FIELD_NUMBER: _ClassVar[int]
         PRUNE_FIELD_NUMBER: _ClassVar[int]
         IF_REVISION_FIELD_NUMBER: _ClassVar[int]
         OPERATION_FIELD_NUMBER: _ClassVar[int]
         MUST_NOT_EXIST_FIELD_NUMBER: _ClassVar[int]
+        METADATA_FIELD_NUMBER: _ClassVar[int]
         environment: str
         variables: VariableColumns
         prune: bool
         if_revision: str
         operation: str
         must_not_exist: bool
-        def __init__(self, environment: _Optional[str] = ..., variables: _Optional[_Union[VariableColumns, _Mapping]] = ..., prune: _Optional[bool] = ..., if_revision: _Optional[str] = ..., operation: _Optional[str] = ..., must_not_exist: _Optional[bool] = ...) -> None: ...
+        metadata: _containers.ScalarMap[str, str]
+        def __init__(self, environment: _Optional[str] = ..., variables: _Optional[_Union[VariableColumns, _Mapping]] = ..., prune: _Optional[bool] = ..., if_revision: _Optional[str] = ..., operation: _Optional[str] = ..., must_not_exist: _Optional[bool] = ..., metadata: _Optional[_Mapping[str, str]] = ...) -> None: ...
     ENVIRONMENTS_FIELD_NUMBER: _ClassVar[int]
     MESSAGE_FIELD_NUMBER: _ClassVar[int]
     environments: _containers.RepeatedCompositeFieldContainer[ImportRequest.Item]
@@ -482,35 +495,3 @@ class ImportResponse(_message.Message):
     RESULTS_FIELD_NUMBER: _ClassVar[int]
     results: _containers.RepeatedCompositeFieldContainer[ImportResponse.Result]
     def __init__(self, results: _Optional[_Iterable[_Union[ImportResponse.Result, _Mapping]]] = ...) -> None: ...
-
-class StatusRequest(_message.Message):
-    __slots__ = ()
-    def __init__(self) -> None: ...
-
-class StatusResponse(_message.Message):
-    __slots__ = ("node", "node_uid", "cluster", "version", "generation", "environments", "storage_bytes", "uptime_seconds", "insecure", "identity", "authenticated_by", "data_dir")
-    NODE_FIELD_NUMBER: _ClassVar[int]
-    NODE_UID_FIELD_NUMBER: _ClassVar[int]
-    CLUSTER_FIELD_NUMBER: _ClassVar[int]
-    VERSION_FIELD_NUMBER: _ClassVar[int]
-    GENERATION_FIELD_NUMBER: _ClassVar[int]
-    ENVIRONMENTS_FIELD_NUMBER: _ClassVar[int]
-    STORAGE_BYTES_FIELD_NUMBER: _ClassVar[int]
-    UPTIME_SECONDS_FIELD_NUMBER: _ClassVar[int]
-    INSECURE_FIELD_NUMBER: _ClassVar[int]
-    IDENTITY_FIELD_NUMBER: _ClassVar[int]
-    AUTHENTICATED_BY_FIELD_NUMBER: _ClassVar[int]
-    DATA_DIR_FIELD_NUMBER: _ClassVar[int]
-    node: str
-    node_uid: str
-    cluster: str
-    version: str
-    generation: int
-    environments: int
-    storage_bytes: int
-    uptime_seconds: int
-    insecure: bool
-    identity: str
-    authenticated_by: str
-    data_dir: str
-    def __init__(self, node: _Optional[str] = ..., node_uid: _Optional[str] = ..., cluster: _Optional[str] = ..., version: _Optional[str] = ..., generation: _Optional[int] = ..., environments: _Optional[int] = ..., storage_bytes: _Optional[int] = ..., uptime_seconds: _Optional[int] = ..., insecure: _Optional[bool] = ..., identity: _Optional[str] = ..., authenticated_by: _Optional[str] = ..., data_dir: _Optional[str] = ...) -> None: ...

@@ -89,11 +89,6 @@ class EnvironmentServiceStub:
                 request_serializer=envd_dot_v1_dot_environment__pb2.ImportRequest.SerializeToString,
                 response_deserializer=envd_dot_v1_dot_environment__pb2.ImportResponse.FromString,
                 _registered_method=True)
-        self.Status = channel.unary_unary(
-                '/envd.v1.EnvironmentService/Status',
-                request_serializer=envd_dot_v1_dot_environment__pb2.StatusRequest.SerializeToString,
-                response_deserializer=envd_dot_v1_dot_environment__pb2.StatusResponse.FromString,
-                _registered_method=True)
 
 
 class EnvironmentServiceServicer:
@@ -176,13 +171,6 @@ class EnvironmentServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
-    def Status(self, request, context):
-        """Tells who the caller is and how the node does.
-        """
-        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
-        context.set_details('Method not implemented!')
-        raise NotImplementedError('Method not implemented!')
-
 
 def add_EnvironmentServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -240,11 +228,6 @@ def add_EnvironmentServiceServicer_to_server(servicer, server):
                     servicer.Import,
                     request_deserializer=envd_dot_v1_dot_environment__pb2.ImportRequest.FromString,
                     response_serializer=envd_dot_v1_dot_environment__pb2.ImportResponse.SerializeToString,
-            ),
-            'Status': grpc.unary_unary_rpc_method_handler(
-                    servicer.Status,
-                    request_deserializer=envd_dot_v1_dot_environment__pb2.StatusRequest.FromString,
-                    response_serializer=envd_dot_v1_dot_environment__pb2.StatusResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -544,33 +527,6 @@ class EnvironmentService:
             '/envd.v1.EnvironmentService/Import',
             envd_dot_v1_dot_environment__pb2.ImportRequest.SerializeToString,
             envd_dot_v1_dot_environment__pb2.ImportResponse.FromString,
-            options,
-            channel_credentials,
-            insecure,
-            call_credentials,
-            compression,
-            wait_for_ready,
-            timeout,
-            metadata,
-            _registered_method=True)
-
-    @staticmethod
-    def Status(request,
-            target,
-            options=(),
-            channel_credentials=None,
-            call_credentials=None,
-            insecure=False,
-            compression=None,
-            wait_for_ready=None,
-            timeout=None,
-            metadata=None):
-        return grpc.experimental.unary_unary(
-            request,
-            target,
-            '/envd.v1.EnvironmentService/Status',
-            envd_dot_v1_dot_environment__pb2.StatusRequest.SerializeToString,
-            envd_dot_v1_dot_environment__pb2.StatusResponse.FromString,
             options,
             channel_credentials,
             insecure,
