@@ -19,7 +19,7 @@ from collections.abc import Callable, Coroutine
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import envd
 from envd import settings as settings_module
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from envd.storage.store import DurableStore, StoreOptions
 
 GRACE_S = 5.0
+WRONG_USAGE = 2
 _STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
@@ -62,8 +63,16 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
+class _Parser(argparse.ArgumentParser):
+    """Tells a wrong flag as every other error is told."""
+
+    def error(self, message: str) -> NoReturn:
+        print(f"error: {message}\nhint: see {self.prog} --help", file=sys.stderr)  # noqa: T201
+        sys.exit(WRONG_USAGE)
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="envd",
         description="Keep environment variables on this node. Without any flag: one node with "
         "the embedded store, on loopback, its data in your state directory.",
@@ -81,7 +90,7 @@ def _load(flags: dict[str, Any]) -> Settings:
 
 
 def _config_check(arguments: list[str]) -> int:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="envd config check",
         description="Validate a configuration file and print the effective settings, with "
         "secrets masked and where each comes from. Exit code 0 where it is valid.",
@@ -101,7 +110,7 @@ def _config_check(arguments: list[str]) -> int:
 def _report(error: EnvdError) -> int:
     lines = [f"error: {error.message}", *([f"hint: {error.hint}"] if error.hint else [])]
     print("\n".join(lines), file=sys.stderr)  # noqa: T201 - the command's own error output
-    return 1
+    return WRONG_USAGE if error.reason == settings_module.FLAG_REASON else 1
 
 
 def _run_loop(main_task: Coroutine[Any, Any, None]) -> None:
@@ -217,9 +226,15 @@ class _Daemon:
         access = LocalAccess(
             directory.admin_token, os.geteuid(), insecure=settings.security.insecure
         )
-        await self._serve(stack, api, access)
+        await self._serve(stack, store, api, access)
 
-    async def _serve(self, stack: AsyncExitStack, api: EnvironmentApi, access: LocalAccess) -> None:
+    async def _serve(
+        self,
+        stack: AsyncExitStack,
+        store: DurableStore,
+        api: EnvironmentApi,
+        access: LocalAccess,
+    ) -> None:
         """Start the three servers; on the way out they stop together, within GRACE_S."""
         from envd.net.grpc_server import GrpcLimits, GrpcServer
         from envd.net.http import HttpServer
@@ -250,6 +265,13 @@ class _Daemon:
         grpc_port = await grpc_server.start()
         http_port = await http_server.start()
         await unix_server.start()
+
+        def degrade(error: EnvdError) -> None:
+            self._ready.now = False
+            grpc_server.set_serving(False)
+            self._log.critical("node.degraded", detail=error.message, mend=error.hint)
+
+        store.on_failure(degrade)
         grpc_server.set_serving(True)
         self._ready.now = True
         _notify(f"READY=1\nMAINPID={os.getpid()}")

@@ -136,7 +136,7 @@ def _take_lock(path: Path) -> int:
         raise _unusable(path, error) from error
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
+    except BlockingIOError as error:
         holder = os.pread(descriptor, 32, 0).decode("ascii", "replace").strip() or "unknown"
         os.close(descriptor)
         raise StorageError(
@@ -144,6 +144,9 @@ def _take_lock(path: Path) -> int:
             hint="stop that one, or name another directory with --data-dir",
             reason="LOCKED",
         ) from error
+    except OSError as error:
+        os.close(descriptor)
+        raise _unusable(path, error) from error
     os.ftruncate(descriptor, 0)
     os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
     return descriptor

@@ -145,7 +145,10 @@ class Store(Protocol):
         ...
 
     def commits(self, environment: str, before: Stamp | None, limit: int) -> list[Commit]:
-        """Durable commits newest first, below the stamp `before`, at most `limit`."""
+        """Durable commits newest first, below the stamp `before`, at most `limit`.
+
+        Large ones come in smaller pages; only an empty page is the end.
+        """
         ...
 
     def base(self, environment: str) -> Environment:

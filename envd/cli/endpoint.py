@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 DEFAULT_LISTEN = "127.0.0.1:7420"
 DEFAULT_TIMEOUT_S = 30.0
+_LISTENING = "0A"
 _PROBE_S = 3.0
 _START = "start one with: envd   (to try it out: envctl dev)"
 
@@ -141,7 +142,9 @@ def connect(endpoint: Endpoint) -> Connection:
         )
     from envd.client.rpc import GrpcConnection
 
-    token = endpoint.token or _token_of(endpoint.token_file)
+    token = endpoint.token
+    if not token and all(map(_may_have_token_file, answering)):
+        token = _token_of(endpoint.token_file)
     return GrpcConnection(tuple(answering), token=token, timeout_s=endpoint.timeout_s)
 
 
@@ -170,6 +173,33 @@ def _of_this_machine(environ: Mapping[str, str], token: str, timeout_s: float) -
     found = (f"unix:{path}", DEFAULT_LISTEN) if path else (DEFAULT_LISTEN,)
     token_file = f"{directory}/admin.token" if directory else ""
     return Endpoint(found, token, token_file, timeout_s)
+
+
+def _may_have_token_file(address: str) -> bool:
+    """A token from a file goes to loopback only where the listener is this user's or root's.
+
+    While envd is down another user of the machine may listen on its port.
+    """
+    host, _, port = address.rpartition(":")
+    if host.strip("[]") not in {"127.0.0.1", "::1", "localhost"}:
+        return True
+    users = _listeners(int(port))
+    return bool(users) and users <= {os.geteuid(), 0}
+
+
+def _listeners(port: int) -> set[int]:
+    """The users whose processes listen on a port of this machine (proc_net(5))."""
+    users = set()
+    for table in ("/proc/net/tcp", "/proc/net/tcp6"):
+        try:
+            with open(table, encoding="ascii") as opened:
+                rows = [line.split() for line in opened][1:]
+        except OSError:
+            continue
+        for row in rows:
+            if row[3] == _LISTENING and int(row[1].rpartition(":")[2], 16) == port:
+                users.add(int(row[7]))
+    return users
 
 
 def _token_of(file: str) -> str:

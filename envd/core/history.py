@@ -46,7 +46,10 @@ class Retention:
 
 
 def state_at(base: Environment, commits: Iterable[Commit], stamp: Stamp) -> Environment:
-    """The environment as it was at `stamp`: the base snapshot plus the commits up to it."""
+    """The environment as it was at `stamp`: the base snapshot plus the commits up to it.
+
+    The order of the commits does not matter.
+    """
     state = base
     for commit in commits:
         if commit.stamp <= stamp:

@@ -72,8 +72,13 @@ def _extends(name: str, value: str) -> None:
         check_environment(base)
 
 
-def _boolean(name: str, value: str) -> None:
-    if value not in {"true", "false"}:
+def _protected(name: str, value: str) -> None:
+    if value == "true":
+        raise Unsupported(
+            "this version has no approvals, so it can't protect an environment",
+            hint="keep protected=false",
+        )
+    if value != "false":
         raise _bad(name, "true or false")
 
 
@@ -95,6 +100,6 @@ _CHECKS: Mapping[str, Callable[[str, str], None]] = {
     "mode": _mode,
     "extends": _extends,
     "regions": _text,
-    "protected": _boolean,
+    "protected": _protected,
     "expires": _moment,
 }

@@ -11,6 +11,9 @@ from envd.core.errors import InvalidRequest, LimitExceeded
 from envd.core.metadata import check_setting, is_setting, unknown_setting
 from envd.core.requests import WriteRequest
 
+MAX_ENTRIES = 4 * names.MAX_VARIABLES
+"""Of one environment, tombstones included: they stay until they are collected."""
+
 
 def check_write(request: WriteRequest) -> None:
     """Check names, values, counts and texts of a write; raises InvalidRequest or a child."""
@@ -75,6 +78,13 @@ def check_room(before: Environment, after: Environment) -> None:
         raise LimitExceeded(
             f"{after.name} would have {count} variables; at most {names.MAX_VARIABLES} are allowed",
             hint="split it into several environments",
+        )
+    entries = sum(map(len, _sides(after)))
+    if entries > MAX_ENTRIES and entries > sum(map(len, _sides(before))):
+        raise LimitExceeded(
+            f"{after.name} keeps {entries} names, set or unset; at most {MAX_ENTRIES} are allowed",
+            hint="names that were unset count too: delete the environment and create it anew, "
+            "which clears them (its history stays)",
         )
     if _characters(after) * 4 > names.MAX_ENVIRONMENT_BYTES:
         size = _bytes(after)

@@ -34,8 +34,7 @@ def newest_first(store: Store, environment: str, before: Stamp | None = None) ->
 def recorded_state(store: Store, environment: str, rev: str, digest_key: bytes) -> StoredState:
     """The state that REV names; raises NotFound, InvalidRequest, or Conflict (ambiguous)."""
     stamp = _stamp_of(store, environment, rev)
-    commits = [commit for commit in newest_first(store, environment) if commit.stamp <= stamp]
-    state = state_at(store.base(environment), reversed(commits), stamp)
+    state = state_at(store.base(environment), newest_first(store, environment), stamp)
     return StoredState(state, digest.revision(state, digest_key))
 
 

@@ -18,13 +18,14 @@ Inside the package: `model` has the sections and keys, `marks` what a key may sa
 from __future__ import annotations
 
 from envd.settings.flags import FLAGS, add_flags, config_file
-from envd.settings.loading import Machine, default_data_dir, load
+from envd.settings.loading import FLAG_REASON, Machine, default_data_dir, load
 from envd.settings.model import Settings
 from envd.settings.rendering import MASK, render_effective
 from envd.settings.units import Address, Duration
 
 __all__ = [
     "FLAGS",
+    "FLAG_REASON",
     "MASK",
     "Address",
     "Duration",

@@ -24,6 +24,9 @@ from envd.settings.reading import Misfit, from_text, read_value
 from envd.settings.schema import Leaf, NamedTables, Node, Table, TableArray, leaf_at
 from envd.settings.units import Address
 
+FLAG_REASON = "WRONG_FLAG"
+"""The reason of a SettingsError that a flag on the command line is to blame for."""
+
 Sections: TypeAlias = dict[str, object]
 
 
@@ -69,7 +72,8 @@ def load(
             parsed = from_text(leaf, value) if isinstance(value, str) else value
             _put(sections, key, read_value(leaf, parsed, home))
         except Misfit as misfit:
-            raise SettingsError(f"{origin}: `{key}` {misfit}") from None
+            reason = FLAG_REASON if origin.startswith("--") else ""
+            raise SettingsError(f"{origin}: `{key}` {misfit}", reason=reason) from None
         origins[key] = origin
     _derive(sections, environ, machine, home)
     settings = cast(Settings, _built(SCHEMA, sections))

@@ -57,6 +57,7 @@ _SWEPT_ROWS = 64
 _PREFIX = struct.Struct(f">IB{SUBKEY_HEADER_BYTES}sI")
 _INDEX = struct.Struct(">IBB16sI")
 _VECTOR_KEY = struct.Struct(">HQ")
+HISTORY_PAGE_BYTES = 8 << 20
 _MAX_CACHED_SUBKEYS = 1024
 
 
@@ -173,17 +174,22 @@ class StateDb:
         return Environment(name) if raw is None else _base(raw)
 
     def commits(self, name: str, before: Stamp | None, limit: int) -> list[bytes]:
-        """Encoded commits, newest first, below the stamp `before`."""
+        """Encoded commits, newest first, below the stamp `before`.
+
+        Fewer than `limit` where they reach HISTORY_PAGE_BYTES, but at least one if there is.
+        """
         prefix = _environment_key(name) + b"\0"
         above = prefix + (before.to_bytes() if before else b"\xff" * STAMP_BYTES)
         found: list[bytes] = []
         with self._cursor(b"history") as cursor:
             more = cursor.prev() if cursor.set_range(above) else cursor.last()
-            while more and len(found) < limit:
+            size = 0
+            while more and len(found) < limit and size < HISTORY_PAGE_BYTES:
                 key, value = _row(cursor)
                 if not key.startswith(prefix):
                     break
                 found.append(self._open(b"history", key, value))
+                size += len(found[-1])
                 more = cursor.prev()
         return found
 

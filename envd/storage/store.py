@@ -21,7 +21,7 @@ from envd.core import digest
 from envd.core.answers import ListedEnvironment
 from envd.core.commit import Commit, LogRecord
 from envd.core.environment import Environment
-from envd.core.errors import EnvdError, StorageError, Unavailable
+from envd.core.errors import EnvdError, OutcomeUnknown, StorageError, Unavailable
 from envd.core.history import Retention
 from envd.core.hlc import bound_for
 from envd.core.names import has_prefix
@@ -34,7 +34,7 @@ from envd.storage.finish import finish_in_thread
 from envd.storage.journal import DEFAULT_SEGMENT_BYTES, Journal, stopping
 from envd.storage.memtable import Dirty, Memtable, Pending
 from envd.storage.recovery import DroppedTail
-from envd.storage.state import Batch, IndexEntry, StateDb, operation_key
+from envd.storage.state import HISTORY_PAGE_BYTES, Batch, IndexEntry, StateDb, operation_key
 from envd.wire import records
 
 _log = logging.getLogger(__name__)
@@ -92,6 +92,7 @@ class DurableStore:
         )
         self._memtable = Memtable(options.memtable_bytes)
         self._listeners: list[Callable[[Applied], None]] = []
+        self._failure_listeners: list[Callable[[EnvdError], None]] = []
         self._visible_lsn = 0
         self._flush_lock = asyncio.Lock()
         self._flush_wanted = asyncio.Event()
@@ -257,11 +258,11 @@ class DurableStore:
             for stamp, encoded in self._memtable.unflushed(environment)
             if before is None or stamp < before
         }
-        found = {
-            commit.stamp: commit
-            for raw in self._state.commits(environment, before, limit)
-            for commit in [records.decode_commit(raw)]
-        }
+        page = self._state.commits(environment, before, limit)
+        found = {commit.stamp: commit for commit in map(records.decode_commit, page)}
+        if len(page) < limit and sum(map(len, page)) >= HISTORY_PAGE_BYTES:
+            oldest = min(found)  # the page was cut by size: what is older comes with the next
+            newer = {stamp: encoded for stamp, encoded in newer.items() if stamp > oldest}
         for stamp in sorted(newer, reverse=True)[:limit]:
             found.setdefault(stamp, records.decode_commit(newer[stamp]))
         return [found[stamp] for stamp in sorted(found, reverse=True)[:limit]]
@@ -322,6 +323,9 @@ class DurableStore:
             elif self._memtable.refused(pending):
                 _log.error("store.write_refused", extra={"reason": error.reason})
                 self._journal.resume()
+                if isinstance(error, OutcomeUnknown):
+                    for tell in self._failure_listeners:
+                        tell(error)
             if durable.done():
                 return
             if error is None:
@@ -356,6 +360,10 @@ class DurableStore:
 
     def subscribe(self, listener: Callable[[Applied], None]) -> None:
         self._listeners.append(listener)
+
+    def on_failure(self, listener: Callable[[EnvdError], None]) -> None:
+        """Call `listener` once the disk failed and the store takes no writes until a restart."""
+        self._failure_listeners.append(listener)
 
     # -- write-behind --------------------------------------------------------------
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
 import stat
 from pathlib import Path
@@ -88,6 +89,16 @@ def test_the_token_of_the_daemon_goes_over_tcp(tmp_path: Path) -> None:
 
     assert endpoint._token_of(str(tmp_path / "admin.token")) == TOKEN
     assert endpoint._token_of(str(tmp_path / "none")) == ""
+
+
+def test_a_token_file_goes_only_to_listeners_that_are_ours() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as ours:
+        port = ours.getsockname()[1]
+
+        assert endpoint._listeners(port) == {os.geteuid()}
+        assert endpoint._may_have_token_file(f"127.0.0.1:{port}")
+    assert not endpoint._may_have_token_file(f"127.0.0.1:{port}")
+    assert endpoint._may_have_token_file(f"envd.example.com:{port}")
 
 
 def test_no_token_is_shown_in_a_repr(contexts: Envctl) -> None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import re
+import termios
 
 import pytest
 
+from envd.cli.screen import Screen
 from tests.cli.bench import CANARY, Envctl
 
 
@@ -205,6 +208,13 @@ def test_diff_with_a_file(web: Envctl) -> None:
     assert shown.lines[1] == "+++ file .env"
     assert [line.split() for line in shown.lines[3:]] == [["+", "DB_PASSWORD", "********"]]
     assert CANARY not in shown.out
+
+
+def test_diff_with_a_file_that_is_not_there(web: Envctl) -> None:
+    result = web("diff web/prod .env")
+
+    assert result.code == 1
+    assert result.err.startswith("error: there is no file .env\nhint: ")
 
 
 def test_diff_with_the_default_environment_and_standard_input(web: Envctl) -> None:

@@ -25,7 +25,6 @@ CANARY = "Canary-7f3a"
         ("extends", "team/base, team/app"),
         ("extends", ",".join(f"e{number}" for number in range(8))),
         ("regions", "eu-west,us-east"),
-        ("protected", "true"),
         ("protected", "false"),
         ("expires", "2030-12-31"),
         ("expires", "2030-12-31T00:00:00Z"),
@@ -73,6 +72,11 @@ def test_a_setting_refuses_anything_else_without_showing_it(
 def test_a_serial_environment_is_refused_as_not_there_yet() -> None:
     with pytest.raises(Unsupported, match="no serial environments"):
         check_setting("mode", "serial")
+
+
+def test_protection_is_refused_as_not_there_yet() -> None:
+    with pytest.raises(Unsupported, match="can't protect"):
+        check_setting("protected", "true")
 
 
 def test_a_misspelt_setting_is_told_with_the_nearest_one() -> None:

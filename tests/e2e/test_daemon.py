@@ -104,6 +104,14 @@ def test_a_taken_port_is_refused_with_its_address(stopped: Node) -> None:
             assert "Traceback" not in refused.err
 
 
+@pytest.mark.parametrize("flags", [("--frob",), ("--listen", "rubbish"), ("--role", "king")])
+def test_a_wrong_flag_is_wrong_usage(stopped: Node, flags: tuple[str, ...]) -> None:
+    refused = stopped.fails_to_start(*flags)
+
+    assert refused.code == 2
+    assert refused.err.startswith("error: ")
+
+
 def test_other_addresses_than_loopback_need_insecure(stopped: Node) -> None:
     refused = stopped.fails_to_start("--listen", "0.0.0.0:0")
 

@@ -129,6 +129,20 @@ async def test_an_import_may_be_larger_than_a_write_up_to_the_environment(node: 
     assert len(node.coordinator.read(ReadRequest("e")).variables) == 4096
 
 
+async def test_names_that_were_unset_do_not_pile_up_without_end(node: Node) -> None:
+    def names(generation: int) -> tuple[Put, ...]:
+        return tuple(Put(f"G{generation}_{n}", "") for n in range(4096))
+
+    for generation in range(4):
+        await node.coordinator.write(WriteRequest("e", names(generation), replace=True), "ann")
+
+    with pytest.raises(LimitExceeded, match="set or unset"):
+        await node.coordinator.write(WriteRequest("e", names(4), replace=True), "ann")
+    await node.coordinator.write(WriteRequest("e", names(0), replace=True), "ann")
+    await node.coordinator.delete(DeleteRequest("e"), "ann")
+    await node.coordinator.write(WriteRequest("e", names(4), bulk=True), "ann")
+
+
 async def test_an_environment_holds_four_mebibytes(node: Node) -> None:
     big = "x" * (1 << 20)
     for n in range(3):

@@ -172,6 +172,8 @@ async def test_a_failed_sync_leaves_the_outcome_unknown_and_stops_writes(
     store: DurableStore, disk: FailingDisk, tmp_path: Path
 ) -> None:
     writer = Writer(store)
+    told: list[EnvdError] = []
+    store.on_failure(told.append)
     await writer.commit("e0", {"X": "old"})
     disk.unsynced = True
 
@@ -180,6 +182,7 @@ async def test_a_failed_sync_leaves_the_outcome_unknown_and_stops_writes(
     refused = await outcomes([writer.commit("e0", {"X": "newer"}) for _ in range(2)])
 
     assert [type(outcome) for outcome in unknown] == [OutcomeUnknown] * 2
+    assert [type(error) for error in told] == [OutcomeUnknown]
     assert [getattr(outcome, "reason", None) for outcome in refused] == ["JOURNAL_FAILED"] * 2
     assert values_of(store, "e0") == {"X": "old"}
     await store.close()

@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 
 from envd.core.errors import EnvdError, StorageError, Unavailable
+from envd.core.stamp import Stamp
 from envd.storage.store import DurableStore
 from tests.storage.failing import StallingSealer, outcomes
-from tests.storage.world import KIB, OPTIONS, Writer, open_store, values_of
+from tests.storage.world import KIB, MIB, OPTIONS, Writer, open_store, values_of
 
 
 @pytest.fixture
@@ -238,3 +239,22 @@ async def values_after_restart(directory: Path) -> dict[str, str | None]:
         return values_of(store, "a")
     finally:
         await store.close()
+
+
+async def test_large_commits_are_read_in_pages_of_bounded_size(tmp_path: Path) -> None:
+    store = await open_store(tmp_path, options=replace(OPTIONS, segment_bytes=16 * MIB))
+    writer = Writer(store)
+    for n in range(5):
+        await writer.commit("e", {"X": str(n) * (3 * MIB)})
+        if n == 3:
+            await store.flush()
+
+    pages: list[int] = []
+    seen: list[Stamp] = []
+    while page := store.commits("e", seen[-1] if seen else None, 100):
+        pages.append(len(page))
+        seen += [commit.stamp for commit in page]
+
+    assert seen == sorted(writer.stamps, reverse=True)
+    assert max(pages) < 5
+    await store.close()

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from envd.cli import exits, sources, states, target
 from envd.cli.commands.reading import MASK
-from envd.cli.exits import UsageError
+from envd.cli.exits import Failed, UsageError
 from envd.cli.grammar import REVEAL, Command, Flag
 from envd.cli.invocation import Invocation, short
 from envd.cli.states import Cell, Difference
