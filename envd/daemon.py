@@ -12,8 +12,10 @@ import argparse
 import asyncio
 import faulthandler
 import os
+import resource
 import signal
 import socket
+import stat
 import sys
 from collections.abc import Callable, Coroutine
 from contextlib import AsyncExitStack, suppress
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
     from envd.storage.store import DurableStore, StoreOptions
 
 GRACE_S = 5.0
+LAME_DUCK_S = 0.1
 WRONG_USAGE = 2
 _STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
@@ -56,6 +59,7 @@ def main(argv: list[str] | None = None) -> int:
     log = settings.observability
     logs.configure(log.log_level, log.log_format, sys.stderr)
     faulthandler.enable()
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core file would hold values in clear
     try:
         _run_loop(_Daemon(settings, lambda: _load(flags)).run())
     except EnvdError as error:
@@ -257,6 +261,8 @@ class _Daemon:
 
         async def stop() -> None:
             api.stop()
+            # What arrives now is told that the node stops; after it, connections just end.
+            await asyncio.sleep(LAME_DUCK_S)
             async with asyncio.TaskGroup() as group:
                 for server in (grpc_server, http_server, unix_server):
                     group.create_task(server.stop(GRACE_S))
@@ -291,6 +297,13 @@ class _Daemon:
                 key_file=str(self._settings.security.key_file),
                 detail="keep a copy of the key file in a safe place: "
                 "without it the data can't be read",
+            )
+        mode = stat.S_IMODE(directory.path.stat().st_mode)
+        if mode & 0o077:
+            self._log.warning(
+                "data_dir.open_to_others",
+                mode=f"{mode:04o}",
+                detail=f"others may look into it: chmod 700 {directory.path}",
             )
         if not directory.admin_token and not self._settings.security.insecure:
             self._log.warning(

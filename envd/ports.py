@@ -95,6 +95,7 @@ class OperationResult:
     stamp: Stamp
     revision: bytes
     time_ms: int
+    request_digest: bytes = b""
 
 
 class Store(Protocol):

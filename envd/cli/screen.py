@@ -15,7 +15,7 @@ from typing import Any, TextIO
 _COLOURS = {"red": "31", "green": "32", "yellow": "33", "bold": "1", "dim": "2"}
 _NAMED_ESCAPES = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
 _GAP = "  "
-_NARROWEST = 12
+_NARROWEST = 20
 
 
 def printable(text: str, keep: str = "") -> str:
@@ -116,7 +116,8 @@ class Screen:
 
     def _row(self, cells: Sequence[str], widths: Sequence[int]) -> str:
         padded = [cell.ljust(width) for cell, width in zip(cells, widths, strict=True)]
-        return _GAP.join([*padded[:-1], cells[-1]]).rstrip()
+        line = _GAP.join([*padded[:-1], cells[-1]]).rstrip()
+        return _cut(line, self._columns()) if self.on_terminal else line
 
     def _columns(self) -> int:
         """The width of the terminal, without end where it is not known."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import socket
+from contextlib import suppress
 from typing import Any
 
 from envd.core.answers import EnvironmentView, HistoryPage, ListPage, Status, WriteAnswer
@@ -73,12 +74,15 @@ class UnixConnection:
         except UnicodeEncodeError:
             # Not chained: the error carries the whole text.
             raise InvalidRequest("the request can't be sent: a text is not valid UTF-8") from None
+        sent = False
         try:
-            self._socket.sendall(frame)
-            answer = json.loads(self._receive())
+            with suppress(BrokenPipeError, ConnectionResetError):
+                self._socket.sendall(frame)
+                sent = True
+            answer = json.loads(self._receive())  # where it hung up, it may have said why
         except (OSError, EOFError, ValueError) as error:
             self.close()  # An answer that comes late must not be taken for the next call's.
-            raise self._lost(call, error) from error
+            raise self._lost(error, may_be_done=sent and call in WRITES) from error
         if "error" in answer:
             raise plain.error_from_plain(answer["error"])
         result: dict[str, Any] = answer["answer"]
@@ -99,9 +103,10 @@ class UnixConnection:
             received += chunk
         return bytes(received)
 
-    def _lost(self, call: str, error: Exception) -> EnvdError:
+    def _lost(self, error: Exception, *, may_be_done: bool) -> EnvdError:
+        """What a missing answer means; a request that was not sent whole is never performed."""
         why = "it took too long" if isinstance(error, TimeoutError) else "the connection broke"
-        if call in WRITES:
+        if may_be_done:
             return OutcomeUnknown(
                 f"no answer from {self.address} ({why}); the write may or may not be done",
                 hint="repeat it with the same --operation ID: it is done at most once",

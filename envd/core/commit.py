@@ -47,6 +47,7 @@ class Commit:
     unset for every live variable and metadata key it saw. `revision` is what the origin
     computed after it (16 bytes, empty where `blind`). `operation` is the caller's operation
     id, or "".
+    With an operation id goes `request_digest`, by which a repeat is told from another request.
     `time_ms` is the origin's wall clock; the order comes from the stamp alone.
     """
 
@@ -62,6 +63,7 @@ class Commit:
     node: str = ""
     region: str = ""
     revision: bytes = b""
+    request_digest: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)

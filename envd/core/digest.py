@@ -55,6 +55,15 @@ def commit_hash(encoded_commit: bytes, digest_key: bytes) -> int:
     return int.from_bytes(_keyed(encoded_commit, digest_key, b"envd commit"))
 
 
+def request_digest(fields: Iterable[str], digest_key: bytes) -> bytes:
+    """16 bytes by which a repeated request is told from another one under its operation id.
+
+    Each field goes in with its length, so that no two lists of fields run together.
+    """
+    encoded = "".join(f"{len(text)}:{text}" for text in fields)
+    return _keyed(encoded.encode("utf-8", "surrogatepass"), digest_key, b"envd request")
+
+
 def history_sum(hashes: Iterable[int], start: int = 0, sign: int = 1) -> int:
     """Add (or with sign -1 take away) commits' hashes: the order of arrival does not matter."""
     return (start + sign * sum(hashes)) % _HISTORY_MODULUS

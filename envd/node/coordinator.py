@@ -41,6 +41,7 @@ from envd.core.ring import partition_of
 from envd.core.stamp import ZERO, Stamp
 from envd.node import revisions
 from envd.node.checks import check_operation, check_room, check_write
+from envd.node.operations import AnyWrite, request_digest
 from envd.node.views import (
     NodeIdentity,
     commit_view,
@@ -53,7 +54,6 @@ from envd.ports import Clock, Store, StoredState
 
 MAX_LIST_PAGE = 10_000
 MAX_HISTORY_PAGE = 1_000
-_AnyWrite = WriteRequest | DeleteRequest | RollbackRequest
 
 
 class Coordinator:
@@ -65,7 +65,7 @@ class Coordinator:
         self.node = node
         self._digest_key = digest_key
         self._hlc = HybridClock(node.uid, store.highest_hlc())
-        self._in_flight: dict[tuple[str, str], asyncio.Future[WriteAnswer]] = {}
+        self._in_flight: dict[tuple[str, str], tuple[bytes, asyncio.Future[WriteAnswer]]] = {}
 
     # -- writing -------------------------------------------------------------------
 
@@ -109,38 +109,42 @@ class Coordinator:
         )
 
     async def _once(
-        self, request: _AnyWrite, author: str, perform: Callable[[], Awaitable[WriteAnswer]]
+        self, request: AnyWrite, author: str, perform: Callable[[], Awaitable[WriteAnswer]]
     ) -> WriteAnswer:
         return await (await self._begin(request, author, perform))
 
     async def _begin(
-        self, request: _AnyWrite, author: str, perform: Callable[[], Awaitable[WriteAnswer]]
+        self, request: AnyWrite, author: str, perform: Callable[[], Awaitable[WriteAnswer]]
     ) -> Awaitable[WriteAnswer]:
         """Perform a write, or answer as the earlier one with its operation id does."""
         if not request.operation:
             await self._store.admit()
             return perform()
         key = (author, request.operation)
-        earlier = self._earlier(key, request)
+        asked = request_digest(request, self._digest_key)
+        earlier = self._earlier(key, asked, request)
         if earlier is None:
             await self._store.admit()
-            earlier = self._earlier(key, request)  # its twin may have come in meanwhile
+            earlier = self._earlier(key, asked, request)  # its twin may have come in meanwhile
         if earlier is not None:
             return earlier
         task = asyncio.ensure_future(perform())
-        self._in_flight[key] = task
+        self._in_flight[key] = (asked, task)
         task.add_done_callback(lambda done: self._landed(key, done))
         return asyncio.shield(task)
 
-    def _earlier(self, key: tuple[str, str], request: _AnyWrite) -> Awaitable[WriteAnswer] | None:
+    def _earlier(
+        self, key: tuple[str, str], asked: bytes, request: AnyWrite
+    ) -> Awaitable[WriteAnswer] | None:
         """The answer to the earlier write with this operation id, None where there is none."""
         running = self._in_flight.get(key)
         if running is not None:
-            return _answer_of(running, request)
+            _check_same(running[0], asked)
+            return asyncio.shield(running[1])
         known = self._store.find_operation(*key)
         if known is None:
             return None
-        _check_same_environment(known.environment, request)
+        _check_same(known.request_digest, asked)
         return _ready(self._answer(request, known.revision, known.stamp))
 
     def _landed(self, key: tuple[str, str], task: asyncio.Future[WriteAnswer]) -> None:
@@ -204,7 +208,7 @@ class Coordinator:
         self,
         head: StoredState,
         changes: Iterable[Change],
-        request: _AnyWrite,
+        request: AnyWrite,
         author: str,
         *,
         deletes: bool = False,
@@ -233,6 +237,7 @@ class Coordinator:
             node=self.node.name,
             region=self.node.region,
             revision=after.revision,
+            request_digest=request_digest(request, self._digest_key),
         )
         partition = partition_of(before.name)
         seq = self._store.last_seq(partition, self.node.uid) + 1
@@ -251,7 +256,7 @@ class Coordinator:
             visible.environment.highest_stamp if visible else ZERO
         )
 
-    def _answer(self, request: _AnyWrite, revision: bytes, stamp: Stamp) -> WriteAnswer:
+    def _answer(self, request: AnyWrite, revision: bytes, stamp: Stamp) -> WriteAnswer:
         """The answer to a write whose record is the last of its partition."""
         partition, origin = partition_of(request.environment), self.node.uid
         token = session_token(partition, origin, self._store.last_seq(partition, origin))
@@ -282,7 +287,8 @@ class Coordinator:
         if request.at:
             state = revisions.recorded_state(self._store, name, request.at, self._digest_key)
         elif visible is None or not visible.environment.exists:
-            raise _no_environment(name)
+            deleted = visible is not None and visible.environment.deleted_at > ZERO
+            raise _no_environment(name, deleted=deleted)
         else:
             state = visible
         return environment_view(
@@ -359,16 +365,10 @@ async def _ready(answer: WriteAnswer) -> WriteAnswer:
     return answer
 
 
-async def _answer_of(running: asyncio.Future[WriteAnswer], request: _AnyWrite) -> WriteAnswer:
-    answer = await asyncio.shield(running)
-    _check_same_environment(answer.environment, request)
-    return answer
-
-
-def _check_same_environment(environment: str, request: _AnyWrite) -> None:
-    if environment != request.environment:
+def _check_same(earlier: bytes, asked: bytes) -> None:
+    if earlier != asked:
         raise Conflict(
-            f"the operation id was used for {environment} already",
+            "the operation id was used for another write already; nothing was changed",
             hint="use a new operation id for a new operation",
             reason="OPERATION_REUSED",
         )
@@ -459,10 +459,12 @@ def _check_revision(head: StoredState, wanted: str) -> None:
         )
 
 
-def _no_environment(name: str) -> NotFound:
+def _no_environment(name: str, *, deleted: bool = False) -> NotFound:
     return NotFound(
-        f"there is no environment {name}",
-        hint="see what there is with: envctl list",
+        f"there is no environment {name}" + (" any more" if deleted else ""),
+        hint=f"its past: envctl history {name}; to take it back: envctl undelete {name}"
+        if deleted
+        else "see what there is with: envctl list",
         reason="ENVIRONMENT_NOT_FOUND",
     )
 

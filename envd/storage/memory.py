@@ -17,6 +17,7 @@ from envd.core.hlc import bound_for
 from envd.core.names import has_prefix
 from envd.core.stamp import Stamp
 from envd.ports import Applied, OperationResult, StoredState
+from envd.storage.memtable import result_of
 from envd.wire import records
 
 _log = logging.getLogger(__name__)
@@ -66,9 +67,7 @@ class MemoryStore:
         self._heads[commit.environment] = after
         self._seqs[record.partition, record.origin] = record.seq
         if commit.operation:
-            self._operations[commit.author, commit.operation] = OperationResult(
-                commit.environment, commit.stamp, after.revision, commit.time_ms
-            )
+            self._operations[commit.author, commit.operation] = result_of(record, after)
         loop = asyncio.get_running_loop()
         durable: asyncio.Future[int] = loop.create_future()
         loop.call_soon(self._sync, records.decode_log_record(encoded), after, durable)

@@ -228,7 +228,9 @@ class Dirty:
 def result_of(record: LogRecord, after: StoredState) -> OperationResult:
     """What an operation id is remembered by."""
     commit = record.commit
-    return OperationResult(commit.environment, commit.stamp, after.revision, commit.time_ms)
+    return OperationResult(
+        commit.environment, commit.stamp, after.revision, commit.time_ms, commit.request_digest
+    )
 
 
 def _size(state: StoredState | None) -> int:

@@ -52,6 +52,7 @@ class _CommitRow(msgspec.Struct, array_like=True, frozen=True):
     node: str
     region: str
     revision: bytes
+    request_digest: bytes
 
 
 class _LogRow(msgspec.Struct, array_like=True, frozen=True):
@@ -114,6 +115,7 @@ class _OperationRow(msgspec.Struct, array_like=True, frozen=True):
     stamp: bytes
     revision: bytes
     time_ms: int
+    request_digest: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,6 +165,7 @@ def encode_commit(commit: Commit) -> bytes:
             commit.node,
             commit.region,
             commit.revision,
+            commit.request_digest,
         )
     )
 
@@ -195,6 +198,7 @@ def decode_commit(raw: bytes) -> Commit:
         node=row.node,
         region=row.region,
         revision=row.revision,
+        request_digest=row.request_digest,
     )
 
 
@@ -293,14 +297,22 @@ def decode_conflict(raw: bytes) -> ConflictRecord:
 def encode_operation(result: OperationResult) -> bytes:
     """The bytes under an operation id."""
     return _FORMAT_BYTE + _encoder.encode(
-        _OperationRow(result.environment, result.stamp.to_bytes(), result.revision, result.time_ms)
+        _OperationRow(
+            result.environment,
+            result.stamp.to_bytes(),
+            result.revision,
+            result.time_ms,
+            result.request_digest,
+        )
     )
 
 
 def decode_operation(raw: bytes) -> OperationResult:
     """The inverse of `encode_operation`."""
     row = _decode(_operation_decoder, raw, "operation")
-    return OperationResult(row.environment, _stamp(row.stamp), row.revision, row.time_ms)
+    return OperationResult(
+        row.environment, _stamp(row.stamp), row.revision, row.time_ms, row.request_digest
+    )
 
 
 class _StampTable:

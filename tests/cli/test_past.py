@@ -81,15 +81,17 @@ def test_on_a_narrow_terminal_the_message_is_seen_beside_many_changes() -> None:
     termios.tcsetwinsize(follower, (24, 80))
     changed = "set " + ", ".join(f"VARIABLE_{number}" for number in range(9))
 
-    with open(follower, "w") as terminal, open(leader, "rb", buffering=0) as reader:
+    with open(follower, "w") as terminal, open(leader, "rb") as reader:
         screen = Screen(terminal, terminal, {"NO_COLOR": "1"})
         screen.table(("REVISION", "CHANGES", "MESSAGE"), [("1" * 12, changed, "m" * 40)])
+        screen.table(("A", "B", "C", "D"), [("w" * 40,) * 4])
         screen.flush()
-        header, row = reader.read(4096).decode().splitlines()
+        lines = [reader.readline().decode().rstrip() for _ in range(4)]
+    header, row, _, narrow = lines
 
     assert header.endswith("  MESSAGE")
     assert row == f"{'1' * 12}  {changed[:31]}…  {'m' * 31}…"
-    assert len(row) == 80
+    assert len(row) == len(narrow) == 80
 
 
 def test_a_message_can_not_speak_to_the_terminal(envctl: Envctl) -> None:

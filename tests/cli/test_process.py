@@ -181,7 +181,7 @@ def test_a_full_disk_is_told_without_a_trace(
 
 
 @pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
-@pytest.mark.parametrize("arguments", [("--help",), ("get", "web/prod"), ("set", "web/prod", "A")])
+@pytest.mark.parametrize("arguments", [("--help",), ("get", "web/prod"), ("set", "web/prod", "A=")])
 def test_closed_streams_are_no_fault(
     envctl_process: Process, arguments: tuple[str, ...], closed: str
 ) -> None:
@@ -190,6 +190,18 @@ def test_closed_streams_are_no_fault(
     done = envctl_process(*arguments, program=("sh", "-c", script, sys.executable))
 
     assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("closed", ["<&-", "</dev/null"])
+def test_without_anything_to_read_a_value_from_nothing_is_set(
+    envctl_process: Process, closed: str
+) -> None:
+    script = f'exec "$0" -m envd.cli.main "$@" {closed}'
+
+    done = envctl_process("set", "web/prod", "A", program=("sh", "-c", script, sys.executable))
+
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: standard input holds no value for A\nhint: ")
 
 
 @pytest.mark.parametrize("arguments", [("--help",), ("get", "web/prod")])

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
@@ -227,6 +228,51 @@ async def test_an_operation_id_belongs_to_one_identity_and_one_environment(node:
 
     assert reused.value.reason == "OPERATION_REUSED"
     assert node.coordinator.read(ReadRequest("e")).variables["A"].value == "2"
+
+
+async def test_an_operation_id_stands_for_one_request(node: Node) -> None:
+    write = WriteRequest("e", (Put("A", "1"),), operation="op", message="first")
+    first = await node.coordinator.write(write, "ann")
+
+    again = await node.coordinator.write(
+        replace(write, message="again", if_revision=first.revision), "ann"
+    )
+    for other in (
+        replace(write, puts=(Put("A", "2"),)),
+        replace(write, puts=(Put("A", "1", secret=True),)),
+        replace(write, unsets=(Unset("B"),)),
+        replace(write, replace=True),
+    ):
+        with pytest.raises(Conflict) as reused:
+            await node.coordinator.write(other, "ann")
+        assert reused.value.reason == "OPERATION_REUSED"
+
+    assert again.revision == first.revision
+    assert node.store.last_lsn() == 1
+
+
+async def test_of_two_requests_under_one_operation_id_at_once_the_second_is_refused(
+    node: Node,
+) -> None:
+    results = await asyncio.gather(
+        *(
+            node.coordinator.write(WriteRequest("e", (Put("A", v),), operation="op"), "ann")
+            for v in ("1", "2")
+        ),
+        return_exceptions=True,
+    )
+
+    assert [isinstance(result, Conflict) for result in results] == [False, True]
+
+
+async def test_a_deleted_environment_is_told_with_the_way_back(node: Node) -> None:
+    await node.put("e", A="1")
+    await node.coordinator.delete(DeleteRequest("e"), "ann")
+
+    with pytest.raises(NotFound) as gone:
+        node.coordinator.read(ReadRequest("e"))
+
+    assert "envctl undelete e" in gone.value.hint
 
 
 async def test_stamps_grow_while_the_clock_goes_an_hour_back(node: Node) -> None:

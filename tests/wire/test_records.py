@@ -57,6 +57,7 @@ RICH = Commit(
     blind=True,
     node="n2",
     region="eu-west",
+    request_digest=bytes(range(32, 48)),
 )
 DELETION = Commit(
     environment="team/app/prod",
@@ -95,7 +96,9 @@ CONFLICT = ConflictRecord(
     kept=Side(SECOND, None, False, "admin", "n1", "eu"),
     lost=Side(FIRST, "payments \u20ac", True, "uid:1000", "n2", ""),
 )
-OPERATION = OperationResult("team/app/prod", FIRST, bytes(range(16)), 1_700_000_000_000)
+OPERATION = OperationResult(
+    "team/app/prod", FIRST, bytes(range(16)), 1_700_000_000_000, bytes(range(16, 32))
+)
 
 
 def encode_log_record(record: LogRecord) -> bytes:
@@ -371,6 +374,7 @@ def _commit(**wrong: object) -> bytes:
         "node": "",
         "region": "",
         "revision": b"",
+        "request_digest": b"",
     }
     return _raw(row | wrong)
 
@@ -396,7 +400,13 @@ def _conflict(**wrong: object) -> bytes:
 
 
 def _operation(**wrong: object) -> bytes:
-    row: Row = {"environment": "e", "stamp": FIRST.to_bytes(), "revision": b"", "time_ms": 0}
+    row: Row = {
+        "environment": "e",
+        "stamp": FIRST.to_bytes(),
+        "revision": b"",
+        "time_ms": 0,
+        "request_digest": b"",
+    }
     return _raw(row | wrong)
 
 

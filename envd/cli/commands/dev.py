@@ -220,12 +220,17 @@ def _addresses(data: Path) -> dict[str, object]:
 
 
 def _stay(invocation: Invocation, child: subprocess.Popen[bytes]) -> None:
-    """Wait for Ctrl-C; a daemon that ends by itself is an error."""
+    """Wait for Ctrl-C; a daemon that ends by itself is an error.
+
+    Not by `child.wait()`: a second signal within it can leave its lock held, and then the wait
+    for the daemon's end never ends.
+    """
     invocation.screen.flush()
     try:
-        code = child.wait()
+        os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
     except KeyboardInterrupt:
         return
+    code = child.wait()
     raise Failed(f"the daemon ended with exit code {code}", hint="its log tells why")
 
 

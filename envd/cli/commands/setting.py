@@ -76,7 +76,13 @@ def _from_file(invocation: Invocation, word: str) -> tuple[str, str]:
 def _asked(invocation: Invocation, name: str) -> str:
     stdin = invocation.world.stdin
     if not stdin.isatty():
-        return _content(invocation, name, stdin.buffer.read(MAX_VALUE_BYTES + 2))
+        piped = stdin.buffer.read(MAX_VALUE_BYTES + 2)
+        if not piped and not invocation.arguments.on("--raw"):
+            raise UsageError(
+                f"standard input holds no value for {name}",
+                hint=f"{name}= sets an empty one",
+            )
+        return _content(invocation, name, piped)
     try:
         value = invocation.world.ask_secret(f"value of {name}: ")
     except EOFError:

@@ -1,0 +1,36 @@
+"""What makes a write the same as an earlier one that came under its operation id.
+
+What it does counts: to which environment, and what. Preconditions, the message and the
+durability do not: a repeat may be made with what was learnt since.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from envd.core import digest
+from envd.core.requests import DeleteRequest, RollbackRequest, WriteRequest
+
+AnyWrite = WriteRequest | DeleteRequest | RollbackRequest
+
+
+def request_digest(request: AnyWrite, digest_key: bytes) -> bytes:
+    """16 bytes for what `request` does; b"" where it has no operation id."""
+    return digest.request_digest(_fields(request), digest_key) if request.operation else b""
+
+
+def _fields(request: AnyWrite) -> Iterator[str]:
+    yield type(request).__name__
+    yield request.environment
+    match request:
+        case WriteRequest():
+            yield "replace" if request.replace else ""
+            for put in request.puts:
+                yield from ("put", str(int(put.kind)), put.name, str(put.secret), put.value)
+            for unset in request.unsets:
+                yield from ("unset", str(int(unset.kind)), unset.name)
+        case RollbackRequest():
+            yield request.to
+            yield from request.variables
+        case DeleteRequest():
+            pass
