@@ -9,7 +9,10 @@ from envd.core.requests import Consistency
 
 @dataclass(frozen=True, slots=True)
 class VariableView:
-    """One variable as a caller may see it; `value` is None exactly where `masked`."""
+    """One variable as a caller may see it; `value` is None exactly where `masked`.
+
+    `source` is the environment it comes from, where layers were resolved, else "".
+    """
 
     value: str | None = field(repr=False)
     secret: bool
@@ -17,11 +20,16 @@ class VariableView:
     stamp: str
     region: str
     node: str
+    source: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class EnvironmentView:
-    """One environment as a caller may see it, with the level and lag bound of the read."""
+    """One environment as a caller may see it, with the level and lag bound of the read.
+
+    Where layers were resolved, `bases` has the revision of each that it extends, the lowest
+    first; its own `revision` says nothing of them.
+    """
 
     environment: str
     revision: str
@@ -30,6 +38,7 @@ class EnvironmentView:
     variables: dict[str, VariableView]
     level: Consistency = Consistency.EVENTUAL
     lag_bound_ms: int = 0
+    bases: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -101,6 +101,8 @@ class RollbackRequest:
 class ReadRequest:
     """Read one environment, now or as it was `at` a revision.
 
+    With `resolve` its layers are read too: what it extends, itself on top. A revision is of
+    one environment, so `at` and `resolve` exclude each other.
     `variables` limits the answer to these names (an absent one is NotFound). Secret values
     are masked unless `reveal`, which takes the right to.
     """
@@ -112,6 +114,7 @@ class ReadRequest:
     consistency: Consistency = Consistency.EVENTUAL
     token: str = ""
     max_lag_ms: int | None = None
+    resolve: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,7 @@ from envd.core.answers import (
     WriteAnswer,
 )
 from envd.core.errors import Unavailable
-from envd.core.names import check_prefix
+from envd.core.names import check_environment, check_prefix
 from envd.core.requests import (
     DeleteRequest,
     HistoryRequest,
@@ -62,6 +62,11 @@ class EnvironmentApi:
             self._allow(identity, "reveal", request.environment)
         if request.at:
             self._allow(identity, "history", request.environment)
+        if request.resolve:
+            for base in self._coordinator.layers(check_environment(request.environment)):
+                self._allow(identity, "read", base)
+                if request.reveal:
+                    self._allow(identity, "reveal", base)
         return self._coordinator.read(request)
 
     async def list(self, identity: Identity, request: ListRequest) -> ListPage:

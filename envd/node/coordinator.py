@@ -14,6 +14,8 @@ from __future__ import annotations
 import asyncio
 import struct
 from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import replace
+from functools import partial
 
 from envd.core import digest
 from envd.core.answers import (
@@ -23,16 +25,16 @@ from envd.core.answers import (
     WriteAnswer,
 )
 from envd.core.commit import Change, Commit, Kind, LogRecord
-from envd.core.environment import Entry, Environment
-from envd.core.errors import Conflict, Denied, InvalidRequest, NotFound, Unavailable
+from envd.core.environment import Environment
+from envd.core.errors import Conflict, InvalidRequest, NotFound, Unavailable
 from envd.core.hlc import HybridClock
+from envd.core.layers import EXTENDS, bases_of, layers
 from envd.core.metadata import CREATED
 from envd.core.names import check_environment, check_prefix, check_variable
 from envd.core.requests import (
     DeleteRequest,
     HistoryRequest,
     ListRequest,
-    Put,
     ReadRequest,
     RollbackRequest,
     WriteRequest,
@@ -40,6 +42,7 @@ from envd.core.requests import (
 from envd.core.ring import partition_of
 from envd.core.stamp import ZERO, Stamp
 from envd.node import revisions
+from envd.node.changes import changes_of, differences
 from envd.node.checks import check_operation, check_room, check_write
 from envd.node.operations import AnyWrite, request_digest
 from envd.node.views import (
@@ -48,6 +51,7 @@ from envd.node.views import (
     environment_view,
     iso_time,
     read_session_token,
+    resolved_view,
     session_token,
 )
 from envd.ports import Clock, Store, StoredState
@@ -167,7 +171,8 @@ class Coordinator:
                 hint=f"envctl get {request.environment}",
                 reason="ALREADY_EXISTS",
             )
-        changes = _changes(environment, request, may_reveal)
+        self._check_layers(request)
+        changes = changes_of(environment, request, may_reveal)
         if request.must_not_exist:
             now = iso_time(self._clock.wall_ms())
             overwrites = environment.overwritten_by(Kind.METADATA, CREATED)
@@ -197,7 +202,7 @@ class Coordinator:
         target = revisions.recorded_state(
             self._store, request.environment, request.to, self._digest_key
         )
-        changes = _differences(head.environment, target.environment, request.variables, may_reveal)
+        changes = differences(head.environment, target.environment, request.variables, may_reveal)
         if not changes and self._is_durable(head):
             stamp = head.environment.highest_stamp
             return _ready(self._answer(request, head.revision, stamp))
@@ -283,6 +288,8 @@ class Coordinator:
         for variable in request.variables:
             check_variable(variable)
         self._check_token(request.token)
+        if request.resolve:
+            return self._read_layers(request)
         visible = self._store.visible(name)
         if request.at:
             state = revisions.recorded_state(self._store, name, request.at, self._digest_key)
@@ -299,6 +306,44 @@ class Coordinator:
             variables=request.variables,
             level=request.consistency,
         )
+
+    def layers(self, name: str) -> list[str]:
+        """`name` and what it extends now, the lowest layer first.
+
+        Raises NotFound, Conflict for a circle, LimitExceeded for too many layers.
+        """
+        return layers(name, self._bases_of)
+
+    def _bases_of(self, name: str) -> tuple[str, ...]:
+        state = self._store.visible(name)
+        if state is None or not state.environment.exists:
+            raise _no_environment(name)
+        setting = state.environment.metadata.get(EXTENDS)
+        return bases_of(setting.value or "") if setting else ()
+
+    def _read_layers(self, request: ReadRequest) -> EnvironmentView:
+        if request.at:
+            raise InvalidRequest(
+                "a revision is of one environment, without what it extends",
+                hint="leave out either the revision or the layers",
+            )
+        single = replace(request, resolve=False, variables=(), token="")
+        names = self.layers(request.environment)
+        views = [self.read(replace(single, environment=name)) for name in names]
+        return resolved_view(views, request.variables)
+
+    def _check_layers(self, request: WriteRequest) -> None:
+        """Refuse a setting `extends` that could not be resolved."""
+        for put in request.puts:
+            if put.kind is Kind.METADATA and put.name == EXTENDS:
+                own = bases_of(put.value)
+                layers(
+                    request.environment,
+                    partial(self._bases_if, request.environment, own),
+                )
+
+    def _bases_if(self, changed: str, bases: tuple[str, ...], name: str) -> tuple[str, ...]:
+        return bases if name == changed else self._bases_of(name)
 
     def state_view(self, name: str, *, reveal: bool) -> EnvironmentView | None:
         """The visible state of an environment, None where it does not exist."""
@@ -374,80 +419,6 @@ def _check_same(earlier: bytes, asked: bytes) -> None:
         )
 
 
-def _changes(environment: Environment, request: WriteRequest, may_reveal: bool) -> list[Change]:
-    """The changes that a write means for the state it builds on."""
-    changes = [_put(environment, put, may_reveal) for put in request.puts]
-    for unset in request.unsets:
-        entry = environment.entries(unset.kind).get(unset.name)
-        if entry is None or entry.value is None:
-            raise NotFound(
-                f"{environment.name} has no {_kind_word(unset.kind)} {unset.name}; "
-                "nothing was changed",
-                hint=f"see what it has with: envctl get {environment.name}",
-                reason="VARIABLE_NOT_FOUND",
-            )
-        changes.append(Change(unset.kind, unset.name, None, entry.secret, entry.stamp))
-    if request.replace:
-        put_names = {put.name for put in request.puts if put.kind is Kind.VARIABLE}
-        changes += [
-            Change(Kind.VARIABLE, name, None, entry.secret, entry.stamp)
-            for name, entry in environment.live(Kind.VARIABLE)
-            if name not in put_names
-        ]
-    return changes
-
-
-def _put(environment: Environment, put: Put, may_reveal: bool) -> Change:
-    entry = environment.entries(put.kind).get(put.name)
-    was_secret = entry is not None and entry.secret
-    secret = was_secret if put.secret is None else put.secret
-    if was_secret and not secret and not may_reveal:
-        raise _may_not_lower(put.name)
-    overwrites = environment.deleted_at if entry is None else entry.stamp
-    return Change(put.kind, put.name, put.value, secret, overwrites)
-
-
-def _differences(
-    current: Environment, target: Environment, variables: tuple[str, ...], may_reveal: bool
-) -> list[Change]:
-    """The changes that make the live content of `current` that of `target`."""
-    if variables:
-        known = current.variables.keys() | target.variables.keys()
-        for name in variables:
-            if name not in known:
-                raise NotFound(
-                    f"{current.name} has and had no variable {name}", reason="VARIABLE_NOT_FOUND"
-                )
-    changes: list[Change] = []
-    for kind in Kind:
-        before, after = dict(current.live(kind)), dict(target.live(kind))
-        for name in sorted(before.keys() | after.keys()):
-            if variables and (kind is Kind.METADATA or name not in variables):
-                continue
-            wanted = after.get(name)
-            if not _same_content(before.get(name), wanted):
-                changes.append(_restore(current, kind, name, wanted, may_reveal))
-    return changes
-
-
-def _restore(
-    current: Environment, kind: Kind, name: str, wanted: Entry | None, may_reveal: bool
-) -> Change:
-    overwrites = current.overwritten_by(kind, name)
-    now = current.entries(kind).get(name)
-    if wanted is None:
-        return Change(kind, name, None, now is not None and now.secret, overwrites)
-    if now is not None and now.secret and not wanted.secret and not may_reveal:
-        raise _may_not_lower(name)
-    return Change(kind, name, wanted.value, wanted.secret, overwrites)
-
-
-def _same_content(left: Entry | None, right: Entry | None) -> bool:
-    if left is None or right is None:
-        return left is right
-    return (left.value, left.secret) == (right.value, right.secret)
-
-
 def _check_revision(head: StoredState, wanted: str) -> None:
     if wanted and not revisions.matches(head.revision, wanted):
         digits = digest.SHORT_REVISION
@@ -467,17 +438,6 @@ def _no_environment(name: str, *, deleted: bool = False) -> NotFound:
         else "see what there is with: envctl list",
         reason="ENVIRONMENT_NOT_FOUND",
     )
-
-
-def _may_not_lower(name: str) -> Denied:
-    return Denied(
-        f"{name} is secret, and to make it plain takes the right to reveal; nothing was changed",
-        reason="REVEAL_NEEDED",
-    )
-
-
-def _kind_word(kind: Kind) -> str:
-    return "variable" if kind is Kind.VARIABLE else "setting"
 
 
 def _touches(commit: Commit, variable: str) -> bool:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from envd.core.answers import ChangeView, CommitView, EnvironmentView, VariableView
@@ -57,11 +57,7 @@ def environment_view(
             secret = entry.secret or (latest is not None and latest.secret)
             shown[name] = _variable_view(entry, node, masked=secret and not reveal)
         elif named:
-            raise NotFound(
-                f"{environment.name} has no variable {name}",
-                hint=f"see what it has with: envctl get {environment.name}",
-                reason="VARIABLE_NOT_FOUND",
-            )
+            raise _no_variable(environment.name, name)
     return EnvironmentView(
         environment.name,
         state.revision.hex(),
@@ -69,6 +65,33 @@ def environment_view(
         {name: entry.value or "" for name, entry in sorted(environment.live(Kind.METADATA))},
         shown,
         level,
+    )
+
+
+def resolved_view(views: Sequence[EnvironmentView], variables: Iterable[str]) -> EnvironmentView:
+    """The views of the layers, the lowest first, as one: the last one with what it extends.
+
+    Raises NotFound for a named variable that no layer has.
+    """
+    top = views[-1]
+    merged: dict[str, VariableView] = {}
+    for view in views:
+        for name, variable in view.variables.items():
+            merged[name] = replace(variable, source=view.environment)
+    named = tuple(variables)
+    for name in named:
+        if name not in merged:
+            raise _no_variable(top.environment, name)
+    shown = {name: merged[name] for name in named or sorted(merged)}
+    bases = {view.environment: view.revision for view in views[:-1]}
+    return replace(top, variables=shown, bases=bases)
+
+
+def _no_variable(environment: str, name: str) -> NotFound:
+    return NotFound(
+        f"{environment} has no variable {name}",
+        hint=f"see what it has with: envctl get {environment}",
+        reason="VARIABLE_NOT_FOUND",
     )
 
 

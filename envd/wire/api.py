@@ -81,6 +81,7 @@ def read_from(message: pb.GetRequest) -> ReadRequest:
         consistency_from(message.consistency),
         message.token,
         message.max_lag_ms if message.HasField("max_lag_ms") else None,
+        message.resolve,
     )
 
 
@@ -93,6 +94,7 @@ def read_message(request: ReadRequest) -> pb.GetRequest:
         consistency=_CONSISTENCY_NUMBER[request.consistency],
         token=request.token,
         max_lag_ms=request.max_lag_ms,
+        resolve=request.resolve,
     )
 
 
@@ -240,8 +242,13 @@ def environment_message(view: EnvironmentView) -> pb.Environment:
                 stamp=bytes.fromhex(variable.stamp),
                 region=variable.region,
                 node=variable.node,
+                source=variable.source,
             )
             for name, variable in view.variables.items()
+        ],
+        bases=[
+            pb.Environment.Base(environment=name, revision=revision)
+            for name, revision in view.bases.items()
         ],
     )
 
@@ -264,11 +271,13 @@ def environment_from(
                 variable.stamp.hex(),
                 variable.region,
                 variable.node,
+                variable.source,
             )
             for variable in message.variables
         },
         level,
         lag_bound_ms,
+        {base.environment: base.revision for base in message.bases},
     )
 
 

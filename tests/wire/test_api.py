@@ -108,10 +108,11 @@ VIEW = EnvironmentView(
     variables={
         "KEY": VariableView(None, True, True, STAMP, "eu", "node-1"),
         "PORT": VariableView("8080", False, False, STAMP, "eu", "node-1"),
-        "ZERO": VariableView("", False, False, STAMP, "", "00000000000000b2"),
+        "ZERO": VariableView("", False, False, STAMP, "", "00000000000000b2", "team/base"),
     },
     level=Consistency.SESSION,
     lag_bound_ms=7,
+    bases={"team/base": REVISION},
 )
 STATE = replace(VIEW, level=Consistency.EVENTUAL, lag_bound_ms=0)
 WRITTEN = WriteAnswer("team/app/prod", REVISION, STAMP, "1.7b.00000000000000a1.7", 2, True, "local")

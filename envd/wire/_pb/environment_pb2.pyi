@@ -30,7 +30,7 @@ DURABILITY_DEFAULT: Durability
 DURABILITY_STRICT: Durability
 
 class Variable(_message.Message):
-    __slots__ = ("name", "value", "secret", "masked", "stamp", "region", "node")
+    __slots__ = ("name", "value", "secret", "masked", "stamp", "region", "node", "source")
     NAME_FIELD_NUMBER: _ClassVar[int]
     VALUE_FIELD_NUMBER: _ClassVar[int]
     SECRET_FIELD_NUMBER: _ClassVar[int]
@@ -38,6 +38,7 @@ class Variable(_message.Message):
     STAMP_FIELD_NUMBER: _ClassVar[int]
     REGION_FIELD_NUMBER: _ClassVar[int]
     NODE_FIELD_NUMBER: _ClassVar[int]
+    SOURCE_FIELD_NUMBER: _ClassVar[int]
     name: str
     value: str
     secret: bool
@@ -45,10 +46,11 @@ class Variable(_message.Message):
     stamp: bytes
     region: str
     node: str
-    def __init__(self, name: _Optional[str] = ..., value: _Optional[str] = ..., secret: _Optional[bool] = ..., masked: _Optional[bool] = ..., stamp: _Optional[bytes] = ..., region: _Optional[str] = ..., node: _Optional[str] = ...) -> None: ...
+    source: str
+    def __init__(self, name: _Optional[str] = ..., value: _Optional[str] = ..., secret: _Optional[bool] = ..., masked: _Optional[bool] = ..., stamp: _Optional[bytes] = ..., region: _Optional[str] = ..., node: _Optional[str] = ..., source: _Optional[str] = ...) -> None: ...
 
 class Environment(_message.Message):
-    __slots__ = ("environment", "revision", "stamp", "metadata", "variables")
+    __slots__ = ("environment", "revision", "stamp", "metadata", "variables", "bases")
     class MetadataEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -56,20 +58,29 @@ class Environment(_message.Message):
         key: str
         value: str
         def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
+    class Base(_message.Message):
+        __slots__ = ("environment", "revision")
+        ENVIRONMENT_FIELD_NUMBER: _ClassVar[int]
+        REVISION_FIELD_NUMBER: _ClassVar[int]
+        environment: str
+        revision: str
+        def __init__(self, environment: _Optional[str] = ..., revision: _Optional[str] = ...) -> None: ...
     ENVIRONMENT_FIELD_NUMBER: _ClassVar[int]
     REVISION_FIELD_NUMBER: _ClassVar[int]
     STAMP_FIELD_NUMBER: _ClassVar[int]
     METADATA_FIELD_NUMBER: _ClassVar[int]
     VARIABLES_FIELD_NUMBER: _ClassVar[int]
+    BASES_FIELD_NUMBER: _ClassVar[int]
     environment: str
     revision: str
     stamp: bytes
     metadata: _containers.ScalarMap[str, str]
     variables: _containers.RepeatedCompositeFieldContainer[Variable]
-    def __init__(self, environment: _Optional[str] = ..., revision: _Optional[str] = ..., stamp: _Optional[bytes] = ..., metadata: _Optional[_Mapping[str, str]] = ..., variables: _Optional[_Iterable[_Union[Variable, _Mapping]]] = ...) -> None: ...
+    bases: _containers.RepeatedCompositeFieldContainer[Environment.Base]
+    def __init__(self, environment: _Optional[str] = ..., revision: _Optional[str] = ..., stamp: _Optional[bytes] = ..., metadata: _Optional[_Mapping[str, str]] = ..., variables: _Optional[_Iterable[_Union[Variable, _Mapping]]] = ..., bases: _Optional[_Iterable[_Union[Environment.Base, _Mapping]]] = ...) -> None: ...
 
 class GetRequest(_message.Message):
-    __slots__ = ("environment", "variables", "reveal", "at", "consistency", "token", "max_lag_ms")
+    __slots__ = ("environment", "variables", "reveal", "at", "consistency", "token", "max_lag_ms", "resolve")
     ENVIRONMENT_FIELD_NUMBER: _ClassVar[int]
     VARIABLES_FIELD_NUMBER: _ClassVar[int]
     REVEAL_FIELD_NUMBER: _ClassVar[int]
@@ -77,6 +88,7 @@ class GetRequest(_message.Message):
     CONSISTENCY_FIELD_NUMBER: _ClassVar[int]
     TOKEN_FIELD_NUMBER: _ClassVar[int]
     MAX_LAG_MS_FIELD_NUMBER: _ClassVar[int]
+    RESOLVE_FIELD_NUMBER: _ClassVar[int]
     environment: str
     variables: _containers.RepeatedScalarFieldContainer[str]
     reveal: bool
@@ -84,7 +96,8 @@ class GetRequest(_message.Message):
     consistency: Consistency
     token: str
     max_lag_ms: int
-    def __init__(self, environment: _Optional[str] = ..., variables: _Optional[_Iterable[str]] = ..., reveal: _Optional[bool] = ..., at: _Optional[str] = ..., consistency: _Optional[_Union[Consistency, str]] = ..., token: _Optional[str] = ..., max_lag_ms: _Optional[int] = ...) -> None: ...
+    resolve: bool
+    def __init__(self, environment: _Optional[str] = ..., variables: _Optional[_Iterable[str]] = ..., reveal: _Optional[bool] = ..., at: _Optional[str] = ..., consistency: _Optional[_Union[Consistency, str]] = ..., token: _Optional[str] = ..., max_lag_ms: _Optional[int] = ..., resolve: _Optional[bool] = ...) -> None: ...
 
 class GetResponse(_message.Message):
     __slots__ = ("environment", "level", "lag_bound_ms")

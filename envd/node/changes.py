@@ -1,0 +1,93 @@
+"""What a write means for the state it builds on: the changes that go into its commit."""
+
+from __future__ import annotations
+
+from envd.core.commit import Change, Kind
+from envd.core.environment import Entry, Environment
+from envd.core.errors import Denied, NotFound
+from envd.core.requests import Put, WriteRequest
+
+
+def changes_of(environment: Environment, request: WriteRequest, may_reveal: bool) -> list[Change]:
+    """The changes that a write means for the state it builds on."""
+    changes = [_put(environment, put, may_reveal) for put in request.puts]
+    for unset in request.unsets:
+        entry = environment.entries(unset.kind).get(unset.name)
+        if entry is None or entry.value is None:
+            raise NotFound(
+                f"{environment.name} has no {_kind_word(unset.kind)} {unset.name}; "
+                "nothing was changed",
+                hint=f"see what it has with: envctl get {environment.name}",
+                reason="VARIABLE_NOT_FOUND",
+            )
+        changes.append(Change(unset.kind, unset.name, None, entry.secret, entry.stamp))
+    if request.replace:
+        put_names = {put.name for put in request.puts if put.kind is Kind.VARIABLE}
+        changes += [
+            Change(Kind.VARIABLE, name, None, entry.secret, entry.stamp)
+            for name, entry in environment.live(Kind.VARIABLE)
+            if name not in put_names
+        ]
+    return changes
+
+
+def _put(environment: Environment, put: Put, may_reveal: bool) -> Change:
+    entry = environment.entries(put.kind).get(put.name)
+    was_secret = entry is not None and entry.secret
+    secret = was_secret if put.secret is None else put.secret
+    if was_secret and not secret and not may_reveal:
+        raise _may_not_lower(put.name)
+    overwrites = environment.deleted_at if entry is None else entry.stamp
+    return Change(put.kind, put.name, put.value, secret, overwrites)
+
+
+def differences(
+    current: Environment, target: Environment, variables: tuple[str, ...], may_reveal: bool
+) -> list[Change]:
+    """The changes that make the live content of `current` that of `target`."""
+    if variables:
+        known = current.variables.keys() | target.variables.keys()
+        for name in variables:
+            if name not in known:
+                raise NotFound(
+                    f"{current.name} has and had no variable {name}", reason="VARIABLE_NOT_FOUND"
+                )
+    changes: list[Change] = []
+    for kind in Kind:
+        before, after = dict(current.live(kind)), dict(target.live(kind))
+        for name in sorted(before.keys() | after.keys()):
+            if variables and (kind is Kind.METADATA or name not in variables):
+                continue
+            wanted = after.get(name)
+            if not _same_content(before.get(name), wanted):
+                changes.append(_restore(current, kind, name, wanted, may_reveal))
+    return changes
+
+
+def _restore(
+    current: Environment, kind: Kind, name: str, wanted: Entry | None, may_reveal: bool
+) -> Change:
+    overwrites = current.overwritten_by(kind, name)
+    now = current.entries(kind).get(name)
+    if wanted is None:
+        return Change(kind, name, None, now is not None and now.secret, overwrites)
+    if now is not None and now.secret and not wanted.secret and not may_reveal:
+        raise _may_not_lower(name)
+    return Change(kind, name, wanted.value, wanted.secret, overwrites)
+
+
+def _same_content(left: Entry | None, right: Entry | None) -> bool:
+    if left is None or right is None:
+        return left is right
+    return (left.value, left.secret) == (right.value, right.secret)
+
+
+def _may_not_lower(name: str) -> Denied:
+    return Denied(
+        f"{name} is secret, and to make it plain takes the right to reveal; nothing was changed",
+        reason="REVEAL_NEEDED",
+    )
+
+
+def _kind_word(kind: Kind) -> str:
+    return "variable" if kind is Kind.VARIABLE else "setting"
