@@ -1,9 +1,10 @@
 """The HTTP server of a node: REST, and whether it lives and is ready.
 
-Every resource is a module of its own that gives its routes; what they share stands here, from
-the outside in: errors become problems, foreign hosts and origins are refused, the caller is
-told by their token. Only `/livez` and `/readyz` are open. Nothing may be stored by a cache, and
-the server does not tell its version.
+Every resource is a module of its own that declares its operations; together they are one table,
+from which come the routes and the OpenAPI document. What they share stands here, from the
+outside in: errors become problems, foreign hosts and origins are refused, the caller is told
+by their token. Only `/livez` and `/readyz` are open. Nothing may be stored by a cache, and the
+server does not tell its version.
 """
 
 from __future__ import annotations
@@ -13,14 +14,14 @@ from collections.abc import Callable, Iterable
 from typing import Any, Final
 
 from aiohttp import web
+from aiohttp.typedefs import Handler
 
-from envd.core.errors import Unavailable
-from envd.net import http_environments
+from envd.net import http_environments, http_history, http_node, http_openapi, http_watch
 from envd.net.access import Access
 from envd.net.faults import Faults
 from envd.net.http_guard import authenticated, same_host_only
-from envd.net.http_json import respond
-from envd.net.http_problems import SERVER_NAME, problem_of, problems
+from envd.net.http_problems import SERVER_NAME, problem_of, problem_of_framework, problems
+from envd.net.http_routes import AnyOperation, route
 from envd.net.listening import bind
 from envd.node.api import EnvironmentApi
 from envd.settings.units import Address
@@ -31,8 +32,9 @@ IDLE_TIMEOUT_S: Final = 75.0
 """How long a connection may stay without a whole request head; nginx's keep-alive is as long."""
 _LINGERING_S: Final = 2.0
 """How long the rest of a refused body is read, so that the client gets to see why."""
+_NO_GRACE_S: Final = 0.001
+"""Zero is for ever to aiohttp: a client that does not read would keep the server up."""
 MAX_CONNECTIONS: Final = 1024
-_OPEN: Final = frozenset({"/livez", "/readyz"})
 _WHAT, _FLAG = "HTTP", "--http"
 
 
@@ -94,30 +96,38 @@ class HttpServer:
             await self._runner.cleanup()
             self._runner = None
 
+    def _operations(self) -> tuple[AnyOperation, ...]:
+        """All that this server answers."""
+        listed = (
+            *http_node.operations(self._api, self._readiness),
+            *http_environments.operations(self._api),
+            *http_history.operations(self._api),
+            *http_watch.operations(self._api, self._faults),
+        )
+        return (*listed, http_openapi.operation(listed))
+
     def _application(self) -> web.Application:
+        operations = self._operations()
+        open_paths = frozenset(one.path for one in operations if one.open)
         application = web.Application(
             middlewares=[
                 problems(self._faults),
-                same_host_only(self._allowed_hosts, _OPEN),
-                authenticated(self._access, _OPEN),
+                same_host_only(self._allowed_hosts, open_paths),
+                authenticated(self._access, open_paths),
             ],
             client_max_size=MAX_BODY_BYTES,
         )
         application.on_response_prepare.append(_prepare)
-        application.add_routes([web.get("/livez", self._livez), web.get("/readyz", self._readyz)])
         application.add_routes(
-            http_environments.routes(self._api, body_timeout_s=self._body_timeout_s)
+            route(one, body_timeout_s=self._body_timeout_s) for one in operations
         )
         return application
 
-    async def _livez(self, _: web.Request) -> web.Response:
-        return respond({"status": "ok"})
-
-    async def _readyz(self, _: web.Request) -> web.Response:
-        if self._stopping or not self._ready():
-            state = "stopping" if self._stopping else "starting"
-            raise Unavailable(f"the node is {state}", reason="NOT_READY", retry_after_ms=1000)
-        return respond({"status": "ok"})
+    def _readiness(self) -> str:
+        """What the node does instead of serving, "" where it is ready."""
+        if self._stopping:
+            return "stopping"
+        return "" if self._ready() else "starting"
 
 
 async def _prepare(_: web.Request, response: web.StreamResponse) -> None:
@@ -125,6 +135,21 @@ async def _prepare(_: web.Request, response: web.StreamResponse) -> None:
     response.headers["Server"] = SERVER_NAME
     response.headers["Cache-Control"] = "no-store"
     response.headers["X-Content-Type-Options"] = "nosniff"
+
+
+def _with_problems(handler: Handler) -> Handler:
+    """A handler that answers with a problem also what is refused before any middleware.
+
+    That is an `Expect` other than 100-continue, whose text the framework would quote.
+    """
+
+    async def handle(request: web.Request) -> web.StreamResponse:
+        try:
+            return await handler(request)
+        except web.HTTPException as error:
+            return problem_of_framework(error)
+
+    return handle
 
 
 class _Runner(web.AppRunner):
@@ -143,7 +168,7 @@ class _Runner(web.AppRunner):
     async def _make_server(self) -> web.Server:
         made = await super()._make_server()
         return _Server(
-            made.request_handler,
+            _with_problems(made.request_handler),
             self._faults,
             self._max_connections,
             request_factory=made.request_factory,
@@ -152,7 +177,7 @@ class _Runner(web.AppRunner):
         )
 
     async def shutdown(self) -> None:
-        self._shutdown_timeout = self.grace_s
+        self._shutdown_timeout = max(self.grace_s, _NO_GRACE_S)
         await super().shutdown()
 
 

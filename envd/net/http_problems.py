@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Final
 
@@ -28,9 +29,11 @@ from envd.core.errors import (
     Unsupported,
 )
 from envd.net.faults import Faults
+from envd.wire.plain import to_plain
 
 MEDIA_TYPE: Final = "application/problem+json"
 SERVER_NAME: Final = "envd"
+_SAFE: Final = frozenset({"GET", "HEAD"})
 
 _BY_REASON: Final[Mapping[tuple[type, str], HTTPStatus]] = {
     (Conflict, "STALE_REVISION"): HTTPStatus.PRECONDITION_FAILED,
@@ -52,6 +55,19 @@ _BY_CLASS: Final[Mapping[type, HTTPStatus]] = {
 }
 
 
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Problem details (RFC 9457) with what tells more: a constant, a mend, the kind of error."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    reason: str
+    kind: str
+    hint: str = ""
+
+
 def http_status(error: EnvdError) -> HTTPStatus:
     """The status of an error, by its class or the nearest one above it."""
     for kind in type(error).__mro__:
@@ -63,13 +79,7 @@ def http_status(error: EnvdError) -> HTTPStatus:
 
 def problem(error: EnvdError) -> web.Response:
     """The whole error as a response."""
-    response = problem_of(
-        http_status(error),
-        reason=error.reason,
-        detail=error.message,
-        hint=error.hint,
-        kind=type(error).__name__,
-    )
+    response = _respond(details(error))
     if isinstance(error, Unauthenticated):
         response.headers["WWW-Authenticate"] = 'Bearer realm="envd"'
     if isinstance(error, Unavailable) and error.retry_after_ms > 0:
@@ -77,21 +87,37 @@ def problem(error: EnvdError) -> web.Response:
     return response
 
 
-def problem_of(
-    status: int, *, reason: str, detail: str, hint: str = "", kind: str = "EnvdError"
-) -> web.Response:
-    """Problem details as a response."""
-    document = {
-        "type": f"urn:envd:problem:{reason.lower().replace('_', '-')}",
-        "title": HTTPStatus(status).phrase,
-        "status": int(status),
-        "detail": detail,
-        "reason": reason,
-        "hint": hint,
-        "kind": kind,
-    }
-    body = json.dumps({name: text for name, text in document.items() if text != ""}).encode()
-    response = web.Response(status=status, body=body, content_type=MEDIA_TYPE)
+def problem_of(status: int, *, reason: str, detail: str, hint: str = "") -> web.Response:
+    """Problem details as a response, for what is no EnvdError."""
+    return _respond(_problem(status, reason, detail, hint, EnvdError.__name__))
+
+
+def details(error: EnvdError) -> Problem:
+    """The whole error as problem details."""
+    kind = type(error).__name__
+    return _problem(http_status(error), error.reason, error.message, error.hint, kind)
+
+
+def problem_document(made: Problem) -> dict[str, object]:
+    """Problem details as they are sent: without a hint where there is none."""
+    return {name: value for name, value in to_plain(made).items() if value != ""}
+
+
+def _problem(status: int, reason: str, detail: str, hint: str, kind: str) -> Problem:
+    return Problem(
+        type=f"urn:envd:problem:{reason.lower().replace('_', '-')}",
+        title=HTTPStatus(status).phrase,
+        status=int(status),
+        detail=detail,
+        reason=reason,
+        kind=kind,
+        hint=hint,
+    )
+
+
+def _respond(made: Problem) -> web.Response:
+    body = json.dumps(problem_document(made)).encode()
+    response = web.Response(status=made.status, body=body, content_type=MEDIA_TYPE)
     response.headers["Server"] = SERVER_NAME
     response.headers["Cache-Control"] = "no-store"
     return response
@@ -105,19 +131,19 @@ def problems(faults: Faults) -> Middleware:
         try:
             return await handler(request)
         except web.HTTPException as error:
-            return _of_framework(error)
+            return problem_of_framework(error)
         except EnvdError as error:
             return problem(error)
         except (asyncio.CancelledError, ConnectionError):
             raise  # the client went away
         except Exception as error:  # noqa: BLE001 - the request's outermost guard
             call = f"{request.method} {_route(request)}"
-            return problem(faults.report(call, error, writes=request.method != "GET"))
+            return problem(faults.report(call, error, writes=request.method not in _SAFE))
 
     return answer
 
 
-def _of_framework(error: web.HTTPException) -> web.Response:
+def problem_of_framework(error: web.HTTPException) -> web.Response:
     """What aiohttp raises by itself: no such path, a method that the path has not."""
     if isinstance(error, web.HTTPRequestEntityTooLarge):
         return problem(body_too_large())
@@ -136,7 +162,7 @@ def _of_framework(error: web.HTTPException) -> web.Response:
             error.status,
             reason="NO_SUCH_RESOURCE",
             detail="there is no such resource",
-            hint="environments are at /v1/environments/NAME",
+            hint="environments are at /v1/environments/NAME; all there is: /v1/openapi.json",
         )
     reason = HTTPStatus(error.status).name
     return problem_of(error.status, reason=reason, detail=HTTPStatus(error.status).phrase)

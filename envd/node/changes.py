@@ -52,11 +52,12 @@ def differences(
                 raise NotFound(
                     f"{current.name} has and had no variable {name}", reason="VARIABLE_NOT_FOUND"
                 )
+    wanted_names = frozenset(variables)
     changes: list[Change] = []
     for kind in Kind:
         before, after = dict(current.live(kind)), dict(target.live(kind))
         for name in sorted(before.keys() | after.keys()):
-            if variables and (kind is Kind.METADATA or name not in variables):
+            if variables and (kind is Kind.METADATA or name not in wanted_names):
                 continue
             wanted = after.get(name)
             if not _same_content(before.get(name), wanted):

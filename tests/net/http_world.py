@@ -68,6 +68,13 @@ class Http:
         ) as response:
             return Answer(response.status, response.headers.copy(), await response.read())
 
+    def unsent_bytes(self) -> int:
+        """How much the server holds that its clients have not taken yet."""
+        assert self.server._runner is not None
+        assert self.server._runner.server is not None
+        transports = [one.transport for one in self.server._runner.server.connections]
+        return sum(one.get_write_buffer_size() for one in transports if one is not None)
+
     async def raw(self, sent: bytes) -> bytes:
         """Whatever comes back for these bytes, until the server closes."""
         reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
@@ -77,6 +84,59 @@ class Http:
         writer.close()
         await writer.wait_closed()
         return received
+
+
+@dataclass
+class Event:
+    """One server-sent event; a heartbeat has no name and no data."""
+
+    name: str = ""
+    data: Any = None
+    id: str = ""
+
+
+@dataclass
+class Events:
+    """The events of a watch."""
+
+    response: aiohttp.ClientResponse
+
+    async def next(self) -> Event | None:
+        """The next event, or None once the stream has ended as it should."""
+        event, some = Event(), False
+        async with asyncio.timeout(PATIENCE_S):
+            while line := (await self.response.content.readline()).decode():
+                name, _, text = line.removesuffix("\n").partition(": ")
+                if line == "\n" and some:
+                    return event
+                match name:
+                    case "event":
+                        event.name, some = text, True
+                    case "data":
+                        event.data, some = json.loads(text), True
+                    case "id":
+                        event.id, some = text, True
+        return None
+
+    async def take(self, count: int) -> list[Event]:
+        """The next `count` events."""
+        taken = [await self.next() for _ in range(count)]
+        return [event for event in taken if event is not None]
+
+
+@asynccontextmanager
+async def watching(
+    http: Http, query: str = "", *, last_id: str = "", token: str = TOKEN
+) -> AsyncIterator[Events]:
+    """Watch while inside."""
+    headers = {"Authorization": f"Bearer {token}"}
+    if last_id:
+        headers["Last-Event-ID"] = last_id
+    async with http.session.get(f"/v1/watch{query}", headers=headers) as response:
+        assert response.status == 200
+        assert response.headers["Content-Type"] == "text/event-stream; charset=utf-8"
+        assert response.headers["Cache-Control"] == "no-store"
+        yield Events(response)
 
 
 @asynccontextmanager

@@ -8,13 +8,14 @@ import socket
 import aiohttp
 import pytest
 
-from envd.core.errors import (
-    StartupError,
-)
+from envd.core.commit import Kind
+from envd.core.errors import StartupError
+from envd.core.requests import Put, WriteRequest
 from envd.net.http import HttpServer
 from envd.settings.units import Address
 from tests.net.http_world import ENVIRONMENT, Http, http_to
 from tests.net.world import (
+    ADMIN,
     CANARY,
     PATIENCE_S,
     READER_TOKEN,
@@ -72,6 +73,28 @@ async def test_an_earlier_revision_is_read_with_at(http: Http) -> None:
 
     assert answer.document["variables"]["A"]["value"] == "old"
     assert answer.headers["ETag"] == f'"{old}"'
+
+
+async def test_layers_are_resolved_for_who_asks_and_have_no_tag_of_their_own(http: Http) -> None:
+    await http.node.put("base", A="base", B="base")
+    await http.node.put("web/prod", A="own")
+    extends = Put("extends", "base", kind=Kind.METADATA)
+    revision = (await http.node.api.write(ADMIN, WriteRequest("web/prod", (extends,)))).revision
+
+    own = await http.ask("GET", ENVIRONMENT)
+    resolved = await http.ask(
+        "GET", f"{ENVIRONMENT}?resolve=true", headers={"If-None-Match": f'"{revision}"'}
+    )
+    past = await http.ask("GET", f"{ENVIRONMENT}?resolve=true&at={revision}")
+
+    shown = resolved.document["variables"]
+    assert own.document["variables"].keys() == {"A"}
+    assert (resolved.status, "ETag" in resolved.headers) == (200, False)
+    assert {name: (one["value"], one["source"]) for name, one in shown.items()} == {
+        "A": ("own", "web/prod"),
+        "B": ("base", "base"),
+    }
+    assert past.status == 400
 
 
 async def test_nothing_may_be_cached_and_no_version_is_told(http: Http) -> None:

@@ -22,7 +22,7 @@ from envd.core.errors import (
     Unavailable,
     Unsupported,
 )
-from envd.net.http_environments import write_of
+from envd.net.http_documents import write_of
 from envd.net.http_json import parse_object
 from tests.net.http_world import ENVIRONMENT, Http, http_to
 from tests.net.world import (

@@ -1,0 +1,77 @@
+"""How the node does: `/livez` and `/readyz`, open to probes, and `/v1/status`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from aiohttp import hdrs, web
+
+from envd.core.answers import Status
+from envd.core.errors import Unavailable
+from envd.net.http_json import respond
+from envd.net.http_routes import AnyOperation, Call, NoQuery, Operation
+from envd.node.api import EnvironmentApi
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """What a probe that succeeds is answered."""
+
+    status: str = "ok"
+
+
+def operations(api: EnvironmentApi, readiness: Callable[[], str]) -> tuple[AnyOperation, ...]:
+    """The operations; `readiness` is "" or what the node does instead of serving."""
+    resource = _Node(api, readiness)
+    return (
+        Operation(
+            "isAlive",
+            hdrs.METH_GET,
+            "/livez",
+            "Whether the process answers.",
+            resource.livez,
+            NoQuery,
+            answer=Health,
+            open=True,
+        ),
+        Operation(
+            "isReady",
+            hdrs.METH_GET,
+            "/readyz",
+            "Whether the node takes requests.",
+            resource.readyz,
+            NoQuery,
+            answer=Health,
+            open=True,
+        ),
+        Operation(
+            "getStatus",
+            hdrs.METH_GET,
+            "/v1/status",
+            "The state of the node in figures, and who asks.",
+            resource.status,
+            NoQuery,
+            answer=Status,
+        ),
+    )
+
+
+class _Node:
+    def __init__(self, api: EnvironmentApi, readiness: Callable[[], str]) -> None:
+        self._api = api
+        self._readiness = readiness
+
+    async def livez(self, _: Call[NoQuery]) -> web.Response:
+        """Alive, since it answers."""
+        return respond(Health())
+
+    async def readyz(self, _: Call[NoQuery]) -> web.Response:
+        """Ready, or 503."""
+        if state := self._readiness():
+            raise Unavailable(f"the node is {state}", reason="NOT_READY", retry_after_ms=1000)
+        return respond(Health())
+
+    async def status(self, call: Call[NoQuery]) -> web.Response:
+        """The figures."""
+        return respond(await self._api.status(call.identity))
