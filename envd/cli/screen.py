@@ -109,6 +109,15 @@ class Screen:
         self._stdout.flush()
         self._stdout.buffer.write(text.encode())
 
+    def document_in_line(self, plain: Any) -> None:
+        """Write a document as one line of JSON, at once."""
+        import json
+
+        text = json.dumps(plain, ensure_ascii=False, separators=(",", ":"))
+        self._stdout.flush()
+        self._stdout.buffer.write((_without_raw_controls(text) + "\n").encode())
+        self._stdout.flush()
+
     def flush(self) -> None:
         """Hand everything to the system; raises BrokenPipeError where nobody reads."""
         self._stdout.flush()

@@ -13,6 +13,8 @@ GROUPS = (
             ("get", "reading:GET", "show an environment, or one real value"),
             ("set", "setting:SET", "set variables in one atomic commit"),
             ("unset", "unsetting:UNSET", "remove variables"),
+            ("edit", "editing:EDIT", "change an environment in your editor"),
+            ("find", "finding:FIND", "which environments have a variable, or a value"),
             ("run", "running:RUN", "run a program with the variables"),
             ("import", "importing:IMPORT", "bring in a .env, JSON or YAML file"),
             ("export", "exporting:EXPORT", "write the variables out as a file"),
@@ -22,16 +24,19 @@ GROUPS = (
         "Environments",
         (
             ("list", "listing:LIST", "list the environments"),
+            ("tree", "finding:TREE", "the environments as a tree"),
             ("create", "lifecycle:CREATE", "create an empty environment"),
             ("delete", "lifecycle:DELETE", "delete an environment; its history stays"),
             ("undelete", "lifecycle:UNDELETE", "bring a deleted environment back"),
             ("rename", "renaming:RENAME", "give an environment another name"),
+            ("copy", "copying:COPY", "bring variables from one environment to another"),
             ("settings", "metadata:SETTINGS", "show or change description, owner, labels, ..."),
         ),
     ),
     (
         "History",
         (
+            ("watch", "watching:WATCH", "see changes as they happen"),
             ("diff", "diffing:DIFF", "compare environments, revisions and files"),
             ("history", "past:HISTORY", "who changed what, and when"),
             ("rollback", "past:ROLLBACK", "go back to an earlier revision"),

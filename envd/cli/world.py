@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Mapping
 from typing import NamedTuple, NoReturn, TextIO
 
@@ -25,12 +26,20 @@ def _ask_secret(prompt: str) -> str:
     return getpass(prompt)
 
 
+def _spawn(arguments: list[str], environment: Mapping[str, str]) -> int:
+    """Run a program on this terminal and wait for it; its exit code, -N for signal N."""
+    import subprocess
+
+    return subprocess.run(arguments, env=environment, check=False).returncode
+
+
 class World(NamedTuple):
     """The process around a command.
 
     `ask_secret` prompts without echo. `execute` replaces the process by a program, given its
     path, arguments and environment, and raises OSError where it can't; where it does return,
-    it is with the exit code.
+    it is with the exit code. `spawn` runs a program beside this process, and waits;
+    `sleep` waits for so many seconds.
     """
 
     environ: Mapping[str, str]
@@ -41,6 +50,8 @@ class World(NamedTuple):
     connect: Callable[[Endpoint], Connection] = connect
     ask_secret: Callable[[str], str] = _ask_secret
     execute: Callable[[str, list[str], Mapping[bytes, bytes]], int] = _execute
+    spawn: Callable[[list[str], Mapping[str, str]], int] = _spawn
+    sleep: Callable[[float], None] = time.sleep
 
 
 def real_world() -> World:

@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Protocol
 
-from envd.core.answers import EnvironmentView, HistoryPage, ListPage, Status, WriteAnswer
+from envd.core.answers import (
+    EnvironmentView,
+    HistoryPage,
+    ListPage,
+    Status,
+    WatchEvent,
+    WriteAnswer,
+)
 from envd.core.requests import (
     DeleteRequest,
     HistoryRequest,
     ListRequest,
     ReadRequest,
     RollbackRequest,
+    WatchRequest,
     WriteRequest,
 )
 
@@ -40,5 +49,14 @@ class Connection(Protocol):
     def history(self, request: HistoryRequest) -> HistoryPage: ...
 
     def status(self) -> Status: ...
+
+    def watch(self, request: WatchRequest) -> Iterator[WatchEvent]:
+        """Follow environments; see WatchRequest.
+
+        It never ends by itself: where the node stops or the connection breaks, it raises
+        Unavailable, and a watch on a new connection resumes with the last event's token. No
+        other call can be made on a connection that watches.
+        """
+        ...
 
     def close(self) -> None: ...

@@ -10,7 +10,7 @@ write that surely did not arrive, go on to the next address. Proxies of the envi
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable, Iterable, MutableSequence, Sequence
+from collections.abc import Callable, Iterable, Iterator, MutableSequence, Sequence
 from dataclasses import replace
 from typing import Final, TypeVar, cast
 from uuid import uuid4
@@ -18,7 +18,14 @@ from uuid import uuid4
 import grpc
 from google.protobuf.message import Message
 
-from envd.core.answers import EnvironmentView, HistoryPage, ListPage, Status, WriteAnswer
+from envd.core.answers import (
+    EnvironmentView,
+    HistoryPage,
+    ListPage,
+    Status,
+    WatchEvent,
+    WriteAnswer,
+)
 from envd.core.errors import (
     EnvdError,
     InvalidRequest,
@@ -34,9 +41,10 @@ from envd.core.requests import (
     ListRequest,
     ReadRequest,
     RollbackRequest,
+    WatchRequest,
     WriteRequest,
 )
-from envd.wire import api, api_errors
+from envd.wire import api, api_errors, api_streams
 from envd.wire._pb import cluster_pb2 as cluster
 from envd.wire._pb import environment_pb2 as pb
 
@@ -74,7 +82,7 @@ class GrpcConnection:
         self._timeout_s = timeout_s
         self._at = 0
         self._channel: grpc.Channel | None = None
-        self._connect_to_any()
+        self._any_channel()
 
     @property
     def address(self) -> str:
@@ -96,6 +104,21 @@ class GrpcConnection:
         raw = self._read("Status", cluster.StatusRequest, CLUSTER)
         return api.status_from(cluster.StatusResponse.FromString(raw))
 
+    def watch(self, request: WatchRequest) -> Iterator[WatchEvent]:
+        raw = _serialized(_built(lambda: api_streams.watch_message(request)))
+        stream: grpc.UnaryStreamMultiCallable[bytes, bytes]
+        stream = self._any_channel().unary_stream(f"/{SERVICE}/Watch", None, None)
+        messages = stream(raw, metadata=self._metadata)
+        try:
+            for message in messages:
+                yield api_streams.event_from(pb.WatchResponse.FromString(message))
+        except grpc.RpcError as error:
+            self._move_on()
+            raise error_from_rpc(error) from error
+        finally:
+            messages.cancel()
+        raise Unavailable("the node ended the watch", hint="watch again", reason="STOPPING")
+
     def write(self, request: WriteRequest) -> WriteAnswer:
         named = _with_operation(request)
         return self._write("Write", lambda: api.write_message(named), named.operation)
@@ -116,11 +139,12 @@ class GrpcConnection:
 
     # -- reaching a node ---------------------------------------------------------------
 
-    def _connect_to_any(self) -> None:
+    def _any_channel(self) -> grpc.Channel:
         unreached: MutableSequence[str] = []
         for _ in self._addresses:
-            if self._reach(unreached) is not None:
-                return
+            channel = self._reach(unreached)
+            if channel is not None:
+                return channel
         raise _no_daemon(unreached)
 
     def _reach(self, unreached: MutableSequence[str]) -> grpc.Channel | None:

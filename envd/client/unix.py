@@ -7,10 +7,18 @@ from __future__ import annotations
 
 import json
 import socket
+from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any
 
-from envd.core.answers import EnvironmentView, HistoryPage, ListPage, Status, WriteAnswer
+from envd.core.answers import (
+    EnvironmentView,
+    HistoryPage,
+    ListPage,
+    Status,
+    WatchEvent,
+    WriteAnswer,
+)
 from envd.core.errors import EnvdError, InvalidRequest, OutcomeUnknown, Unavailable
 from envd.core.requests import (
     DeleteRequest,
@@ -18,10 +26,14 @@ from envd.core.requests import (
     ListRequest,
     ReadRequest,
     RollbackRequest,
+    WatchRequest,
     WriteRequest,
 )
 from envd.wire import plain
 from envd.wire.framing import LENGTH, MAX_FRAME_BYTES, WRITES, encode_frame
+
+WATCH_SILENCE_S = 60.0
+"""A watch that says nothing for so long is dead: four heartbeats of the node (node.watch)."""
 
 
 class UnixConnection:
@@ -63,17 +75,35 @@ class UnixConnection:
     def status(self) -> Status:
         return plain.status(self._call("status", None))
 
+    def watch(self, request: WatchRequest) -> Iterator[WatchEvent]:
+        frame = self._frame("watch", request)
+        self._socket.settimeout(max(WATCH_SILENCE_S, self._socket.gettimeout() or 0))
+        try:
+            self._socket.sendall(frame)
+            while True:
+                answer = json.loads(self._receive())
+                if "error" in answer:
+                    raise plain.error_from_plain(answer["error"])
+                yield plain.watch_event(answer["item"])
+        except (OSError, EOFError, ValueError) as error:
+            raise self._lost(error, may_be_done=False) from error
+        finally:
+            self.close()
+
     def close(self) -> None:
         self._socket.close()
 
-    def _call(self, call: str, request: object) -> dict[str, Any]:
+    def _frame(self, call: str, request: object) -> bytes:
         arguments = plain.request_to_plain(request)
         document = {"call": call, "arguments": arguments, "token": self._token}
         try:
-            frame = encode_frame(document)
+            return encode_frame(document)
         except UnicodeEncodeError:
             # Not chained: the error carries the whole text.
             raise InvalidRequest("the request can't be sent: a text is not valid UTF-8") from None
+
+    def _call(self, call: str, request: object) -> dict[str, Any]:
+        frame = self._frame(call, request)
         sent = False
         try:
             with suppress(BrokenPipeError, ConnectionResetError):

@@ -1,21 +1,25 @@
 """Variables to text, in the formats that other programs read.
 
-Each format is a function from variables to text in the registry `_RENDERERS`; a further one
-is a further entry. A format that can't hold a value, or can't hold it so that its readers
-give back exactly that value, refuses it by name: an export is right or it does not happen.
-Names and values are checked first, so no text can break out of its line.
+Each format is a function from variables to text in the registry `_RENDERERS`, or, where the
+document also has a name, in `_MANIFESTS`; a further one is a further entry. A format that
+can't hold a value, or can't hold it so that its readers give back exactly that value, refuses
+it by name: an export is right or it does not happen. Names and values are checked first, so
+no text can break out of its line.
 """
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import json
 import re
+import unicodedata
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Final
 
 from envd.core.errors import InvalidRequest
-from envd.core.names import check_value, check_variable
+from envd.core.names import check_environment, check_value, check_variable
 from envd.formats.dotenv_quote import quoted
 
 _SHELL_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -25,26 +29,52 @@ _YAML_WORDS = frozenset({"y", "n", "yes", "no", "on", "off", "true", "false", "n
 _RAW_IN_JSON = re.compile("[\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff]")
 # Docker reads the file with a bufio.Scanner, which stops at a line of 64 KiB and its end.
 _DOCKER_MAX_LINE_BYTES = (1 << 16) - 1
+_HCL_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")
+# A sign that stands before anything else might begin a template, or hide an escape.
+_HCL_ESCAPED = re.compile(r'[$%](?![A-Za-z0-9 ])|["\\]|[^ -~]')
+_HCL_ESCAPES: Final = MappingProxyType(
+    {'"': r"\"", "\\": r"\\", "\n": r"\n", "\r": r"\r", "\t": r"\t"}
+)
+_PROPERTIES_ESCAPED = re.compile(r"\A |\\|[^ -~]")
+_PROPERTIES_ESCAPES: Final = MappingProxyType(
+    {" ": r"\ ", "\\": r"\\", "\n": r"\n", "\r": r"\r", "\t": r"\t", "\f": r"\f"}
+)
+_SYSTEMD_ESCAPED = re.compile(r'["\\`$]')
+# systemd drops variables whose values hold these (env_value_is_valid, unichar_is_valid).
+_NOT_IN_SYSTEMD = re.compile(
+    "[\x01-\x08\x0b-\x1f\x7f\ufdd0-\ufdef"
+    + "".join(chr(plane << 16 | last) for plane in range(17) for last in (0xFFFE, 0xFFFF))
+    + "]"
+)
+_RUNNERS_OWN = ("GITHUB_", "RUNNER_")
+# What Kubernetes takes (apimachinery: IsConfigMapKey, DNS1123SubdomainMaxLength, MaxSecretSize).
+_KUBERNETES_MAX_NAME = 253
+_KUBERNETES_MAX_BYTES = 1 << 20
 
 
 def render(
     variables: Mapping[str, str],
     *,
     format: str,  # noqa: A002 (it is the word of the command line: --format)
+    environment: str = "envd",
 ) -> str:
     """Return the text of `variables` in one of `OUTPUT_FORMATS`, in the order given.
 
-    Raises InvalidRequest if there is no such format, or if it can't hold a name or a value
+    `environment` is where they come from: Kubernetes objects are named after it. Raises
+    InvalidRequest if there is no such format, or if it can't hold a name or a value
     faithfully; the message names the variable and never holds the value.
     """
-    renderer = _RENDERERS.get(format)
-    if renderer is None:
+    renderer, manifest = _RENDERERS.get(format), _MANIFESTS.get(format)
+    if renderer is None and manifest is None:
         raise InvalidRequest(
             f"there is no format {format[:64]!a}", hint=f"use {', '.join(OUTPUT_FORMATS)}"
         )
     for name, value in variables.items():
         check_variable(name)
         check_value(name, value)
+    if manifest is not None:
+        return manifest(variables, _object_name(environment))
+    assert renderer is not None
     return renderer(variables)
 
 
@@ -104,6 +134,122 @@ def _docker(variables: Mapping[str, str]) -> str:
     return "".join(lines)
 
 
+def _csv(variables: Mapping[str, str]) -> str:
+    """Write RFC 4180 with a header; every value is quoted, so nothing in it has a meaning."""
+    rows = ['{},"{}"'.format(name, value.replace('"', '""')) for name, value in variables.items()]
+    return "".join(row + "\r\n" for row in ("name,value", *rows))
+
+
+def _properties(variables: Mapping[str, str]) -> str:
+    """Write for `java.util.Properties`: ASCII, which is the same in each of its encodings."""
+
+    def escape(match: re.Match[str]) -> str:
+        character = match.group()
+        units = character.encode("utf-16-be").hex()
+        return _PROPERTIES_ESCAPES.get(character) or "".join(
+            f"\\u{units[at : at + 4]}" for at in range(0, len(units), 4)
+        )
+
+    return "".join(
+        f"{name}={_PROPERTIES_ESCAPED.sub(escape, value)}\n" for name, value in variables.items()
+    )
+
+
+def _tfvars(variables: Mapping[str, str]) -> str:
+    """Write quoted strings of HCL, in ASCII: its scanner takes what is combined for one character.
+
+    Terraform keeps strings in Unicode's form NFC, so it can't hold others.
+    """
+    lines = []
+    for name, value in variables.items():
+        if not _HCL_NAME.fullmatch(name):
+            raise _inexpressible(name, "has a name that no Terraform variable can have", "json")
+        if not unicodedata.is_normalized("NFC", value):
+            raise _inexpressible(name, "has a value that is not in Unicode's form NFC", "json")
+        lines.append(f'{name} = "{_HCL_ESCAPED.sub(_hcl_escape, value)}"\n')
+    return "".join(lines)
+
+
+def _hcl_escape(match: re.Match[str]) -> str:
+    character = match.group()
+    code = ord(character)
+    return _HCL_ESCAPES.get(character) or (f"\\u{code:04x}" if code <= 0xFFFF else f"\\U{code:08x}")
+
+
+def _systemd(variables: Mapping[str, str]) -> str:
+    """Write for `EnvironmentFile=` of systemd.exec(5), which takes C-like double quotes."""
+    lines = []
+    for name, value in variables.items():
+        if not _SHELL_NAME.fullmatch(name):
+            raise _inexpressible(name, "has a name that systemd does not take", "dotenv")
+        if _NOT_IN_SYSTEMD.search(value):
+            raise _inexpressible(name, "has a control character or noncharacter in its value")
+        escaped = _SYSTEMD_ESCAPED.sub(lambda each: "\\" + each.group(), value)
+        lines.append(f'{name}="{escaped}"\n')
+    return "".join(lines)
+
+
+def _github_actions(variables: Mapping[str, str]) -> str:
+    """Write what a step appends to `$GITHUB_ENV`: each value between lines with a delimiter.
+
+    A runner on Windows takes a carriage return at the end of a value for one of the line's.
+    Its own variables and NODE_OPTIONS can't be set by a step.
+    """
+    parts = []
+    for name, value in variables.items():
+        if name.upper().startswith(_RUNNERS_OWN) or name.upper() == "NODE_OPTIONS":
+            raise _inexpressible(name, "has a name that GitHub's runner keeps for itself", "dotenv")
+        if value.endswith("\r"):
+            raise _inexpressible(name, "has a carriage return at the end of its value")
+        delimiter = _delimiter(value)
+        parts.append(f"{name}<<{delimiter}\n{value}\n{delimiter}\n")
+    return "".join(parts)
+
+
+def _delimiter(value: str) -> str:
+    """A text that does not occur in `value`: the value's own digest, or the digest of that."""
+    digest = hashlib.sha256(value.encode()).hexdigest()
+    while digest in value:
+        digest = hashlib.sha256(digest.encode()).hexdigest()
+    return f"ENVD_{digest}"
+
+
+def _object_name(environment: str) -> str:
+    """The name of a Kubernetes object: the environment's, with - for `/`, `_` and `.`.
+
+    Example: _object_name("web/prod") is "web-prod".
+    """
+    name = re.sub(r"[^a-z0-9-]", "-", check_environment(environment))
+    if len(name) > _KUBERNETES_MAX_NAME:
+        raise _inexpressible(environment, "is longer than the name of an object may be", "json")
+    return name
+
+
+def _k8s_secret(variables: Mapping[str, str], name: str) -> str:
+    data = {key: base64.b64encode(value.encode()).decode() for key, value in variables.items()}
+    return _manifest("Secret", name, variables, data) + "type: Opaque\n"
+
+
+def _k8s_configmap(variables: Mapping[str, str], name: str) -> str:
+    data = {key: _yaml_string(value) for key, value in variables.items()}
+    return _manifest("ConfigMap", name, variables, data)
+
+
+def _manifest(kind: str, name: str, variables: Mapping[str, str], data: Mapping[str, str]) -> str:
+    room = _KUBERNETES_MAX_BYTES
+    for key, value in variables.items():
+        room -= len(value.encode())
+        if len(key) > _KUBERNETES_MAX_NAME:
+            raise _inexpressible(key, "has a longer name than a key may have", "json")
+        if room < 0:
+            raise _inexpressible(key, "and those before it are more than 1 MiB", "json")
+    head = f'apiVersion: v1\nkind: {kind}\nmetadata:\n  name: "{name}"\n'
+    if not data:
+        return head + "data: {}\n"
+    rows = (f"  {_yaml_name(key)}: {text or chr(34) * 2}\n" for key, text in data.items())
+    return head + "data:\n" + "".join(rows)
+
+
 def _inexpressible(name: str, why: str, other: str = "shell") -> InvalidRequest:
     return InvalidRequest(
         f"{name} {why}, which this format can't express",
@@ -119,6 +265,15 @@ _RENDERERS: Final[Mapping[str, Callable[[Mapping[str, str]], str]]] = MappingPro
         "yaml": _yaml,
         "shell": _shell,
         "docker": _docker,
+        "tfvars": _tfvars,
+        "properties": _properties,
+        "csv": _csv,
+        "systemd": _systemd,
+        "github-actions": _github_actions,
     }
 )
-OUTPUT_FORMATS: Final = tuple(_RENDERERS)
+# Documents that also carry a name.
+_MANIFESTS: Final[Mapping[str, Callable[[Mapping[str, str], str], str]]] = MappingProxyType(
+    {"k8s-secret": _k8s_secret, "k8s-configmap": _k8s_configmap}
+)
+OUTPUT_FORMATS: Final = (*_RENDERERS, *_MANIFESTS)

@@ -1,4 +1,4 @@
-"""The Unix socket for clients on this machine: `wire.framing`, one answer for each request.
+"""The Unix socket for clients on this machine: `wire.framing`, answers in order of requests.
 
 Who calls is known from the kernel (SO_PEERCRED) or from a token in the request. The socket
 file is made with mode 0600, never with more for a moment. One that a dead daemon left is
@@ -14,14 +14,15 @@ import os
 import socket
 import stat
 import struct
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from contextlib import aclosing, suppress
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
 import msgspec
 
-from envd.core.answers import Identity
+from envd.core.answers import Identity, WatchEvent
 from envd.core.errors import (
     EnvdError,
     InvalidRequest,
@@ -38,13 +39,14 @@ from envd.core.requests import (
     ReadRequest,
     RollbackRequest,
     Unset,
+    WatchRequest,
     WriteRequest,
 )
 from envd.net.access import Access
 from envd.net.faults import Faults
 from envd.node.api import EnvironmentApi
 from envd.wire import plain
-from envd.wire.framing import CALLS, LENGTH, MAX_FRAME_BYTES, WRITES, encode_frame
+from envd.wire.framing import CALLS, LENGTH, MAX_FRAME_BYTES, STREAMS, WRITES, encode_frame
 
 MAX_CONNECTIONS: Final = 256
 _BACKLOG: Final = 64
@@ -53,6 +55,7 @@ _CREDENTIALS: Final = struct.Struct("3i")  # struct ucred: pid, uid, gid
 _MAX_SHOWN: Final = 32
 _CONNECT_TIMEOUT_S: Final = 1.0
 RequestT = TypeVar("RequestT")
+_Watch = Callable[[Identity, WatchRequest], AsyncGenerator[WatchEvent, None]]
 _Perform = Callable[[Identity, Any], Awaitable[object]]
 
 
@@ -126,7 +129,9 @@ class UnixServer:
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
         assert task is not None
-        connection = _Connection(self._calls, self._access, self._faults, reader, writer)
+        connection = _Connection(
+            self._calls, self._api.watch, self._access, self._faults, reader, writer
+        )
         try:
             if self._stopping or len(self._connections) >= self._max_connections:
                 connection.refuse(_too_many(len(self._connections)))
@@ -149,12 +154,14 @@ class _Connection:
     def __init__(
         self,
         calls: Mapping[str, _Call],
+        watch: _Watch,
         access: Access,
         faults: Faults,
         reader: asyncio.StreamReader,
         writer: asyncio.StreamWriter,
     ) -> None:
         self._calls = calls
+        self._watch = watch
         self._access = access
         self._faults = faults
         self._reader = reader
@@ -211,13 +218,39 @@ class _Connection:
         try:
             call, arguments, token = _opened(request)
             identity = self._identity(token)
+            if call in STREAMS:
+                await self._stream(self._watch(identity, converted(arguments, WatchRequest)))
+                return b"", False
             answer = plain.to_plain(await self._calls[call].perform(identity, arguments))
             return _bounded(encode_frame({"answer": answer})), True
         except EnvdError as error:
             failure = error
         except Exception as error:  # noqa: BLE001 - the call's outermost guard
             failure = self._faults.report(call, error, writes=call in WRITES)
-        return encode_frame({"error": plain.error_to_plain(failure)}), True
+        return encode_frame({"error": plain.error_to_plain(failure)}), call not in STREAMS
+
+    async def _stream(self, events: AsyncGenerator[WatchEvent, None]) -> None:
+        """Send events until they end, the client goes, or it sends something."""
+        self._idle = asyncio.current_task()
+        sending = asyncio.create_task(self._send(events))
+        leaving = asyncio.create_task(self._reader.read(1))
+        try:
+            await asyncio.wait((sending, leaving), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            self._idle = None
+            for task in (sending, leaving):
+                task.cancel()
+            await asyncio.gather(sending, leaving, return_exceptions=True)
+        with suppress(ConnectionError):  # the client went away
+            if not sending.cancelled():
+                sending.result()
+
+    async def _send(self, events: AsyncGenerator[WatchEvent, None]) -> None:
+        async with aclosing(events):
+            async for event in events:
+                item = plain.watch_event_to_plain(event)
+                self._writer.write(_bounded(encode_frame({"item": item})))
+                await self._writer.drain()
 
     def _identity(self, token: str) -> Identity:
         if token:
@@ -251,7 +284,7 @@ def _calls(api: EnvironmentApi) -> Mapping[str, _Call]:
         "history": _Call(HistoryRequest, api.history),
         "status": _Call(None, status),
     }
-    assert tuple(calls) == CALLS
+    assert calls.keys() | STREAMS == set(CALLS)
     return calls
 
 

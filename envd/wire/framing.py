@@ -3,7 +3,14 @@
     request   {"call": "get", "arguments": {...}, "token": "..."}
     answer    {"answer": {...}}  or  {"error": {...}}
 
-One answer for each request, in order. The documents are those of `wire.plain`.
+One answer for each request, in order. The documents are those of `wire.plain`. A call of
+`STREAMS` is the last one on its connection, and is answered with many frames until either side
+ends the connection, or an error:
+
+    request   {"call": "watch", "arguments": {"prefix": "web", "token": "..."}, "token": "..."}
+    answers   {"item": {"event": "changed", ...}}  {"item": ...}  ...  perhaps {"error": {...}}
+
+A client ends a watch by closing its side; what it sends meanwhile ends it too.
 """
 
 from __future__ import annotations
@@ -16,7 +23,8 @@ LENGTH = struct.Struct(">I")
 MAX_FRAME_BYTES = 64 << 20
 """More than any environment needs: 4 MiB of values, each byte at most 6 in JSON."""
 
-CALLS = ("get", "list", "write", "delete", "rollback", "history", "status")
+CALLS = ("get", "list", "write", "delete", "rollback", "history", "status", "watch")
+STREAMS = frozenset({"watch"})
 WRITES = frozenset({"write", "delete", "rollback"})
 
 

@@ -10,18 +10,25 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from enum import Enum
-from typing import TYPE_CHECKING, Any, TypeVar
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from envd.core import errors
 from envd.core.answers import (
+    Changed,
     ChangeView,
     CommitView,
     EnvironmentView,
+    Heartbeat,
     HistoryPage,
     ListedEnvironment,
     ListPage,
+    Reset,
+    SnapshotEnd,
+    SnapshotItem,
     Status,
     VariableView,
+    WatchEvent,
     WriteAnswer,
 )
 from envd.core.errors import EnvdError, Unavailable
@@ -95,6 +102,40 @@ def history_page(plain: dict[str, Any]) -> HistoryPage:
 def status(plain: dict[str, Any]) -> Status:
     """The inverse of `to_plain` for a Status."""
     return _made(Status, plain)
+
+
+def watch_event_to_plain(event: WatchEvent) -> dict[str, Any]:
+    """An event with its kind: {"event": "changed", "commit": {...}, "token": "...", ...}."""
+    return {"event": _EVENTS[type(event)], **to_plain(event)}
+
+
+def watch_event(plain: dict[str, Any]) -> WatchEvent:
+    """The inverse of `watch_event_to_plain`; an event of a newer node counts as a heartbeat."""
+    match plain["event"]:
+        case "reset":
+            return _made(Reset, plain)
+        case "snapshot":
+            return SnapshotItem(environment_view(plain["state"]))
+        case "snapshot_end":
+            return _made(SnapshotEnd, plain)
+        case "changed":
+            state = plain.get("state")
+            view = None if state is None else environment_view(state)
+            return Changed(commit_view(plain["commit"]), plain["token"], view)
+        case _:
+            return Heartbeat(plain.get("token", ""))
+
+
+# The words of the protobuf messages.
+_EVENTS: Final[Mapping[type[object], str]] = MappingProxyType(
+    {
+        Heartbeat: "heartbeat",
+        Reset: "reset",
+        SnapshotItem: "snapshot",
+        SnapshotEnd: "snapshot_end",
+        Changed: "changed",
+    }
+)
 
 
 def _made(kind: type[AnswerT], plain: dict[str, Any]) -> AnswerT:

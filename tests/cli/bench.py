@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import shlex
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -20,6 +20,7 @@ from envd.core.answers import (
     Identity,
     ListPage,
     Status,
+    WatchEvent,
     WriteAnswer,
 )
 from envd.core.errors import Denied
@@ -29,6 +30,7 @@ from envd.core.requests import (
     ListRequest,
     ReadRequest,
     RollbackRequest,
+    WatchRequest,
     WriteRequest,
 )
 from envd.node.api import EnvironmentApi
@@ -94,6 +96,7 @@ class NodeInMemory:
         )
         self.asked: list[tuple[str, Any]] = []
         self.before: Callable[[str, Any], None] = lambda call, request: None
+        self.while_watching: list[Callable[[], object]] = []
         self.page_limit = 0
         self.partial_reason = ""
         self.loop = asyncio.new_event_loop()
@@ -128,6 +131,38 @@ class NodeInMemory:
     def status(self) -> Status:
         self.before("status", None)
         return self.loop.run_until_complete(self._api.status(self._identity))
+
+    def watch(self, request: WatchRequest) -> Iterator[WatchEvent]:
+        """Events of the real node; where there is none, the next of `while_watching` happens.
+
+        After the last one it is as if Ctrl-C were pressed.
+        """
+        self.asked.append(("watch", request))
+        self.before("watch", request)
+        events = self._api.watch(self._identity, request)
+
+        async def take() -> WatchEvent:
+            return await anext(events)
+
+        waiting = self.loop.create_task(take())
+        try:
+            while True:
+                while not self._settled(waiting):
+                    if not self.while_watching:
+                        raise KeyboardInterrupt
+                    self.while_watching.pop(0)()
+                yield waiting.result()
+                waiting = self.loop.create_task(take())
+        finally:
+            waiting.cancel()
+            self.loop.run_until_complete(asyncio.gather(waiting, return_exceptions=True))
+            self.loop.run_until_complete(events.aclose())
+
+    def _settled(self, task: asyncio.Task[WatchEvent]) -> bool:
+        """Let everything run that can; tell whether the task is done then."""
+        for _ in range(10):
+            self.loop.run_until_complete(asyncio.sleep(0))
+        return task.done()
 
     def close(self) -> None:
         return
@@ -182,13 +217,20 @@ class Result:
 
 @dataclass
 class Envctl:
-    """Calls `envctl` in the directory `home`."""
+    """Calls `envctl` in the directory `home`.
+
+    `editor` is what a person does to a file in the editor; `edited` are the editor's words and
+    the file, each time.
+    """
 
     node: NodeInMemory
     home: Path
     environ: dict[str, str] = field(default_factory=dict)
     endpoints: list[Endpoint] = field(default_factory=list)
     questions: list[str] = field(default_factory=list)
+    editor: Callable[[Path], int] = lambda path: 0
+    edited: list[tuple[list[str], Path]] = field(default_factory=list)
+    slept: list[float] = field(default_factory=list)
 
     def __call__(
         self,
@@ -207,6 +249,12 @@ class Envctl:
         on which that is typed, and `secret` is what is typed without echo.
         """
         executed: list[tuple[str, list[str], dict[str, str]]] = []
+
+        def spawn(arguments: list[str], environment: Mapping[str, str]) -> int:
+            assert "ENVD_TOKEN" not in environment
+            *program, file = arguments
+            self.edited.append((program, Path(file)))
+            return self.editor(Path(file))
 
         def execute(path: str, arguments: list[str], environment: Mapping[bytes, bytes]) -> int:
             if not Path(path).is_file():
@@ -231,6 +279,8 @@ class Envctl:
             self._connect,
             ask_secret,
             execute,
+            spawn,
+            self.slept.append,
         )
         code = main([*shlex.split(line), *more], world=world)
         assert isinstance(world.stdout, Stream)

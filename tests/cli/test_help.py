@@ -16,7 +16,7 @@ from tests.cli.bench import Envctl
 CONTRACT_NOW = {
     *("get", "set", "unset", "create", "delete", "undelete", "rename", "settings", "list"),
     *("import", "export", "run", "diff", "history", "rollback", "use", "login", "whoami"),
-    *("doctor", "dev", "completion"),
+    *("doctor", "dev", "completion", "tree", "find", "copy", "edit", "watch"),
 }
 WRITES = (
     *("set", "unset", "create", "delete", "undelete", "rename", "settings", "import"),

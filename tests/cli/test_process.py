@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
+import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
+from queue import Empty, Queue
 from typing import IO
 
 import pytest
 
+from envd.client.unix import UnixConnection
 from envd.core.answers import Identity
+from envd.core.requests import Put, WriteRequest
 from envd.net.unix import UnixServer
 from tests.cli.bench import CANARY, Envctl, NodeInMemory
 
@@ -215,3 +222,39 @@ def test_a_reader_that_went_away_is_no_trace(
     os.close(writing)
 
     assert (done.returncode, done.stderr) == (1, "")
+
+
+def test_a_watch_is_told_of_changes_and_ended_by_an_interrupt(path: str, tmp_path: Path) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "envd.cli.main", "watch", "web", "-o", "json"],
+        env={"HOME": str(tmp_path), "PATH": os.environ["PATH"], "ENVD_ADDR": f"unix:{path}"},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    connection = UnixConnection(path)
+    lines = Queue[str]()
+
+    def read() -> None:
+        for line in process.stdout or ():
+            lines.put(line)
+
+    reading = threading.Thread(target=read)
+    reading.start()
+
+    # It says nothing when it begins to listen, so changes are made until one is told.
+    told = ""
+    while not told:
+        connection.write(WriteRequest("web/prod", (Put("A", "2"), Put("A2", str(time.time())))))
+        with suppress(Empty):
+            told = lines.get(timeout=0.05)
+    process.send_signal(signal.SIGINT)
+    code = process.wait()
+    reading.join()
+    error = process.communicate()[1]
+    connection.close()
+
+    assert json.loads(told)["environment"] == "web/prod"
+    assert (code, error) == (130, "error: interrupted\n")

@@ -14,6 +14,7 @@ import pytest
 
 from envd.client.connection import Connection
 from envd.client.rpc import CLUSTER, SERVICE, GrpcConnection
+from envd.core.answers import Changed, SnapshotEnd
 from envd.core.commit import Kind
 from envd.core.errors import (
     Conflict,
@@ -34,6 +35,7 @@ from envd.core.requests import (
     ReadRequest,
     RollbackRequest,
     Unset,
+    WatchRequest,
     WriteRequest,
 )
 from envd.net.grpc_server import GrpcServer
@@ -414,3 +416,44 @@ async def test_an_internal_error_of_the_node_leaves_a_write_unknown(rpc: Rpc) ->
         await use([address(rpc.port)], lambda one: one.write(WRITE))
 
     assert CANARY not in str(caught.value)
+
+
+# -- watches -----------------------------------------------------------------------
+
+
+async def test_a_watch_tells_changes_and_ends_with_the_node(rpc: Rpc) -> None:
+    seen = asyncio.Queue[object]()
+    loop = asyncio.get_running_loop()
+
+    def act(connection: Connection) -> None:
+        for event in connection.watch(WatchRequest("web")):
+            loop.call_soon_threadsafe(seen.put_nowait, event)
+
+    using = asyncio.create_task(use([address(rpc.port)], act, timeout_s=0.5))
+    begun = await seen.get()
+    await rpc.node.put("web/prod", A="1")
+    changed = await seen.get()
+    rpc.node.api.stop()
+    with pytest.raises(Unavailable):
+        await using
+
+    assert isinstance(begun, SnapshotEnd)
+    assert isinstance(changed, Changed)
+    assert changed.commit.environment == "web/prod"
+
+
+async def test_a_watch_goes_to_the_first_node_that_can_be_reached(rpc: Rpc) -> None:
+    def act(connection: Connection) -> object:
+        events = connection.watch(WatchRequest())
+        event = next(events)
+        events.close()  # type: ignore[attr-defined]
+        return event
+
+    addresses = [address(unused_port()), address(rpc.port)]
+
+    assert isinstance(await use(addresses, act), SnapshotEnd)
+
+
+async def test_a_refused_watch_is_the_error_of_the_node(rpc: Rpc) -> None:
+    with pytest.raises(Unauthenticated):
+        await use([address(rpc.port)], lambda one: next(one.watch(WatchRequest())), token="wrong")

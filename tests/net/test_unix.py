@@ -18,7 +18,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from envd.client.unix import UnixConnection
-from envd.core.answers import ListPage
+from envd.core.answers import Changed, Heartbeat, ListPage, Reset, SnapshotEnd, SnapshotItem
 from envd.core.commit import Kind
 from envd.core.errors import (
     Conflict,
@@ -37,6 +37,7 @@ from envd.core.requests import (
     ReadRequest,
     RollbackRequest,
     Unset,
+    WatchRequest,
     WriteRequest,
 )
 from envd.net.unix import UnixServer, bind
@@ -192,6 +193,124 @@ async def test_a_large_environment_goes_both_ways(local: Local) -> None:
     assert read["answer"]["variables"]["X6"]["value"] == '"\n' * 250_000
 
 
+# -- watches -----------------------------------------------------------------------
+
+
+async def test_a_watch_tells_the_snapshot_and_then_changes(local: Local) -> None:
+    await local.node.put("web/prod", A="1")
+    seen = asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def use() -> list[object]:
+        connection = UnixConnection(str(local.path), timeout_s=0.001)
+        events = connection.watch(WatchRequest("web", values=True, reveal=True))
+        found: list[object] = [next(events), next(events)]
+        loop.call_soon_threadsafe(seen.set)
+        found.append(next(events))
+        events.close()  # type: ignore[attr-defined]
+        return found
+
+    using = asyncio.create_task(asyncio.to_thread(use))
+    await seen.wait()
+    await local.node.put("other", A="1")
+    await local.node.put("web/prod", A_SECRET="2")
+
+    snapshot, end, changed = await using
+    assert isinstance(snapshot, SnapshotItem)
+    assert snapshot.state.variables["A"].value == "1"
+    assert isinstance(end, SnapshotEnd)
+    assert isinstance(changed, Changed)
+    assert changed.state is not None
+    assert changed.state.variables["A_SECRET"].value == "2"
+    assert [each.variable for each in changed.commit.changes] == ["A_SECRET"]
+    await until(lambda: local.server.connections == 0)
+    assert local.node.hub.open_watches == 0
+
+
+async def test_a_watch_resumes_with_its_token(local: Local) -> None:
+    await local.node.put("web", A="1")
+
+    def first() -> str:
+        events = UnixConnection(str(local.path)).watch(WatchRequest())
+        ends = [event.token for event in (next(events), next(events)) if hasattr(event, "token")]
+        events.close()  # type: ignore[attr-defined]
+        return str(ends[0])
+
+    def second(token: str) -> object:
+        events = UnixConnection(str(local.path)).watch(WatchRequest(token=token))
+        event = next(events)
+        events.close()  # type: ignore[attr-defined]
+        return event
+
+    token = await asyncio.to_thread(first)
+    await local.node.put("web", B="2")
+
+    changed = await asyncio.to_thread(second, token)
+    assert isinstance(changed, Changed)
+    assert changed.state is None
+    assert [each.variable for each in changed.commit.changes] == ["B"]
+    assert isinstance(await asyncio.to_thread(second, "none"), Reset)
+
+
+async def test_heartbeats_are_told(path: Path) -> None:
+    def use() -> object:
+        events = UnixConnection(str(path)).watch(WatchRequest())
+        found = [next(events), next(events)][-1]
+        events.close()  # type: ignore[attr-defined]
+        return found
+
+    async with unix_to(Node(heartbeat_s=0.001), path):
+        assert isinstance(await asyncio.to_thread(use), Heartbeat)
+
+
+async def test_a_refused_watch_is_an_error_and_ends_the_connection(path: Path) -> None:
+    watch = {"call": "watch", "arguments": {}, "token": ""}
+
+    async with unix_to(Node(max_watches=0), path) as local:
+        answers = await local.raw(encode_frame(watch), half_close=False)
+        faults = local.server.faults
+
+    assert [answer["error"]["reason"] for answer in answers] == ["OVERLOADED"]
+    assert faults == 0
+
+
+@pytest.mark.parametrize("bad", [{"prefix": 7}, {"prefix": "Bad Name"}, {"after": CANARY}, []])
+async def test_a_watch_that_makes_no_sense_is_refused(local: Local, bad: object) -> None:
+    request = {"call": "watch", "arguments": bad, "token": ""}
+
+    (answer,) = await local.raw(encode_frame(request), half_close=False)
+
+    assert answer["error"]["kind"] == "InvalidRequest"
+    assert CANARY not in json.dumps(answer)
+
+
+async def test_what_is_sent_during_a_watch_ends_it(local: Local) -> None:
+    watch = {"call": "watch", "arguments": {}, "token": ""}
+
+    for answer in await local.raw(encode_frame(watch) + encode_frame(STATUS), half_close=False):
+        assert "item" in answer
+    assert local.node.hub.open_watches == 0
+
+
+async def test_a_watch_ends_when_the_server_stops(node: Node, path: Path) -> None:
+    seen = asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def use() -> None:
+        events = UnixConnection(str(path)).watch(WatchRequest())
+        next(events)
+        loop.call_soon_threadsafe(seen.set)
+        next(events)
+
+    async with unix_to(node, path):
+        using = asyncio.create_task(asyncio.to_thread(use))
+        await seen.wait()
+
+    with pytest.raises(Unavailable, match="broke"):
+        await using
+    assert node.hub.open_watches == 0
+
+
 # -- rubbish -----------------------------------------------------------------------
 
 
@@ -305,7 +424,7 @@ frames = st.binary(max_size=40) | st.builds(
 @example(sent=b"\xff" * 40)
 async def test_whatever_is_sent_the_server_has_no_fault(local: Local, sent: bytes) -> None:
     for answer in await local.raw(sent):
-        assert answer.keys() in ({"answer"}, {"error"})
+        assert answer.keys() in ({"answer"}, {"error"}, {"item"})
 
     assert local.server.faults == 0
 

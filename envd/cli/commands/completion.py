@@ -20,6 +20,7 @@ _NAMES = (
 )
 _WITH_ENVIRONMENT = frozenset(SUMMARIES) - {
     "undelete",
+    "find",
     "context",
     "login",
     "whoami",

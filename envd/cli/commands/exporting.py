@@ -26,7 +26,7 @@ def _export(invocation: Invocation) -> int:
     )
     view = invocation.read_real(reference.environment, at=reference.at)
     values = {name: variable.value or "" for name, variable in view.variables.items()}
-    text = render(values, format=wanted)
+    text = render(values, format=wanted, environment=reference.environment)
     file = invocation.arguments.text("--file")
     if file and file != "-":
         private = sources.write_file(Path(invocation.world.cwd) / file, text)
@@ -43,18 +43,22 @@ EXPORT = Command(
     Write all variables with their real values, which takes the right to reveal if one of them
     is secret. A file is written at once and readable by you alone (mode 0600). A format that
     can't hold a value exactly refuses it, naming the variable.
+
+    systemd is a file for EnvironmentFile=, github-actions is what a step appends to
+    $GITHUB_ENV. k8s-secret and k8s-configmap are manifests; the object is named after the
+    environment, with '-' for '/', '_' and '.': web/prod becomes web-prod.
     """,
     examples=(
         ("envctl export web/prod --file .env", "a .env file"),
         ("envctl export web/prod@~1 --format json", "as it was before the last commit"),
         ('eval "$(envctl export web/prod --format shell)"', "into this shell"),
-        ("envctl export web/prod --format docker --file app.env", "for docker run --env-file"),
+        ("envctl export web/prod --format k8s-secret | kubectl apply -f -", "into Kubernetes"),
     ),
     run=_export,
     flags=(
         Flag(
             "--format",
-            "dotenv (default), json, yaml, shell or docker",
+            "default dotenv; the others: " + ", ".join(OUTPUT_FORMATS[1:]),
             "FORMAT",
             "",
             OUTPUT_FORMATS,

@@ -52,13 +52,13 @@ def _import(invocation: Invocation) -> int:
     if invocation.shows_tables():
         show_plan(invocation, plan)
     if arguments.on("--dry-run"):
-        return _dry_exit(invocation, plan)
+        return dry_exit(invocation, plan)
     if plan.removed:
         invocation.confirm(f"remove {len(plan.removed)} variables from {environment}?")
     agreed = plan.removed
     for _ in range(_ATTEMPTS):
         try:
-            return _perform(invocation, plan)
+            return perform_plan(invocation, plan, "imported")
         except Conflict as conflict:
             if invocation.if_revision or conflict.reason == "OPERATION_REUSED":
                 raise
@@ -136,7 +136,8 @@ def _newly_secret(plan: Plan) -> list[str]:
     ]
 
 
-def _dry_exit(invocation: Invocation, plan: Plan) -> int:
+def dry_exit(invocation: Invocation, plan: Plan) -> int:
+    """End a --dry-run: the plan for programs, and the exit code."""
     if not invocation.shows_tables():
         invocation.document(_document(plan, None))
     if plan.differences and invocation.arguments.on("--exit-code"):
@@ -144,19 +145,23 @@ def _dry_exit(invocation: Invocation, plan: Plan) -> int:
     return exits.DONE
 
 
-def _perform(invocation: Invocation, plan: Plan) -> int:
-    answer = write_plan(invocation, plan) if plan.differences else None
+def perform_plan(invocation: Invocation, plan: Plan, done: str, message: str = "") -> int:
+    """Write what differs, and tell; `done` is the word for it, `message` the history's.
+
+    Raises Conflict where the environment has moved on.
+    """
+    answer = write_plan(invocation, plan, message) if plan.differences else None
     if not invocation.shows_tables():
         invocation.document(_document(plan, answer))
     elif answer is None:
         invocation.screen.line("nothing differs; no commit was made")
     else:
         where = f"{plan.environment} is at revision {short(answer.revision)}"
-        invocation.screen.line(f"imported; {where}")
+        invocation.screen.line(f"{done}; {where}")
     return exits.DONE
 
 
-def write_plan(invocation: Invocation, plan: Plan) -> WriteAnswer:
+def write_plan(invocation: Invocation, plan: Plan, message: str = "") -> WriteAnswer:
     """Write the plan as one commit; raises Conflict where the environment has moved on."""
     puts = [_put(each) for each in plan.differences if each.after is not None]
     unsets = tuple(Unset(name) for name in sorted(plan.removed))
@@ -167,6 +172,7 @@ def write_plan(invocation: Invocation, plan: Plan) -> WriteAnswer:
         bulk=True,
         if_revision=invocation.if_revision or (plan.view.revision if plan.view else ""),
         must_not_exist=plan.view is None,
+        message=invocation.message or message,
     )
     try:
         return invocation.write(request)

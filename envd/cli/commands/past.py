@@ -29,7 +29,13 @@ def _history(invocation: Invocation) -> int:
         invocation.document(to_plain(page))
         return exits.DONE
     rows = [
-        (short(commit.revision), _local(commit.time), commit.actor, _done(commit), commit.message)
+        (
+            short(commit.revision),
+            local_time(commit.time),
+            commit.actor,
+            in_words(commit),
+            commit.message,
+        )
         for commit in page.commits
     ]
     if rows:
@@ -54,7 +60,7 @@ def _pages(invocation: Invocation, request: HistoryRequest, limit: int) -> Histo
         request = replace(request, before=page.next)
 
 
-def _local(time: str) -> str:
+def local_time(time: str) -> str:
     """ISO 8601 in UTC as this machine's own time; what is no time is shown as it is."""
     try:
         return datetime.fromisoformat(time).astimezone().strftime("%Y-%m-%d %H:%M:%S")
@@ -62,7 +68,7 @@ def _local(time: str) -> str:
         return time
 
 
-def _done(commit: CommitView) -> str:
+def in_words(commit: CommitView) -> str:
     """What a commit did, in words: "set A, B; unset C"."""
     if commit.deleted:
         return "deleted the environment"

@@ -1,5 +1,7 @@
 """`envctl run`: replace this process by a program that has the variables.
 
+With --watch it is a child instead (see `supervising`).
+
 The program inherits this process's environment, without ENVD_TOKEN; ours beat inherited
 variables but those that --keep names, and later environments beat earlier ones. With
 --pristine it gets ours alone. The program is looked for along the PATH of this process.
@@ -10,6 +12,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping
 from fnmatch import fnmatchcase
+from functools import partial
 
 from envd.cli import exits, target
 from envd.cli.exits import UsageError
@@ -30,6 +33,7 @@ _RISKY = (
 
 def _run(invocation: Invocation) -> int:
     names, command = _words(invocation)
+    watched = _watched(invocation, names)
     try:
         ours = _gathered(invocation, names)
     except InvalidRequest:
@@ -41,14 +45,42 @@ def _run(invocation: Invocation) -> int:
     environment = _environment(invocation, ours)
     invocation.close()
     invocation.screen.flush()
+    if watched:
+        from envd.cli.commands.supervising import supervise
+
+        gather = partial(_gathered_again, invocation, names)
+        paths = _candidates(command[0], invocation.world.environ)
+        return supervise(invocation, paths, command, watched, gather, environment)
     return _replace_process(invocation, command, environment)
+
+
+def _watched(invocation: Invocation, names: Iterable[str]) -> tuple[str, ...]:
+    """The environments that --watch is about; a revision never changes."""
+    action = invocation.arguments.text("--watch")
+    if not action:
+        return ()
+    from envd.cli.commands.supervising import read_action
+
+    read_action(action)
+    references = [target.referenced(invocation, name) for name in names]
+    watched = tuple(dict.fromkeys(each.environment for each in references if not each.at))
+    if not watched:
+        raise UsageError("--watch: a revision never changes", hint="leave out the @REV")
+    return watched
+
+
+def _gathered_again(invocation: Invocation, names: Iterable[str]) -> Mapping[bytes, bytes]:
+    """What the program would get now, read on a new connection."""
+    try:
+        return _environment(invocation, _gathered(invocation, names))
+    finally:
+        invocation.close()
 
 
 def _words(invocation: Invocation) -> tuple[list[str], list[str]]:
     arguments = invocation.arguments
-    for flag in ("--offline", "--watch"):
-        if arguments.on(flag) or arguments.text(flag):
-            raise UsageError(f"{flag}: this version does not have it yet")
+    if arguments.on("--offline"):
+        raise UsageError("--offline: this version does not have it yet")
     if arguments.literal is None:
         raise UsageError(
             "the program to run stands after '--'", hint="envctl run web/prod -- npm start"
@@ -161,6 +193,10 @@ RUN = Command(
     --keep matches. ENVD_TOKEN is not passed on. envctl is replaced by the program, so signals
     and the exit code are the program's own.
 
+    With --watch envctl stays, passes signals on and ends with the program's exit code. Where
+    the variables that the program would get have changed, it is restarted (SIGTERM, after 10
+    seconds SIGKILL) or sent a signal, which tells it and leaves its variables as they are.
+
     Exit codes of envctl itself: 125 it failed, 126 the program can't be executed, 127 there is
     no such program.
     """,
@@ -168,7 +204,7 @@ RUN = Command(
         ("envctl run web/prod -- npm start", "start a program"),
         ("envctl run web/base,web/prod -- ./server --port 80", "two environments in layers"),
         ("envctl run web/prod --pristine -- env", "exactly the variables, nothing else"),
-        ("envctl run web/prod --only 'DB_*' -- psql", "some of them"),
+        ("envctl run web/dev --watch restart -- npm start", "restart it when they change"),
     ),
     run=_run,
     flags=(
@@ -176,7 +212,7 @@ RUN = Command(
         Flag("--only", "only variables with names like this", "GLOB", repeat=True),
         Flag("--keep", "inherited variables like this beat ours", "GLOB", repeat=True),
         Flag("--pristine", "do not inherit anything"),
-        Flag("--watch", "restart on changes (not in this version)", "ACTION"),
+        Flag("--watch", "on changes: restart, or a signal such as signal:HUP", "ACTION"),
         Flag("--offline", "use the local snapshot (not in this version)"),
     ),
 )
