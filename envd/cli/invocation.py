@@ -102,22 +102,38 @@ class Invocation:
             self._connection = None
 
     def read(
-        self, environment: str, *, at: str = "", variables: tuple[str, ...] = (), reveal: bool
+        self,
+        environment: str,
+        *,
+        at: str = "",
+        variables: tuple[str, ...] = (),
+        reveal: bool,
+        resolve: bool = False,
     ) -> EnvironmentView:
-        """Read an environment as fresh as the flags ask for."""
+        """Read an environment as fresh as the flags ask for, with `resolve` its layers too."""
         level = Consistency(self.arguments.text("--consistency") or "eventual")
         lag_ms = self.arguments.milliseconds("--max-lag")
         return self.connection.get(
-            ReadRequest(environment, variables, reveal, at, level, max_lag_ms=lag_ms)
+            ReadRequest(
+                environment, variables, reveal, at, level, max_lag_ms=lag_ms, resolve=resolve
+            )
         )
 
     def read_real(
-        self, environment: str, *, at: str = "", variables: tuple[str, ...] = ()
+        self,
+        environment: str,
+        *,
+        at: str = "",
+        variables: tuple[str, ...] = (),
+        resolve: bool = False,
     ) -> EnvironmentView:
         """Read real values; the right to reveal is needed only where one is secret."""
-        view = self.read(environment, at=at, variables=variables, reveal=False)
-        if any(variable.masked for variable in view.variables.values()):
-            return self.read(environment, at=at, variables=variables, reveal=True)
+        for reveal in (False, True):
+            view = self.read(
+                environment, at=at, variables=variables, reveal=reveal, resolve=resolve
+            )
+            if not any(variable.masked for variable in view.variables.values()):
+                break
         return view
 
     def read_if_there(self, environment: str, *, reveal: bool) -> EnvironmentView | None:

@@ -144,3 +144,30 @@ def test_a_read_says_how_fresh_it_must_be(web: Envctl) -> None:
     _, request = web.node.asked[-1]
     assert request.consistency.value == "strong"
     assert request.max_lag_ms == 500
+
+
+def test_resolved_shows_the_layers_and_where_each_value_comes_from(envctl: Envctl) -> None:
+    envctl.ok("set web/base A=base B=base")
+    envctl.ok("set web/prod B=prod")
+    envctl.ok("settings web/prod extends=web/base")
+
+    shown = envctl.ok("get web/prod --resolved").out
+    alone = envctl.ok("get web/prod").out
+
+    assert [line.split() for line in shown.splitlines()[1:]] == [
+        ["NAME", "VALUE", "FROM"],
+        ["A", "base", "web/base"],
+        ["B", "prod", "web/prod"],
+    ]
+    assert "FROM" not in alone
+    assert envctl.ok("get web/prod A --resolved").out == "base"
+    assert envctl("get web/prod A").code == 3
+    assert envctl("get web/prod@~1 --resolved").code == 2
+
+
+def test_an_export_has_what_an_environment_extends(envctl: Envctl) -> None:
+    envctl.ok("set web/base A=base B=base")
+    envctl.ok("set web/prod B=prod")
+    envctl.ok("settings web/prod extends=web/base")
+
+    assert envctl.ok("export web/prod").out == "A=base\nB=prod\n"

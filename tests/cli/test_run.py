@@ -146,3 +146,13 @@ def test_denied_is_a_failure_of_envd(web: Envctl) -> None:
 
     assert result.code == 125
     assert CANARY not in result.err
+
+
+def test_a_program_gets_what_its_environment_extends(envctl: Envctl) -> None:
+    envctl.ok("set web/base A=base B=base")
+    envctl.ok("set web/prod B=prod")
+    envctl.ok("settings web/prod extends=web/base")
+
+    variables = got(envctl("run web/prod --pristine -- env"))
+
+    assert variables == {"A": "base", "B": "prod"}

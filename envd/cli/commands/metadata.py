@@ -72,13 +72,15 @@ SETTINGS = Command(
     value removes the setting.
 
     The settings are description, owner, labels (KEY=VALUE pairs joined by commas), mode,
-    extends, regions, protected (true or false) and expires (a date). They are kept with the
-    environment, in its history too; this version does not act on mode, extends, regions,
-    protected and expires yet.
+    extends, regions, protected and expires (a date). They are kept with the environment, in
+    its history too. extends=BASE,... adds the variables of other environments wherever this
+    one is run or exported: of several a later one wins, and its own beat them all. This
+    version does not act on mode, regions, protected and expires yet.
     """,
     examples=(
         ("envctl settings web/prod", "show them"),
         ("envctl settings web/prod owner=ops@example.com labels=tier=1", "set two"),
+        ("envctl settings web/prod extends=web/base", "build on another environment"),
         ("envctl settings web/prod expires=", "remove one"),
     ),
     run=_settings,

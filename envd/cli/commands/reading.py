@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from envd.cli import exits, target
-from envd.cli.grammar import REVEAL, Command
+from envd.cli.grammar import REVEAL, Command, Flag
 from envd.cli.invocation import Invocation, short
 from envd.core.answers import EnvironmentView, VariableView
 from envd.wire.plain import to_plain
@@ -18,11 +18,16 @@ def shown_value(variable: VariableView) -> str:
 
 def _get(invocation: Invocation) -> int:
     reference, key = target.environment_and_key(invocation)
+    resolve = invocation.arguments.on("--resolved")
     if key:
-        view = invocation.read_real(reference.environment, at=reference.at, variables=(key,))
+        view = invocation.read_real(
+            reference.environment, at=reference.at, variables=(key,), resolve=resolve
+        )
     else:
         reveal = invocation.arguments.on("--reveal")
-        view = invocation.read(reference.environment, at=reference.at, reveal=reveal)
+        view = invocation.read(
+            reference.environment, at=reference.at, reveal=reveal, resolve=resolve
+        )
     if not invocation.shows_tables():
         invocation.document(to_plain(view))
     elif key:
@@ -43,12 +48,18 @@ def _show(invocation: Invocation, view: EnvironmentView, title: str) -> None:
     variables = "1 variable" if count == 1 else f"{count} variables"
     screen.line(f"{title}  revision {short(view.revision)}  {variables}", "dim")
     if view.variables:
-        rows = [(name, shown_value(variable)) for name, variable in view.variables.items()]
-        screen.table(("NAME", "VALUE"), rows)
+        shown = [
+            (name, shown_value(variable), variable.source)
+            for name, variable in view.variables.items()
+        ]
+        if any(source for _, _, source in shown):
+            screen.table(("NAME", "VALUE", "FROM"), shown)
+        else:
+            screen.table(("NAME", "VALUE"), [row[:2] for row in shown])
 
 
 GET = Command(
-    usage=("[ENV[@REV]] [KEY] [--reveal]",),
+    usage=("[ENV[@REV]] [KEY] [--reveal] [--resolved]",),
     about="""
     Show an environment as a table, or one variable as its real value. Secret values are masked
     in the table unless --reveal is given. A single value is written exactly as it is, with a
@@ -56,6 +67,9 @@ GET = Command(
 
     REV is a revision or its first digits, ~N for N commits ago, or 'deleted' for the state
     before the last deletion. ENV may be left out where a default is in force (envctl use).
+
+    With --resolved the variables of what it extends are there too, each with where it comes
+    from (envctl settings ENV extends=BASE,...). A revision stands without its bases.
     """,
     examples=(
         ("envctl get web/prod", "everything, secrets masked"),
@@ -64,5 +78,8 @@ GET = Command(
         ("envctl get web/prod -o json | jq .revision", "for programs"),
     ),
     run=_get,
-    flags=(REVEAL,),
+    flags=(
+        REVEAL,
+        Flag("--resolved", "with what it extends, and where each value comes from"),
+    ),
 )

@@ -107,7 +107,7 @@ def _gathered(invocation: Invocation, names: Iterable[str]) -> dict[str, str]:
     references = [target.referenced(invocation, name) for name in names]
     ours: dict[str, str] = {}
     for each in references:
-        view = invocation.read_real(each.environment, at=each.at)
+        view = invocation.read_real(each.environment, at=each.at, resolve=not each.at)
         for name, variable in view.variables.items():
             if not patterns or _matches(name, patterns):
                 ours[prefix + name] = variable.value or ""
