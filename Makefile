@@ -29,7 +29,8 @@ check: $(READY)
 	$(BIN)/python -m pytest -q
 
 bench: $(READY)
-	$(BIN)/python -m bench.local $(ARGS)
+	$(BIN)/python -m bench.local
+	$(BIN)/python -m bench.compare --quick --peer etcd --peer redis-always $(ARGS)
 
 proto: $(READY)
 	$(BIN)/python proto/generate.py

@@ -1,0 +1,258 @@
+"""etcd through its gRPC API v3.
+
+Its messages are described here by the few field names and numbers that the cases use, and made
+at run time; a variable is the key ENVIRONMENT/NAME. Reads are linearizable, its default: on one
+node envd's are too.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from typing import Any, Final
+
+from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+
+from bench.channels import Channels
+from bench.payload import (
+    BATCH,
+    COMMIT_NAMES,
+    LOADED,
+    NAMES,
+    SETS,
+    VARIABLES,
+    Operation,
+    Variant,
+    value,
+)
+
+_SHAPES: Final[Mapping[str, str]] = {
+    "KeyValue": "key=1:bytes value=5:bytes",
+    "PutRequest": "key=1:bytes value=2:bytes",
+    "RangeRequest": "key=1:bytes range_end=2:bytes limit=3:int64",
+    "RangeResponse": "kvs=2:KeyValue* more=3:bool count=4:int64",
+    "RequestOp": "request_range=1:RangeRequest request_put=2:PutRequest",
+    "ResponseOp": "response_range=1:RangeResponse",
+    "TxnRequest": "success=2:RequestOp*",
+    "TxnResponse": "succeeded=2:bool responses=3:ResponseOp*",
+    "WatchCreateRequest": "key=1:bytes range_end=2:bytes",
+    "WatchRequest": "create_request=1:WatchCreateRequest",
+    "Event": "kv=2:KeyValue",
+    "WatchResponse": "created=3:bool canceled=4:bool events=11:Event*",
+}
+_FIELD: Final = descriptor_pb2.FieldDescriptorProto
+_SCALARS: Final = {
+    "bytes": _FIELD.TYPE_BYTES,
+    "int64": _FIELD.TYPE_INT64,
+    "bool": _FIELD.TYPE_BOOL,
+}
+_PACKAGE: Final = "envd.bench.etcd"
+_PUT: Final = "/etcdserverpb.KV/Put"
+_RANGE: Final = "/etcdserverpb.KV/Range"
+_TXN: Final = "/etcdserverpb.KV/Txn"
+_WATCH: Final = "/etcdserverpb.Watch/Watch"
+_IN_FLIGHT: Final = 64
+_PAGE: Final = 2_000
+
+
+def _messages() -> dict[str, Callable[..., Any]]:
+    file = descriptor_pb2.FileDescriptorProto(
+        name="envd_bench_etcd.proto", package=_PACKAGE, syntax="proto3"
+    )
+    for name, fields in _SHAPES.items():
+        message = file.message_type.add(name=name)
+        for field in fields.split():
+            key, _, rest = field.partition("=")
+            number, _, kind = rest.partition(":")
+            one = kind.rstrip("*")
+            made = message.field.add(
+                name=key,
+                number=int(number),
+                label=_FIELD.LABEL_REPEATED if one != kind else _FIELD.LABEL_OPTIONAL,
+            )
+            made.type = _SCALARS.get(one, _FIELD.TYPE_MESSAGE)
+            if one not in _SCALARS:
+                made.type_name = f".{_PACKAGE}.{one}"
+    pool = descriptor_pool.DescriptorPool()
+    pool.Add(file)
+    return {
+        name: message_factory.GetMessageClass(pool.FindMessageTypeByName(f"{_PACKAGE}.{name}"))
+        for name in _SHAPES
+    }
+
+
+class EtcdClient:
+    """The cases' operations for one etcd."""
+
+    def __init__(self, address: str) -> None:
+        self._channels = Channels(address)
+        self._pb = _messages()
+        self.variants: Mapping[str, Sequence[Variant]] = {
+            "set": (Variant("put", self._sets),),
+            "set-batched": (
+                Variant("plain put", self._sets),
+                Variant("txn of 100", self._set_txns),
+            ),
+            "get": (Variant("range of a key", self._gets),),
+            "commit": (Variant("txn of 100", self._commits),),
+            "read": (Variant("range of a prefix", self._reads),),
+            "read-batched": (
+                Variant("plain ranges", self._reads),
+                Variant("txn of 100 ranges", self._read_txns),
+            ),
+        }
+
+    async def answers(self) -> None:
+        (call,) = await self._channels.unary(_RANGE, 1)
+        await call(self._range(b"none"))
+
+    async def close(self) -> None:
+        await self._channels.close()
+
+    # -- messages ----------------------------------------------------------------------
+
+    def _range(self, key: bytes, end: bytes = b"", limit: int = 0) -> bytes:
+        return _raw(self._pb["RangeRequest"](key=key, range_end=end, limit=limit))
+
+    def _puts(self, keys: Sequence[tuple[str, str]]) -> bytes:
+        put, operation = self._pb["PutRequest"], self._pb["RequestOp"]
+        puts = [
+            operation(request_put=put(key=key.encode(), value=text.encode())) for key, text in keys
+        ]
+        return _raw(self._pb["TxnRequest"](success=puts))
+
+    # -- operations --------------------------------------------------------------------
+
+    async def _sets(self, callers: int) -> Sequence[Operation]:
+        put = self._pb["PutRequest"]
+
+        def message(n: int) -> bytes:
+            key = f"set/e{n % SETS}/A".encode()
+            return _raw(put(key=key, value=value("A", n).encode()))
+
+        return await self._unary(_PUT, callers, message, 1)
+
+    async def _set_txns(self, callers: int) -> Sequence[Operation]:
+        def message(n: int) -> bytes:
+            numbers = range(n * BATCH, (n + 1) * BATCH)
+            return self._puts([(f"set/e{k % SETS}/A", value("A", k)) for k in numbers])
+
+        return await self._unary(_TXN, callers, message, BATCH)
+
+    async def _gets(self, callers: int) -> Sequence[Operation]:
+        def message(n: int) -> bytes:
+            return self._range(f"load/e{n % LOADED}/{NAMES[7]}".encode())
+
+        return await self._unary(_RANGE, callers, message, 1)
+
+    async def _commits(self, callers: int) -> Sequence[Operation]:
+        def message(n: int) -> bytes:
+            return self._puts(
+                [(f"commit/e{n % SETS}/{name}", value(name, n)) for name in COMMIT_NAMES]
+            )
+
+        return await self._unary(_TXN, callers, message, len(COMMIT_NAMES))
+
+    async def _reads(self, callers: int) -> Sequence[Operation]:
+        def message(n: int) -> bytes:
+            return self._range(*_below(f"load/e{n % LOADED}/"))
+
+        return await self._unary(_RANGE, callers, message, VARIABLES)
+
+    async def _read_txns(self, callers: int) -> Sequence[Operation]:
+        of_range, operation = self._pb["RangeRequest"], self._pb["RequestOp"]
+
+        def message(n: int) -> bytes:
+            spans = [_below(f"load/e{k % LOADED}/") for k in range(n * BATCH, (n + 1) * BATCH)]
+            ranges = [operation(request_range=of_range(key=a, range_end=b)) for a, b in spans]
+            return _raw(self._pb["TxnRequest"](success=ranges))
+
+        (first,) = await self._channels.unary(_TXN, 1)
+        found = self._pb["TxnResponse"].FromString(await first(message(0)))  # type: ignore[attr-defined]
+        assert sum(len(one.response_range.kvs) for one in found.responses) == BATCH * VARIABLES
+        return await self._unary(_TXN, callers, message, BATCH * VARIABLES)
+
+    async def _unary(
+        self, method: str, callers: int, message: Callable[[int], bytes], units: int
+    ) -> Sequence[Operation]:
+        def operation(call: Callable[[bytes], Awaitable[bytes]]) -> Operation:
+            async def run(n: int) -> int:
+                await call(message(n))
+                return units
+
+            return run
+
+        return [operation(call) for call in await self._channels.unary(method, callers)]
+
+    # -- bulk and events ---------------------------------------------------------------
+
+    def import_(self, prefix: str, environments: int) -> Callable[[], Awaitable[None]]:
+        keys = [
+            (f"{prefix}/e{n}/{name}", value(name, n)) for n in range(environments) for name in NAMES
+        ]
+        messages = [self._puts(keys[at : at + BATCH]) for at in range(0, len(keys), BATCH)]
+        del keys
+
+        async def run() -> None:
+            (call,) = await self._channels.unary(_TXN, 1)
+            left = iter(messages)
+
+            async def caller() -> None:
+                for message in left:
+                    await call(message)
+
+            async with asyncio.TaskGroup() as group:
+                for _ in range(_IN_FLIGHT):
+                    group.create_task(caller())
+
+        return run
+
+    async def export(self, prefix: str) -> int:
+        (call,) = await self._channels.unary(_RANGE, 1)
+        key, end = _below(f"{prefix}/")
+        count = 0
+        while True:
+            raw = await call(self._range(key, end, _PAGE))
+            page = self._pb["RangeResponse"].FromString(raw)  # type: ignore[attr-defined]
+            count += len(page.kvs)
+            if not page.more:
+                return count
+            key = page.kvs[-1].key + b"\0"
+
+    async def propagation(self, count: int) -> Sequence[float]:
+        key, end = _below("watch/")
+        create = self._pb["WatchCreateRequest"](key=key, range_end=end)
+        request = _raw(self._pb["WatchRequest"](create_request=create))
+        done = asyncio.Event()
+
+        async def requests() -> AsyncIterator[bytes]:
+            yield request
+            await done.wait()
+
+        parse = self._pb["WatchResponse"].FromString  # type: ignore[attr-defined]
+        call = self._channels.both_streams(_WATCH)(requests())
+        events = aiter(call)
+        assert parse(await anext(events)).created
+        (put,) = await self._channels.unary(_PUT, 1)
+        times = []
+        for n in range(count):
+            message = _raw(self._pb["PutRequest"](key=b"watch/e/A", value=value("A", n).encode()))
+            start = time.perf_counter()
+            writing = asyncio.ensure_future(put(message))
+            assert parse(await anext(events)).events[0].kv.value.startswith(b"%012d" % n)
+            times.append(time.perf_counter() - start)
+            await writing
+        done.set()
+        call.cancel()
+        return times
+
+
+def _below(prefix: str) -> tuple[bytes, bytes]:
+    """The key range of a prefix that ends with a slash."""
+    return prefix.encode(), (prefix[:-1] + "0").encode()  # "0" follows "/"
+
+
+def _raw(message: Any) -> bytes:
+    raw: bytes = message.SerializeToString()
+    return raw

