@@ -29,7 +29,6 @@ def generate(target: Path) -> None:
             f"-I{SOURCES}",
             f"--python_out={scratch}",
             f"--pyi_out={scratch}",
-            f"--grpc_python_out={scratch}",
             *sources,
         ]
         if protoc.main(arguments) != 0:
