@@ -116,3 +116,12 @@ def test_secrets_take_the_right_to_reveal(web: Envctl) -> None:
 
     assert web("copy web/staging web/prod").code == 6
     assert web("copy web/staging web/prod A").code == 0
+
+
+def test_a_copy_names_what_is_secret_and_no_flag_that_it_lacks(envctl: Envctl) -> None:
+    envctl.ok("set web/prod --secret KEY=v")
+
+    shown = envctl.ok("copy web/prod web/staging").out
+
+    assert "secret: KEY" in shown
+    assert "--plain" not in shown

@@ -125,7 +125,8 @@ def show_plan(invocation: Invocation, plan: Plan) -> None:
     secret = _newly_secret(plan)
     if secret:
         invocation.screen.line(f"secret: {', '.join(secret)}")
-        invocation.screen.line("  (to keep one plain: --plain NAME)")
+        if any(flag.name == "--plain" for flag in invocation.command.flags):
+            invocation.screen.line("  (to keep one plain: --plain NAME)")
 
 
 def _newly_secret(plan: Plan) -> list[str]:
