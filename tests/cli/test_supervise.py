@@ -27,8 +27,9 @@ from envd.cli.commands.supervising import (
     Supervisor,
 )
 from envd.client.unix import UnixConnection
+from envd.core.commit import Kind
 from envd.core.errors import Denied, Unavailable
-from envd.core.requests import Put, WriteRequest
+from envd.core.requests import Put, Unset, WriteRequest
 from tests.cli.test_process import path
 
 __all__ = ["path"]
@@ -257,9 +258,13 @@ def running(
         process.communicate()
 
 
-def put(path: str, name: str, value: str) -> None:
+def put(path: str, name: str, value: str, environment: str = "web/prod") -> None:
+    write(path, WriteRequest(environment, (Put(name, value),)))
+
+
+def write(path: str, request: WriteRequest) -> None:
     connection = UnixConnection(path)
-    connection.write(WriteRequest("web/prod", (Put(name, value),)))
+    connection.write(request)
     connection.close()
 
 
@@ -274,6 +279,20 @@ def test_a_real_program_is_restarted_and_gets_signals(path: str, tmp_path: Path)
         assert first[2] != second[2]
         assert line() == ["got", "SIGUSR1"]
         assert process.wait() == 7
+
+
+def test_a_program_follows_what_its_environment_extends(path: str, tmp_path: Path) -> None:
+    put(path, "A", "of the base", environment="web/base")
+    extends = Put("extends", "web/base", kind=Kind.METADATA)
+    write(path, WriteRequest("web/prod", (extends,), (Unset("A"),)))
+
+    with running(path, tmp_path, "restart") as (_, line):
+        first = line()
+        put(path, "A", "new", environment="web/base")
+        second = line()
+
+    assert first[1:4] == ["of", "the", "base"]
+    assert second[1] == "new"
 
 
 def test_a_real_program_is_told_with_a_signal(path: str, tmp_path: Path) -> None:

@@ -34,8 +34,9 @@ _RISKY = (
 def _run(invocation: Invocation) -> int:
     names, command = _words(invocation)
     watched = _watched(invocation, names)
+    bases: dict[str, None] = {}
     try:
-        ours = _gathered(invocation, names)
+        ours = _gathered(invocation, names, bases)
     except InvalidRequest:
         raise
     except EnvdError as error:
@@ -50,7 +51,8 @@ def _run(invocation: Invocation) -> int:
 
         gather = partial(_gathered_again, invocation, names)
         paths = _candidates(command[0], invocation.world.environ)
-        return supervise(invocation, paths, command, watched, gather, environment)
+        followed = tuple(dict.fromkeys((*watched, *bases)))
+        return supervise(invocation, paths, command, followed, gather, environment)
     return _replace_process(invocation, command, environment)
 
 
@@ -72,7 +74,7 @@ def _watched(invocation: Invocation, names: Iterable[str]) -> tuple[str, ...]:
 def _gathered_again(invocation: Invocation, names: Iterable[str]) -> Mapping[bytes, bytes]:
     """What the program would get now, read on a new connection."""
     try:
-        return _environment(invocation, _gathered(invocation, names))
+        return _environment(invocation, _gathered(invocation, names, {}))
     finally:
         invocation.close()
 
@@ -98,8 +100,13 @@ def _words(invocation: Invocation) -> tuple[list[str], list[str]]:
     return names, arguments.literal
 
 
-def _gathered(invocation: Invocation, names: Iterable[str]) -> dict[str, str]:
-    """The variables of all environments, under the names that the program will see."""
+def _gathered(
+    invocation: Invocation, names: Iterable[str], bases: dict[str, None]
+) -> dict[str, str]:
+    """The variables of all environments, under the names that the program will see.
+
+    Notes in `bases` which environments they extend.
+    """
     prefix = invocation.arguments.text("--name-prefix")
     if prefix:
         check_variable(prefix)
@@ -108,6 +115,7 @@ def _gathered(invocation: Invocation, names: Iterable[str]) -> dict[str, str]:
     ours: dict[str, str] = {}
     for each in references:
         view = invocation.read_real(each.environment, at=each.at, resolve=not each.at)
+        bases.update(dict.fromkeys(view.bases))
         for name, variable in view.variables.items():
             if not patterns or _matches(name, patterns):
                 ours[prefix + name] = variable.value or ""
