@@ -6,10 +6,10 @@ and the tests pass in theirs.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from envd.core.answers import Identity, ListedEnvironment
 from envd.core.commit import Commit, LogRecord
@@ -98,6 +98,23 @@ class OperationResult:
     request_digest: bytes = b""
 
 
+class Logged(Protocol):
+    """A record on its way; awaiting it gives its lsn once it is durable, as a future does.
+
+    It fails with Unavailable where nothing was written, OutcomeUnknown where a sync failed.
+    """
+
+    def __await__(self) -> Generator[Any, None, int]: ...
+
+    def done(self) -> bool: ...
+
+    def result(self) -> int: ...
+
+    def exception(self) -> BaseException | None: ...
+
+    def add_done_callback(self, callback: Callable[[Any], object], /) -> None: ...
+
+
 class Store(Protocol):
     """The durable state of a node: the commit log, and its materialised view.
 
@@ -125,16 +142,16 @@ class Store(Protocol):
         """The durable bound: no stamp of this node was ever given above it."""
         ...
 
+    def admits(self) -> bool:
+        """Tell whether `admit` would answer at once."""
+        ...
+
     async def admit(self) -> None:
         """Wait until there is room for a record; raises Unavailable where there won't be."""
         ...
 
-    def append(self, record: LogRecord, after: StoredState) -> Awaitable[int]:
-        """Log `record`, which makes `after`; the answer comes once it is durable: its lsn.
-
-        The awaitable raises Unavailable where nothing was written, OutcomeUnknown where a
-        sync failed.
-        """
+    def append(self, record: LogRecord, after: StoredState) -> Logged:
+        """Log `record`, which makes `after`."""
         ...
 
     def find_operation(self, author: str, operation: str) -> OperationResult | None:

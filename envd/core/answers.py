@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from envd.core.requests import Consistency
@@ -28,7 +29,8 @@ class EnvironmentView:
     """One environment as a caller may see it, with the level and lag bound of the read.
 
     Where layers were resolved, `bases` has the revision of each that it extends, the lowest
-    first; its own `revision` says nothing of them.
+    first; its own `revision` says nothing of them. A watch or an export that resolves goes on
+    where they can't be: `unresolved` says why, and the variables are its own alone.
     """
 
     environment: str
@@ -39,6 +41,25 @@ class EnvironmentView:
     level: Consistency = Consistency.EVENTUAL
     lag_bound_ms: int = 0
     bases: dict[str, str] = field(default_factory=dict)
+    unresolved: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ExportedEnvironment:
+    """One environment whole, its variables as columns in order of name.
+
+    The i-th name and value belong together; `secret` has the places of the secret ones, whose
+    values are "" where `masked`. `unresolved` says why its layers could not be read.
+    """
+
+    environment: str
+    revision: str
+    metadata: dict[str, str] = field(repr=False)
+    names: Sequence[str]
+    values: Sequence[str] = field(repr=False)
+    secret: Sequence[int]
+    masked: bool
+    unresolved: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,11 +174,17 @@ class SnapshotEnd:
 @dataclass(frozen=True, slots=True)
 class Changed:
     """A commit became visible. `state` is there where values were asked for, and None in it
-    means that the environment no longer exists."""
+    means that the environment no longer exists.
+
+    Where layers are resolved, a commit to a base is told for each watched environment that
+    extends it: `through` names the base, and `environment`, `revision` and `deleted` of
+    `commit` are those of the environment that extends it. Else `through` is "".
+    """
 
     commit: CommitView
     token: str
     state: EnvironmentView | None = None
+    through: str = ""
 
 
 WatchEvent = Heartbeat | Reset | SnapshotItem | SnapshotEnd | Changed

@@ -6,9 +6,10 @@ that it replaced at its origin (`overwrites`), from which conflicts are told lat
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
-from typing import NamedTuple
+from typing import NamedTuple, overload
 
 from envd.core.stamp import Stamp
 
@@ -39,6 +40,56 @@ class Change(NamedTuple):
         return f"Change({verb} {self.kind.name.lower()} {self.name})"
 
 
+class ChangeColumns(Sequence[Change]):
+    """Puts of variables as columns: the i-th of each belong together, `secrets` are 0 or 1.
+
+    Equal to the tuple of the same changes.
+    """
+
+    __slots__ = ("names", "overwrites", "secrets", "values")
+
+    def __init__(
+        self,
+        names: Sequence[str],
+        values: Sequence[str],
+        secrets: bytes,
+        overwrites: Sequence[Stamp],
+    ) -> None:
+        self.names = names
+        self.values = values
+        self.secrets = secrets
+        self.overwrites = overwrites
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    @overload
+    def __getitem__(self, at: int) -> Change: ...
+    @overload
+    def __getitem__(self, at: slice) -> tuple[Change, ...]: ...
+    def __getitem__(self, at: int | slice) -> Change | tuple[Change, ...]:
+        if isinstance(at, slice):
+            return tuple(self)[at]
+        secret = bool(self.secrets[at])
+        return Change(Kind.VARIABLE, self.names[at], self.values[at], secret, self.overwrites[at])
+
+    def __iter__(self) -> Iterator[Change]:
+        kind = Kind.VARIABLE
+        columns = (self.names, self.values, self.secrets, self.overwrites)
+        for name, value, secret, overwrites in zip(*columns, strict=True):
+            yield Change(kind, name, value, bool(secret), overwrites)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Sequence) and tuple(self) == tuple(other)
+
+    def __hash__(self) -> int:
+        return hash(tuple(self))
+
+    def __repr__(self) -> str:
+        """Tell how many there are, never a value."""
+        return f"ChangeColumns({len(self.names)} puts)"
+
+
 @dataclass(frozen=True, slots=True)
 class Commit:
     """All changes of one call, under one stamp.
@@ -53,7 +104,7 @@ class Commit:
 
     environment: str
     stamp: Stamp
-    changes: tuple[Change, ...]
+    changes: Sequence[Change]
     deletes: bool = False
     author: str = ""
     time_ms: int = 0

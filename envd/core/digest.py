@@ -12,15 +12,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from hashlib import blake2b
+from operator import itemgetter
 
 from envd.core.commit import Kind
-from envd.core.environment import Entry, Environment
+from envd.core.entries import Entry, EntryColumns, rows_of, same_for_all
+from envd.core.environment import Environment
 from envd.core.stamp import Stamp
 
 REVISION_BYTES = 16
 DIGEST_KEY_BYTES = 32
 SHORT_REVISION = 12
 _HISTORY_MODULUS = 1 << 128
+_NAME = itemgetter(0)
 
 
 def revision(environment: Environment, digest_key: bytes) -> bytes:
@@ -28,10 +31,11 @@ def revision(environment: Environment, digest_key: bytes) -> bytes:
 
     Collecting tombstones does not change it.
     """
-    fields: list[str] = []
-    for kind in (Kind.VARIABLE, Kind.METADATA):
-        _append_live(fields, str(int(kind)), environment.entries(kind))
-    return _keyed("\0".join(fields).encode(), digest_key, b"envd revision")
+    parts: list[str] = []
+    _append_live(parts, "0", environment.variables)
+    if environment.metadata:
+        _append_live(parts, "1", environment.metadata)
+    return _keyed("\0".join(parts).encode(), digest_key, b"envd revision")
 
 
 def state_digest(
@@ -43,7 +47,8 @@ def state_digest(
     as the sum of its commits' hashes. The `overwrites` of entries are covered by the history.
     """
     fields = [environment.deleted_at.hex(), f"{history_sum:032x}"]
-    for kind in (Kind.VARIABLE, Kind.METADATA):
+    summary = environment.summary
+    for kind in Kind if summary.names > summary.live + summary.settings else ():
         for name, entry in sorted(environment.entries(kind).items()):
             if entry.value is None:
                 fields += (str(int(kind)), name, entry.stamp.hex(), "1" if entry.secret else "")
@@ -60,7 +65,7 @@ def request_digest(fields: Iterable[str], digest_key: bytes) -> bytes:
 
     Each field goes in with its length, so that no two lists of fields run together.
     """
-    encoded = "".join(f"{len(text)}:{text}" for text in fields)
+    encoded = "".join([f"{len(text)}:{text}" for text in fields])
     return _keyed(encoded.encode("utf-8", "surrogatepass"), digest_key, b"envd request")
 
 
@@ -69,16 +74,27 @@ def history_sum(hashes: Iterable[int], start: int = 0, sign: int = 1) -> int:
     return (start + sign * sum(hashes)) % _HISTORY_MODULUS
 
 
-def _append_live(fields: list[str], kind: str, entries: Mapping[str, Entry]) -> None:
-    stamps: dict[Stamp, str] = {}
-    for name in sorted(entries):
-        stamp, _, value, secret = entries[name]
-        if value is None:
-            continue
-        shown = stamps.get(stamp)
-        if shown is None:
-            shown = stamps[stamp] = stamp.hex()
-        fields += (kind, name, shown, "1" if secret else "", value)
+def _append_live(records: list[str], kind: str, entries: Mapping[str, Entry]) -> None:
+    if type(entries) is EntryColumns and _is_fresh(entries):
+        shown = entries.stamps[0].hex()
+        columns = zip(entries.names, entries.values_or_none, entries.secrets, strict=True)
+        for name, value, secret in sorted(columns, key=_NAME):
+            records.append(f"{kind}\0{name}\0{shown}\0{'1' if secret else ''}\0{value}")
+        return
+    last: Stamp | None = None
+    text = ""
+    for name, (stamp, _, value, secret) in sorted(rows_of(entries).items()):
+        if value is not None:
+            if stamp is not last:
+                last, text = stamp, stamp.hex()
+            records.append(f"{kind}\0{name}\0{text}\0{'1' if secret else ''}\0{value}")
+
+
+def _is_fresh(columns: EntryColumns) -> bool:
+    """Tell whether one stamp stands for all, and there is no tombstone."""
+    return (
+        bool(columns.names) and same_for_all(columns.stamps) and None not in columns.values_or_none
+    )
 
 
 def _keyed(data: bytes, key: bytes, person: bytes) -> bytes:

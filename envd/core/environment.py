@@ -10,39 +10,29 @@ States are values: `apply` and `merge` return new ones and share what did not ch
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from envd.core.commit import Change, Commit, Kind
+from envd.core.commit import Change, ChangeColumns, Commit, Kind
+from envd.core.entries import Entry, EntryColumns, columns_of, rows_of, same_for_all
 from envd.core.stamp import ZERO, Stamp
 
+__all__ = ["Entry", "Environment", "Summary"]
 
-class Entry(NamedTuple):
-    """What is known of one variable or metadata key; a tombstone has no value."""
 
-    stamp: Stamp
-    overwrites: Stamp
-    value: str | None
-    secret: bool
+class Summary(NamedTuple):
+    """What a state comes to; tombstones count as names.
 
-    def __repr__(self) -> str:
-        """Tell the stamp and whether there is a value, never the value."""
-        return f"Entry({self.stamp.hex()}, {'tombstone' if self.value is None else 'value'})"
+    `highest` is the highest stamp that it shows, `live` and `settings` count variables and
+    metadata with a value, `characters` are those of all names and values.
+    """
 
-    def supersedes(self, other: Entry) -> bool:
-        """Tell whether this entry wins over `other`.
-
-        The higher stamp wins. On equal stamps a tombstone beats a value, then the larger
-        value wins (text compares as its UTF-8 bytes do); what is left decides only between
-        entries of equal effect, so that the order is total.
-        """
-        if self.stamp != other.stamp:
-            return self.stamp > other.stamp
-        return self._tie_rank() > other._tie_rank()
-
-    def _tie_rank(self) -> tuple[bool, str, bool, Stamp]:
-        return (self.value is None, self.value or "", self.secret, self.overwrites)
+    highest: Stamp
+    live: int
+    settings: int
+    names: int
+    characters: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,27 +43,31 @@ class Environment:
     variables: Mapping[str, Entry] = field(default_factory=dict, repr=False)
     metadata: Mapping[str, Entry] = field(default_factory=dict, repr=False)
     deleted_at: Stamp = ZERO
+    _summary: Summary | None = field(default=None, repr=False, compare=False)
+
+    @property
+    def summary(self) -> Summary:
+        """What this state comes to; computed once."""
+        summary = self._summary
+        if summary is None:
+            summary = _summarize(self)
+            object.__setattr__(self, "_summary", summary)
+        return summary
 
     @property
     def exists(self) -> bool:
         """An environment exists while it has a live variable or live metadata."""
-        return any(True for _ in self.live(Kind.VARIABLE)) or any(
-            True for _ in self.live(Kind.METADATA)
-        )
+        summary = self.summary
+        return bool(summary.live or summary.settings)
 
     @property
     def highest_stamp(self) -> Stamp:
         """The highest stamp that this state shows, ZERO for an empty one."""
-        highest = self.deleted_at
-        for entries in (self.variables, self.metadata):
-            for entry in entries.values():
-                if entry.stamp > highest:
-                    highest = entry.stamp
-        return highest
+        return self.summary.highest
 
     def entries(self, kind: Kind) -> Mapping[str, Entry]:
         """All entries of one kind, tombstones included."""
-        return self.variables if kind is Kind.VARIABLE else self.metadata
+        return self.metadata if kind else self.variables
 
     def live(self, kind: Kind) -> Iterable[tuple[str, Entry]]:
         """The (name, entry) pairs of one kind that have a value."""
@@ -81,7 +75,7 @@ class Environment:
 
     def live_count(self) -> int:
         """How many variables have a value."""
-        return sum(entry.value is not None for entry in self.variables.values())
+        return self.summary.live
 
     def overwritten_by(self, kind: Kind, name: str) -> Stamp:
         """The `overwrites` of a change to `name` that this state's holder makes now."""
@@ -98,6 +92,8 @@ class Environment:
         self, stamp: Stamp, changes: Iterable[Change], *, deletes: bool = False
     ) -> Environment:
         """Return this state with changes under one stamp merged in."""
+        if stamp > self.summary.highest:
+            return self._succeeded(stamp, changes, deletes=deletes)
         variables: dict[str, Entry] = {}
         metadata: dict[str, Entry] = {}
         for kind, name, value, secret, overwrites in changes:
@@ -105,6 +101,51 @@ class Environment:
             side[name] = Entry(stamp, overwrites, value, secret)
         deleted_at = stamp if deletes else ZERO
         return self.merge(Environment(self.name, variables, metadata, deleted_at))
+
+    def _succeeded(self, stamp: Stamp, changes: Iterable[Change], *, deletes: bool) -> Environment:
+        """Merge in changes under a stamp above all that there is: they win, one by one."""
+        if deletes:
+            return Environment(self.name, deleted_at=stamp)
+        if type(changes) is ChangeColumns and _holds_only(self.variables, changes.names):
+            whole = EntryColumns(
+                changes.names,
+                changes.values,
+                changes.secrets,
+                [stamp] * len(changes.names),
+                changes.overwrites,
+            )
+            return Environment(self.name, whole, self.metadata, self.deleted_at)
+        _, live, settings, names, characters = self.summary
+        variables: dict[str, Entry] | None = None
+        metadata: dict[str, Entry] | None = None
+        for kind, name, value, secret, overwrites in changes:
+            if kind:
+                side = metadata = dict(rows_of(self.metadata)) if metadata is None else metadata
+            else:
+                side = variables = dict(rows_of(self.variables)) if variables is None else variables
+            known = side.get(name)
+            side[name] = Entry(stamp, overwrites, value, secret)
+            if known is None:
+                names += 1
+                characters += len(name)
+                gained = int(value is not None)
+            else:
+                characters -= len(known.value or "")
+                gained = (value is not None) - (known.value is not None)
+            characters += len(value or "")
+            if kind:
+                settings += gained
+            else:
+                live += gained
+        changed = variables is not None or metadata is not None
+        highest = stamp if changed else self.summary.highest
+        return Environment(
+            self.name,
+            self.variables if variables is None else variables,
+            self.metadata if metadata is None else metadata,
+            self.deleted_at,
+            Summary(highest, live, settings, names, characters),
+        )
 
     def merge(self, other: Environment) -> Environment:
         """Return the least state that holds both; names must be equal."""
@@ -135,3 +176,26 @@ def _merge_entries(
     if deleted_at == ZERO or all(entry.stamp > deleted_at for entry in merged.values()):
         return merged
     return {name: entry for name, entry in merged.items() if entry.stamp > deleted_at}
+
+
+def _holds_only(entries: Mapping[str, Entry], names: Sequence[str]) -> bool:
+    """Tell whether there are no entries, or just these, in this order."""
+    return not entries or (len(entries) == len(names) and list(entries) == list(names))
+
+
+def _summarize(environment: Environment) -> Summary:
+    highest, names, characters = environment.deleted_at, 0, 0
+    lives: list[int] = []
+    for entries in (environment.variables, environment.metadata):
+        if not entries:
+            lives.append(0)
+            continue
+        columns = columns_of(entries)
+        values, stamps = columns.values_or_none, columns.stamps
+        highest = max(highest, stamps[0] if same_for_all(stamps) else max(stamps))
+        present = [value for value in values if value is not None]
+        lives.append(len(present))
+        names += len(columns.names)
+        characters += len("".join(columns.names)) + len("".join(present))
+    live, settings = lives
+    return Summary(highest, live, settings, names, characters)

@@ -10,6 +10,7 @@
     ├── Unavailable             not now: stopping, overloaded, disk full; nothing was done
     ├── OutcomeUnknown          it may or may not have happened: retry with the operation id
     ├── Unsupported             a thing this version does not do
+    ├── SnapshotError           a program's offline snapshot is missing, too old or not usable
     └── StartupError            this node can't start (settings, locks)
         ├── SettingsError       a setting is wrong
         └── StorageError        the data directory can't be used as it is
@@ -85,6 +86,10 @@ class OutcomeUnknown(EnvdError):
 
 class Unsupported(EnvdError):
     default_reason = "UNSUPPORTED"
+
+
+class SnapshotError(EnvdError):
+    default_reason = "SNAPSHOT"
 
 
 class StartupError(EnvdError):

@@ -9,6 +9,7 @@ origin, before anything is stamped, so no half of a commit is ever applied.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 from envd.core.errors import InvalidRequest, LimitExceeded
 
@@ -24,8 +25,11 @@ MAX_OPERATION_ID_BYTES = 128
 RESERVED_SEGMENT = "sys"
 
 _SEGMENT = r"[a-z0-9](?:[a-z0-9._-]*[a-z0-9])?"
-_ENVIRONMENT = re.compile(rf"{_SEGMENT}(?:/{_SEGMENT})*")
-_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
+ENVIRONMENT_PATTERN = rf"{_SEGMENT}(?:/{_SEGMENT})*"
+VARIABLE_PATTERN = r"[A-Za-z_][A-Za-z0-9_.-]*"
+_ENVIRONMENT = re.compile(ENVIRONMENT_PATTERN)
+_VARIABLE = re.compile(VARIABLE_PATTERN)
+_VARIABLES = re.compile(rf"(?:[A-Za-z_][A-Za-z0-9_.-]{{,{MAX_VARIABLE_NAME_BYTES - 1}}}\0)*")
 _METADATA = re.compile(r"[a-z][a-z0-9_.-]*")
 
 
@@ -116,6 +120,35 @@ def check_value(variable: str, value: str) -> int:
             f"the value of {variable} is {size} bytes long; at most {MAX_VALUE_BYTES} are allowed"
         )
     return size
+
+
+def check_columns(variables: Sequence[str], values: Sequence[str]) -> None:
+    """Check as many variables and values at once, raising as for each one alone.
+
+    Joined, most of them pass at a fraction of the cost; only where that fails are they looked
+    at one by one, which tells what is wrong.
+    """
+    joined, text = "\0".join(variables) + "\0", "".join(values)
+    if (
+        joined.count("\0") == len(variables)
+        and _VARIABLES.fullmatch(joined)
+        and "\0" not in text
+        and len(text) * 4 <= MAX_VALUE_BYTES
+        and _is_utf8(text)
+    ):
+        return
+    for name, value in zip(variables, values, strict=True):
+        check_variable(name)
+        check_value(name, value)
+
+
+def _is_utf8(text: str) -> bool:
+    if not text.isascii():
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            return False
+    return True
 
 
 def _shown(name: str) -> str:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
+from typing import overload
 
 from envd.core.commit import Kind
 
@@ -38,6 +40,46 @@ class Put:
     kind: Kind = Kind.VARIABLE
 
 
+class PutColumns(Sequence[Put]):
+    """Puts of variables as columns: the i-th name and value belong together.
+
+    `secret` has the flag of those that state one, by their place; the others stay as they are.
+    """
+
+    __slots__ = ("names", "secret", "values")
+
+    def __init__(
+        self, names: Sequence[str], values: Sequence[str], secret: Mapping[int, bool]
+    ) -> None:
+        self.names = names
+        self.values = values
+        self.secret = secret
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    @overload
+    def __getitem__(self, at: int) -> Put: ...
+    @overload
+    def __getitem__(self, at: slice) -> tuple[Put, ...]: ...
+    def __getitem__(self, at: int | slice) -> Put | tuple[Put, ...]:
+        return tuple(self)[at]
+
+    def __iter__(self) -> Iterator[Put]:
+        for at, (name, value) in enumerate(zip(self.names, self.values, strict=True)):
+            yield Put(name, value, self.secret.get(at))
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Sequence) and tuple(self) == tuple(other)
+
+    def __hash__(self) -> int:
+        return hash(tuple(self))
+
+    def __repr__(self) -> str:
+        """Tell how many there are, never a value."""
+        return f"PutColumns({len(self.names)} puts)"
+
+
 @dataclass(frozen=True, slots=True)
 class Unset:
     """Remove one variable or metadata key; removing an absent one is NotFound."""
@@ -57,7 +99,7 @@ class WriteRequest:
     """
 
     environment: str
-    puts: tuple[Put, ...] = ()
+    puts: Sequence[Put] = ()
     unsets: tuple[Unset, ...] = ()
     replace: bool = False
     bulk: bool = False
@@ -145,10 +187,13 @@ class WatchRequest:
 
     Without `token`: a snapshot, then changes. With the token of an earlier event: changes
     after it, or a reset and a snapshot where the node can't resume. `values` adds the new
-    state to each change, secrets masked unless `reveal`.
+    state to each change, secrets masked unless `reveal`. With `resolve` every state has the
+    variables of what it extends too, and a change of one of those is told as a change of each
+    watched environment that extends it.
     """
 
     prefix: str = ""
     token: str = ""
     values: bool = False
     reveal: bool = False
+    resolve: bool = False

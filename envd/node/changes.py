@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
-from envd.core.commit import Change, Kind
-from envd.core.environment import Entry, Environment
+from collections.abc import Sequence
+
+from envd.core.commit import Change, ChangeColumns, Kind
+from envd.core.entries import Entry, EntryColumns, rows_of
+from envd.core.environment import Environment
 from envd.core.errors import Denied, NotFound
-from envd.core.requests import Put, WriteRequest
+from envd.core.requests import Put, PutColumns, WriteRequest
 
 
-def changes_of(environment: Environment, request: WriteRequest, may_reveal: bool) -> list[Change]:
+def changes_of(
+    environment: Environment, request: WriteRequest, may_reveal: bool
+) -> Sequence[Change]:
     """The changes that a write means for the state it builds on."""
+    puts = request.puts
+    simple = not request.unsets and not (request.replace and environment.variables)
+    if type(puts) is PutColumns and simple:
+        return _columns(environment, puts, may_reveal)
     changes = [_put(environment, put, may_reveal) for put in request.puts]
     for unset in request.unsets:
         entry = environment.entries(unset.kind).get(unset.name)
@@ -29,6 +38,24 @@ def changes_of(environment: Environment, request: WriteRequest, may_reveal: bool
             if name not in put_names
         ]
     return changes
+
+
+def _columns(environment: Environment, puts: PutColumns, may_reveal: bool) -> ChangeColumns:
+    """What `_put` says of each put, for all at once."""
+    names, entries = puts.names, environment.variables
+    if not entries:
+        secrets, overwrites = bytearray(len(names)), [environment.deleted_at] * len(names)
+    elif type(entries) is EntryColumns and entries.names == names:
+        secrets, overwrites = bytearray(entries.secrets), list(entries.stamps)
+    else:
+        known = [rows_of(entries).get(name) for name in names]
+        secrets = bytearray([entry is not None and entry.secret for entry in known])
+        overwrites = [entry.stamp if entry else environment.deleted_at for entry in known]
+    for at, secret in puts.secret.items():
+        if secrets[at] and not secret and not may_reveal:
+            raise _may_not_lower(names[at])
+        secrets[at] = secret
+    return ChangeColumns(names, puts.values, bytes(secrets), overwrites)
 
 
 def _put(environment: Environment, put: Put, may_reveal: bool) -> Change:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-
 from envd.core import names
 from envd.core.commit import Kind
-from envd.core.environment import Entry, Environment
+from envd.core.environment import Environment
 from envd.core.errors import InvalidRequest, LimitExceeded
 from envd.core.metadata import check_setting, is_setting, unknown_setting
-from envd.core.requests import WriteRequest
+from envd.core.requests import PutColumns, WriteRequest
 
 MAX_ENTRIES = 4 * names.MAX_VARIABLES
 """Of one environment, tombstones included: they stay until they are collected."""
@@ -31,6 +29,10 @@ def check_write(request: WriteRequest) -> None:
         )
     if not count and not request.replace and not request.must_not_exist:
         raise InvalidRequest("the write changes nothing", hint="name what to set or to unset")
+    if type(request.puts) is PutColumns and not request.unsets:
+        names.check_columns(request.puts.names, request.puts.values)
+        if len(set(request.puts.names)) == count:
+            return
     seen: set[tuple[Kind, str]] = set()
     for put in request.puts:
         _check_name(put.kind, put.name, seen)
@@ -73,20 +75,21 @@ def check_operation(message: str, operation: str) -> None:
 
 def check_room(before: Environment, after: Environment) -> None:
     """Refuse a write that leaves an environment over its limits, unless it shrinks it."""
-    count = after.live_count()
-    if count > names.MAX_VARIABLES and count >= before.live_count():
+    now, was = after.summary, before.summary
+    if now.live > names.MAX_VARIABLES and now.live >= was.live:
         raise LimitExceeded(
-            f"{after.name} would have {count} variables; at most {names.MAX_VARIABLES} are allowed",
+            f"{after.name} would have {now.live} variables; "
+            f"at most {names.MAX_VARIABLES} are allowed",
             hint="split it into several environments",
         )
-    entries = sum(map(len, _sides(after)))
-    if entries > MAX_ENTRIES and entries > sum(map(len, _sides(before))):
+    if now.names > MAX_ENTRIES and now.names > was.names:
         raise LimitExceeded(
-            f"{after.name} keeps {entries} names, set or unset; at most {MAX_ENTRIES} are allowed",
+            f"{after.name} keeps {now.names} names, set or unset; "
+            f"at most {MAX_ENTRIES} are allowed",
             hint="names that were unset count too: delete the environment and create it anew, "
             "which clears them (its history stays)",
         )
-    if _characters(after) * 4 > names.MAX_ENVIRONMENT_BYTES:
+    if now.characters * 4 > names.MAX_ENVIRONMENT_BYTES:
         size = _bytes(after)
         if size > names.MAX_ENVIRONMENT_BYTES and size >= _bytes(before):
             raise LimitExceeded(
@@ -96,21 +99,9 @@ def check_room(before: Environment, after: Environment) -> None:
             )
 
 
-def _sides(environment: Environment) -> Iterable[Mapping[str, Entry]]:
-    return (environment.variables, environment.metadata)
-
-
-def _characters(environment: Environment) -> int:
-    return sum(
-        sum(map(len, side)) + sum([len(entry.value or "") for entry in side.values()])
-        for side in _sides(environment)
-    )
-
-
 def _bytes(environment: Environment) -> int:
     return sum(
         len(name) + len((entry.value or "").encode())
-        for side in _sides(environment)
-        for name, entry in side.items()
-        if entry.value is not None
+        for kind in Kind
+        for name, entry in environment.live(kind)
     )

@@ -11,15 +11,15 @@ still on its way.
 
 from __future__ import annotations
 
-import asyncio
 import struct
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 
 from envd.core import digest
 from envd.core.answers import (
     EnvironmentView,
+    ExportedEnvironment,
     HistoryPage,
     ListPage,
     WriteAnswer,
@@ -35,6 +35,7 @@ from envd.core.requests import (
     DeleteRequest,
     HistoryRequest,
     ListRequest,
+    PutColumns,
     ReadRequest,
     RollbackRequest,
     WriteRequest,
@@ -45,15 +46,18 @@ from envd.node import revisions
 from envd.node.changes import changes_of, differences
 from envd.node.checks import check_operation, check_room, check_write
 from envd.node.operations import AnyWrite, request_digest
+from envd.node.rendering import Renderings
 from envd.node.views import (
     NodeIdentity,
     commit_view,
     environment_view,
+    exported_view,
     iso_time,
     read_session_token,
     resolved_view,
     session_token,
 )
+from envd.node.writing import Writing
 from envd.ports import Clock, Store, StoredState
 
 MAX_LIST_PAGE = 10_000
@@ -69,7 +73,8 @@ class Coordinator:
         self.node = node
         self._digest_key = digest_key
         self._hlc = HybridClock(node.uid, store.highest_hlc())
-        self._in_flight: dict[tuple[str, str], tuple[bytes, asyncio.Future[WriteAnswer]]] = {}
+        self._renderings = Renderings()
+        self._in_flight: dict[tuple[str, str], tuple[bytes, Writing]] = {}
 
     # -- writing -------------------------------------------------------------------
 
@@ -85,20 +90,24 @@ class Coordinator:
 
     async def begin_write(
         self, request: WriteRequest, author: str, *, may_reveal: bool = True
-    ) -> Awaitable[WriteAnswer]:
+    ) -> Writing:
         """Commit as `write` does, and return before it is durable.
 
         Writes begun one after the other are applied in this order. The caller must await what
-        it gets, which answers or raises as `write` does.
+        it gets, which answers or raises as `write` does, or `forget` it.
         """
         check_write(request)
-        return await self._begin(request, author, lambda: self._write(request, author, may_reveal))
+        return await self._begin(
+            request, author, lambda asked: self._write(request, author, may_reveal, asked)
+        )
 
     async def delete(self, request: DeleteRequest, author: str) -> WriteAnswer:
         """Delete an environment; raises NotFound where it does not exist."""
         check_environment(request.environment)
         check_operation(request.message, request.operation)
-        return await self._once(request, author, lambda: self._delete(request, author))
+        return await (
+            await self._begin(request, author, lambda asked: self._delete(request, author, asked))
+        )
 
     async def rollback(
         self, request: RollbackRequest, author: str, *, may_reveal: bool = True
@@ -108,58 +117,57 @@ class Coordinator:
         check_operation(request.message, request.operation)
         for variable in request.variables:
             check_variable(variable)
-        return await self._once(
-            request, author, lambda: self._rollback(request, author, may_reveal)
+        return await (
+            await self._begin(
+                request, author, lambda asked: self._rollback(request, author, may_reveal, asked)
+            )
         )
 
-    async def _once(
-        self, request: AnyWrite, author: str, perform: Callable[[], Awaitable[WriteAnswer]]
-    ) -> WriteAnswer:
-        return await (await self._begin(request, author, perform))
-
     async def _begin(
-        self, request: AnyWrite, author: str, perform: Callable[[], Awaitable[WriteAnswer]]
-    ) -> Awaitable[WriteAnswer]:
-        """Perform a write, or answer as the earlier one with its operation id does."""
+        self, request: AnyWrite, author: str, perform: Callable[[bytes], Writing]
+    ) -> Writing:
+        """Perform a write, or give the earlier one with its operation id.
+
+        `perform` takes what a repeat of the request is told by.
+        """
         if not request.operation:
-            await self._store.admit()
-            return perform()
+            if not self._store.admits():
+                await self._store.admit()
+            return perform(b"")
         key = (author, request.operation)
         asked = request_digest(request, self._digest_key)
         earlier = self._earlier(key, asked, request)
-        if earlier is None:
+        if earlier is None and not self._store.admits():
             await self._store.admit()
             earlier = self._earlier(key, asked, request)  # its twin may have come in meanwhile
         if earlier is not None:
             return earlier
-        task = asyncio.ensure_future(perform())
-        self._in_flight[key] = (asked, task)
-        task.add_done_callback(lambda done: self._landed(key, done))
-        return asyncio.shield(task)
+        self._forget_landed()
+        writing = perform(asked)
+        self._in_flight[key] = (asked, writing)
+        return writing
 
-    def _earlier(
-        self, key: tuple[str, str], asked: bytes, request: AnyWrite
-    ) -> Awaitable[WriteAnswer] | None:
-        """The answer to the earlier write with this operation id, None where there is none."""
+    def _earlier(self, key: tuple[str, str], asked: bytes, request: AnyWrite) -> Writing | None:
+        """The earlier write with this operation id, None where there is none."""
         running = self._in_flight.get(key)
-        if running is not None:
+        if running is not None and not running[1].done():
             _check_same(running[0], asked)
-            return asyncio.shield(running[1])
+            return running[1]
         known = self._store.find_operation(*key)
         if known is None:
             return None
         _check_same(known.request_digest, asked)
-        return _ready(self._answer(request, known.revision, known.stamp))
+        return Writing(self._answer(request, known.revision, known.stamp))
 
-    def _landed(self, key: tuple[str, str], task: asyncio.Future[WriteAnswer]) -> None:
-        """Forget a write that ended; its callers, if they still wait, have its error."""
-        del self._in_flight[key]
-        if not task.cancelled():
-            task.exception()
+    def _forget_landed(self) -> None:
+        """Let go of the oldest writes that are done; the store knows them now, or refused them."""
+        while self._in_flight:
+            key, (_, writing) = next(iter(self._in_flight.items()))
+            if not writing.done():
+                return
+            del self._in_flight[key]
 
-    def _write(
-        self, request: WriteRequest, author: str, may_reveal: bool
-    ) -> Awaitable[WriteAnswer]:
+    def _write(self, request: WriteRequest, author: str, may_reveal: bool, asked: bytes) -> Writing:
         head = self._head(request.environment)
         environment = head.environment
         _check_revision(head, request.if_revision)
@@ -176,27 +184,27 @@ class Coordinator:
         if request.must_not_exist:
             now = iso_time(self._clock.wall_ms())
             overwrites = environment.overwritten_by(Kind.METADATA, CREATED)
-            changes.append(Change(Kind.METADATA, CREATED, now, False, overwrites))
+            changes = (*changes, Change(Kind.METADATA, CREATED, now, False, overwrites))
         if not changes and self._is_durable(head):
-            return _ready(self._answer(request, head.revision, environment.highest_stamp))
-        return self._commit(head, changes, request, author)
+            return Writing(self._answer(request, head.revision, environment.highest_stamp))
+        return self._commit(head, changes, request, author, asked)
 
-    def _delete(self, request: DeleteRequest, author: str) -> Awaitable[WriteAnswer]:
+    def _delete(self, request: DeleteRequest, author: str, asked: bytes) -> Writing:
         head = self._head(request.environment)
         environment = head.environment
         if not environment.exists:
             raise _no_environment(request.environment)
         _check_revision(head, request.if_revision)
-        changes = [
+        changes = tuple(
             Change(kind, name, None, entry.secret, entry.stamp)
             for kind in Kind
             for name, entry in environment.live(kind)
-        ]
-        return self._commit(head, changes, request, author, deletes=True)
+        )
+        return self._commit(head, changes, request, author, asked, deletes=True)
 
     def _rollback(
-        self, request: RollbackRequest, author: str, may_reveal: bool
-    ) -> Awaitable[WriteAnswer]:
+        self, request: RollbackRequest, author: str, may_reveal: bool, asked: bytes
+    ) -> Writing:
         head = self._head(request.environment)
         _check_revision(head, request.if_revision)
         target = revisions.recorded_state(
@@ -205,35 +213,35 @@ class Coordinator:
         changes = differences(head.environment, target.environment, request.variables, may_reveal)
         if not changes and self._is_durable(head):
             stamp = head.environment.highest_stamp
-            return _ready(self._answer(request, head.revision, stamp))
+            return Writing(self._answer(request, head.revision, stamp))
         message = request.message or f"rollback to {request.to}"
-        return self._commit(head, changes, request, author, message=message)
+        return self._commit(head, tuple(changes), request, author, asked, message=message)
 
     def _commit(
         self,
         head: StoredState,
-        changes: Iterable[Change],
+        changes: Sequence[Change],
         request: AnyWrite,
         author: str,
+        asked: bytes,
         *,
         deletes: bool = False,
         message: str = "",
-    ) -> Awaitable[WriteAnswer]:
-        """Stamp the changes, log them, and answer once they are durable.
+    ) -> Writing:
+        """Stamp the changes and log them.
 
         No await stands between reading the head and the append.
         """
         before = head.environment
         now_ms = self._clock.wall_ms()
         stamp = self._hlc.stamp_above(before.highest_stamp, now_ms)
-        listed = tuple(changes)
-        environment = before.apply_changes(stamp, listed, deletes=deletes)
+        environment = before.apply_changes(stamp, changes, deletes=deletes)
         check_room(before, environment)
         after = StoredState(environment, digest.revision(environment, self._digest_key))
         commit = Commit(
             environment=before.name,
             stamp=stamp,
-            changes=listed,
+            changes=changes,
             deletes=deletes,
             author=author,
             time_ms=now_ms,
@@ -242,13 +250,13 @@ class Coordinator:
             node=self.node.name,
             region=self.node.region,
             revision=after.revision,
-            request_digest=request_digest(request, self._digest_key),
+            request_digest=asked,
         )
         partition = partition_of(before.name)
         seq = self._store.last_seq(partition, self.node.uid) + 1
-        durable = self._store.append(LogRecord(partition, self.node.uid, seq, commit), after)
-        answer = self._answer(request, commit.revision, commit.stamp)
-        return _when_durable(durable, answer)
+        logged = self._store.append(LogRecord(partition, self.node.uid, seq, commit), after)
+        token = session_token(partition, self.node.uid, seq)
+        return Writing(_written(request, commit.revision, commit.stamp, token), logged)
 
     def _is_durable(self, head: StoredState) -> bool:
         """Tell whether `head` is what readers see, with no commit on its way.
@@ -265,10 +273,7 @@ class Coordinator:
         """The answer to a write whose record is the last of its partition."""
         partition, origin = partition_of(request.environment), self.node.uid
         token = session_token(partition, origin, self._store.last_seq(partition, origin))
-        precondition = "local" if request.if_revision else ""
-        return WriteAnswer(
-            request.environment, revision.hex(), stamp.hex(), token, precondition=precondition
-        )
+        return _written(request, revision, stamp, token)
 
     def _head(self, name: str) -> StoredState:
         return self._store.head(name) or self._nothing(name)
@@ -302,10 +307,26 @@ class Coordinator:
             state,
             self.node,
             reveal=request.reveal,
-            now=visible.environment if visible else state.environment,
+            now=visible.environment if request.at and visible else None,
             variables=request.variables,
             level=request.consistency,
         )
+
+    def rendered(self, request: ReadRequest, render: Callable[[EnvironmentView], bytes]) -> bytes:
+        """What `render`, always the same one, makes of what `read` answers.
+
+        Kept for whole environments as they are; raises as `read` does.
+        """
+        name, reveal = request.environment, request.reveal
+        if request != ReadRequest(name, reveal=reveal):
+            return render(self.read(request))
+        state = self._store.visible(check_environment(name))
+        known = None if state is None else self._renderings.find(name, reveal, state)
+        if known is None:
+            known = render(self.read(request))
+            if state is not None:
+                self._renderings.keep(name, reveal, state, known)
+        return known
 
     def layers(self, name: str) -> list[str]:
         """`name` and what it extends now, the lowest layer first.
@@ -334,8 +355,10 @@ class Coordinator:
 
     def _check_layers(self, request: WriteRequest) -> None:
         """Refuse a setting `extends` that could not be resolved."""
+        if type(request.puts) is PutColumns:
+            return
         for put in request.puts:
-            if put.kind is Kind.METADATA and put.name == EXTENDS:
+            if put.kind and put.name == EXTENDS:
                 own = bases_of(put.value)
                 layers(
                     request.environment,
@@ -344,6 +367,13 @@ class Coordinator:
 
     def _bases_if(self, changed: str, bases: tuple[str, ...], name: str) -> tuple[str, ...]:
         return bases if name == changed else self._bases_of(name)
+
+    def columns(self, name: str, *, reveal: bool) -> ExportedEnvironment | None:
+        """The visible state of an environment in columns, None where it does not exist."""
+        state = self._store.visible(name)
+        if state is None or not state.environment.exists:
+            return None
+        return exported_view(state, reveal=reveal)
 
     def state_view(self, name: str, *, reveal: bool) -> EnvironmentView | None:
         """The visible state of an environment, None where it does not exist."""
@@ -401,13 +431,11 @@ class Coordinator:
             )
 
 
-async def _when_durable(durable: Awaitable[int], answer: WriteAnswer) -> WriteAnswer:
-    await durable
-    return answer
-
-
-async def _ready(answer: WriteAnswer) -> WriteAnswer:
-    return answer
+def _written(request: AnyWrite, revision: bytes, stamp: Stamp, token: str) -> WriteAnswer:
+    precondition = "local" if request.if_revision else ""
+    return WriteAnswer(
+        request.environment, revision.hex(), stamp.hex(), token, precondition=precondition
+    )
 
 
 def _check_same(earlier: bytes, asked: bytes) -> None:

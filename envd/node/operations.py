@@ -6,8 +6,6 @@ durability do not: a repeat may be made with what was learnt since.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 from envd.core import digest
 from envd.core.requests import DeleteRequest, RollbackRequest, WriteRequest
 
@@ -19,18 +17,19 @@ def request_digest(request: AnyWrite, digest_key: bytes) -> bytes:
     return digest.request_digest(_fields(request), digest_key) if request.operation else b""
 
 
-def _fields(request: AnyWrite) -> Iterator[str]:
-    yield type(request).__name__
-    yield request.environment
+def _fields(request: AnyWrite) -> list[str]:
+    fields = [type(request).__name__, request.environment]
     match request:
         case WriteRequest():
-            yield "replace" if request.replace else ""
+            fields.append("replace" if request.replace else "")
             for put in request.puts:
-                yield from ("put", str(int(put.kind)), put.name, str(put.secret), put.value)
+                kind = "1" if put.kind else "0"
+                fields += ("put", kind, put.name, str(put.secret), put.value)
             for unset in request.unsets:
-                yield from ("unset", str(int(unset.kind)), unset.name)
+                fields += ("unset", "1" if unset.kind else "0", unset.name)
         case RollbackRequest():
-            yield request.to
-            yield from request.variables
+            fields.append(request.to)
+            fields += request.variables
         case DeleteRequest():
             pass
+    return fields

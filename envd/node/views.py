@@ -7,11 +7,19 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
-from envd.core.answers import ChangeView, CommitView, EnvironmentView, VariableView
+from envd.core.answers import (
+    ChangeView,
+    CommitView,
+    EnvironmentView,
+    ExportedEnvironment,
+    VariableView,
+)
 from envd.core.commit import Commit, Kind
-from envd.core.environment import Entry, Environment
+from envd.core.entries import columns_of, rows_of
+from envd.core.environment import Environment
 from envd.core.errors import NotFound
 from envd.core.requests import Consistency
+from envd.core.stamp import Stamp
 from envd.ports import StoredState
 
 TOKEN_VERSION = 1
@@ -50,22 +58,73 @@ def environment_view(
     environment = state.environment
     shown: dict[str, VariableView] = {}
     named = tuple(variables)
-    for name in named or sorted(environment.variables):
-        entry = environment.variables.get(name)
-        if entry is not None and entry.value is not None:
-            latest = now.variables.get(name) if now else None
-            secret = entry.secret or (latest is not None and latest.secret)
-            shown[name] = _variable_view(entry, node, masked=secret and not reveal)
-        elif named:
-            raise _no_variable(environment.name, name)
+    rows = rows_of(environment.variables)
+    stamps: dict[Stamp, tuple[str, str, str]] = {}
+    for name in named or sorted(rows):
+        entry = rows.get(name)
+        if entry is None or entry.value is None:
+            if named:
+                raise _no_variable(environment.name, name)
+            continue
+        stamp, _, value, secret = entry
+        if now is not None and not secret:
+            latest = now.variables.get(name)
+            secret = latest is not None and latest.secret
+        origin = stamps.get(stamp)
+        if origin is None:
+            by, region = node.names_of(stamp.node_uid)
+            origin = stamps[stamp] = (stamp.hex(), region, by)
+        masked = secret and not reveal
+        shown[name] = VariableView(None if masked else value, entry.secret, masked, *origin)
     return EnvironmentView(
         environment.name,
         state.revision.hex(),
         environment.highest_stamp.hex(),
-        {name: entry.value or "" for name, entry in sorted(environment.live(Kind.METADATA))},
+        _settings(environment),
         shown,
         level,
     )
+
+
+def exported_view(state: StoredState, *, reveal: bool) -> ExportedEnvironment:
+    """The live content of `state` in columns; secret values are "" unless `reveal`."""
+    environment = state.environment
+    columns = columns_of(environment.variables)
+    rows = zip(columns.names, columns.values_or_none, columns.secrets, strict=True)
+    live = sorted([(name, value, flag) for name, value, flag in rows if value is not None])
+    secret = [at for at, row in enumerate(live) if row[2]]
+    values = [value for _, value, _ in live]
+    if not reveal:
+        for at in secret:
+            values[at] = ""
+    return ExportedEnvironment(
+        environment.name,
+        state.revision.hex(),
+        _settings(environment),
+        [name for name, _, _ in live],
+        values,
+        secret,
+        masked=bool(secret) and not reveal,
+    )
+
+
+def exported_from(view: EnvironmentView) -> ExportedEnvironment:
+    """A view, for example of layers, as `exported_view` has it."""
+    variables = view.variables.values()
+    return ExportedEnvironment(
+        view.environment,
+        view.revision,
+        view.metadata,
+        list(view.variables),
+        [variable.value or "" for variable in variables],
+        [at for at, variable in enumerate(variables) if variable.secret],
+        any(variable.masked for variable in variables),
+        view.unresolved,
+    )
+
+
+def _settings(environment: Environment) -> dict[str, str]:
+    return {name: entry.value or "" for name, entry in sorted(environment.live(Kind.METADATA))}
 
 
 def resolved_view(views: Sequence[EnvironmentView], variables: Iterable[str]) -> EnvironmentView:
@@ -93,12 +152,6 @@ def _no_variable(environment: str, name: str) -> NotFound:
         hint=f"see what it has with: envctl get {environment}",
         reason="VARIABLE_NOT_FOUND",
     )
-
-
-def _variable_view(entry: Entry, node: NodeIdentity, *, masked: bool) -> VariableView:
-    name, region = node.names_of(entry.stamp.node_uid)
-    value = None if masked else entry.value
-    return VariableView(value, entry.secret, masked, entry.stamp.hex(), region, name)
 
 
 def commit_view(commit: Commit) -> CommitView:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from bisect import bisect_left
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from envd.core.answers import ListedEnvironment
@@ -58,10 +58,13 @@ class MemoryStore:
     def highest_hlc(self) -> int:
         return self._hlc_bound
 
+    def admits(self) -> bool:
+        return True
+
     async def admit(self) -> None:
         return
 
-    def append(self, record: LogRecord, after: StoredState) -> Awaitable[int]:
+    def append(self, record: LogRecord, after: StoredState) -> asyncio.Future[int]:
         encoded = records.encode_log_record(record, records.encode_commit(record.commit))
         commit = record.commit
         self._heads[commit.environment] = after

@@ -235,9 +235,7 @@ def result_of(record: LogRecord, after: StoredState) -> OperationResult:
 
 def _size(state: StoredState | None) -> int:
     """An estimate of the memory that a state takes."""
-    size = STATE_OVERHEAD_BYTES
-    if state is not None:
-        for entries in (state.environment.variables, state.environment.metadata):
-            size += ENTRY_OVERHEAD_BYTES * len(entries)
-            size += sum([len(entry.value or "") for entry in entries.values()])
-    return size
+    if state is None:
+        return STATE_OVERHEAD_BYTES
+    summary = state.environment.summary
+    return STATE_OVERHEAD_BYTES + ENTRY_OVERHEAD_BYTES * summary.names + summary.characters

@@ -13,14 +13,16 @@ could misread gets a new format byte, and the old one stays readable.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from sys import intern
 from typing import Annotated, TypeVar
 
 import msgspec
 
-from envd.core.commit import Change, Commit, Kind, LogRecord
-from envd.core.environment import Entry, Environment
+from envd.core.commit import Change, ChangeColumns, Commit, Kind, LogRecord
+from envd.core.entries import Entry, EntryColumns, columns_of, same_for_all
+from envd.core.environment import Environment
 from envd.core.errors import Corrupt, StorageError
 from envd.core.history import ConflictRecord, Side
 from envd.core.stamp import STAMP_BYTES, Stamp
@@ -31,6 +33,7 @@ _FORMAT_BYTE = bytes([FORMAT])
 _HISTORY_SUM_BYTES = 16
 _METADATA = 1
 _SECRET = 2
+_FLAG_OF_SECRET = bytes([0, *[_SECRET] * 255])
 _Row = TypeVar("_Row")
 _Place = Annotated[int, msgspec.Meta(ge=0)]
 
@@ -39,10 +42,10 @@ class _CommitRow(msgspec.Struct, array_like=True, frozen=True):
     environment: str
     stamp: bytes
     flags: bytes
-    names: list[str]
-    values: list[str | None]
+    names: Sequence[str]
+    values: Sequence[str | None]
     stamps: bytes
-    overwrites: list[_Place]
+    overwrites: Sequence[_Place]
     deletes: bool
     author: str
     time_ms: int
@@ -63,11 +66,11 @@ class _LogRow(msgspec.Struct, array_like=True, frozen=True):
 
 
 class _Columns(msgspec.Struct, array_like=True, frozen=True):
-    names: list[str]
-    values: list[str | None]
+    names: Sequence[str]
+    values: Sequence[str | None]
     secrets: bytes
-    stamps: list[_Place]
-    overwrites: list[_Place]
+    stamps: Sequence[_Place]
+    overwrites: Sequence[_Place]
 
 
 class _EnvironmentRow(msgspec.Struct, array_like=True, frozen=True):
@@ -139,23 +142,12 @@ _operation_decoder = msgspec.msgpack.Decoder(_OperationRow)
 
 def encode_commit(commit: Commit) -> bytes:
     """The bytes of a commit, the same in the journal, in history and between peers."""
-    table = _StampTable()
-    flags = bytearray()
-    names, values, overwrites = [], [], []
-    for kind, name, value, secret, overwritten in commit.changes:
-        flags.append((_METADATA if kind else 0) | (_SECRET if secret else 0))
-        names.append(name)
-        values.append(value)
-        overwrites.append(table.place(overwritten))
+    columns = _change_columns(commit.changes)
     return _FORMAT_BYTE + _encoder.encode(
         _CommitRow(
             commit.environment,
             commit.stamp.to_bytes(),
-            bytes(flags),
-            names,
-            values,
-            table.to_bytes(),
-            overwrites,
+            *columns,
             commit.deletes,
             commit.author,
             commit.time_ms,
@@ -168,6 +160,25 @@ def encode_commit(commit: Commit) -> bytes:
             commit.request_digest,
         )
     )
+
+
+def _change_columns(
+    changes: Sequence[Change],
+) -> tuple[bytes, Sequence[str], Sequence[str | None], bytes, Sequence[int]]:
+    """Flags, names, values, the table of stamps, and the place of `overwrites` in it."""
+    table = _StampTable()
+    if type(changes) is ChangeColumns:
+        flags = changes.secrets.translate(_FLAG_OF_SECRET)
+        places = _places(changes.overwrites, table)
+        return flags, changes.names, changes.values, table.to_bytes(), places
+    marks = bytearray()
+    names, values, overwrites = [], [], []
+    for kind, name, value, secret, overwritten in changes:
+        marks.append((_METADATA if kind else 0) | (_SECRET if secret else 0))
+        names.append(name)
+        values.append(value)
+        overwrites.append(table.place(overwritten))
+    return bytes(marks), names, values, table.to_bytes(), overwrites
 
 
 def decode_commit(raw: bytes) -> Commit:
@@ -352,32 +363,38 @@ def _stamps(raw: bytes) -> list[Stamp]:
 
 
 def _columns(entries: Mapping[str, Entry], table: _StampTable) -> _Columns:
-    place = table.place
-    rows = entries.values()
+    columns = columns_of(entries)
     return _Columns(
-        list(entries),
-        [entry.value for entry in rows],
-        bytes([entry.secret for entry in rows]),
-        [place(entry.stamp) for entry in rows],
-        [place(entry.overwrites) for entry in rows],
+        columns.names,
+        columns.values_or_none,
+        columns.secrets,
+        _places(columns.stamps, table),
+        _places(columns.overwrites, table),
     )
 
 
-def _entries(columns: _Columns, stamps: list[Stamp]) -> dict[str, Entry]:
+def _places(stamps: Sequence[Stamp], table: _StampTable) -> list[int]:
+    """The place of each stamp in the table, which learns the new ones."""
+    if stamps and same_for_all(stamps):
+        return [table.place(stamps[0])] * len(stamps)
+    return [table.place(stamp) for stamp in stamps]
+
+
+def _entries(columns: _Columns, stamps: list[Stamp]) -> EntryColumns:
+    names, values, secrets = list(map(intern, columns.names)), columns.values, columns.secrets
     try:
-        return {
-            name: Entry(stamps[stamp], stamps[overwrites], value, bool(secret))
-            for name, value, secret, stamp, overwrites in zip(
-                columns.names,
-                columns.values,
-                columns.secrets,
-                columns.stamps,
-                columns.overwrites,
-                strict=True,
-            )
-        }
-    except (IndexError, ValueError) as error:
-        raise Corrupt("an environment's columns do not fit each other") from error
+        stamp_column = [stamps[place] for place in columns.stamps]
+        overwrites = [stamps[place] for place in columns.overwrites]
+    except IndexError:
+        raise _misfit() from None
+    lengths = {len(names), len(values), len(secrets), len(stamp_column), len(overwrites)}
+    if len(lengths) != 1 or len(set(names)) != len(names):
+        raise _misfit()
+    return EntryColumns(names, values, secrets, stamp_column, overwrites)
+
+
+def _misfit() -> Corrupt:
+    return Corrupt("an environment's columns do not fit each other")
 
 
 def _decode(decoder: msgspec.msgpack.Decoder[_Row], raw: bytes, what: str) -> _Row:

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from envd.core.errors import Conflict, LimitExceeded
-from envd.core.layers import MAX_DEPTH, bases_of, layers
+from envd.core.layers import MAX_DEPTH, LayerGraph, bases_of, layers, under
 
 Graph = dict[str, tuple[str, ...]]
 
@@ -85,3 +85,70 @@ def test_whatever_the_graph_it_ends_with_each_layer_once_or_is_refused(
     assert len(found) == len(set(found))
     for name in found:
         assert all(base in found for base in graph.get(name, []))
+
+
+relations = st.lists(st.tuples(st.sampled_from("abcd"), st.lists(st.sampled_from("bcdef"))))
+
+
+@given(relations, st.booleans())
+def test_a_graph_tells_the_same_upwards_as_downwards(
+    puts: list[tuple[str, list[str]]], asked_between: bool
+) -> None:
+    graph, wanted = LayerGraph(), {}
+    for name, bases in puts:
+        graph.put(name, bases)
+        wanted[name] = bases
+        if asked_between:
+            [graph.above(each) for each in "abcdef"]
+
+    for name in "abcdef":
+        assert (name in graph) == bool(wanted.get(name))
+        assert graph.is_base(name) == any(name in bases for bases in wanted.values())
+        assert list(graph.above(name)) == sorted(graph.above(name))
+        for base in "abcdef":
+            assert (base in graph.below(name)) == (name in graph.above(base))
+            if base != name:
+                assert (base in graph.below(name)) == _extends(wanted, name, base)
+
+
+def _extends(graph: dict[str, list[str]], name: str, base: str) -> bool:
+    """Tell by brute force whether there is a way down from `name` to `base`."""
+    reached = {name}
+    for _ in graph:
+        reached |= {below for each in reached for below in graph.get(each, [])}
+    return base in reached
+
+
+def test_a_graph_that_was_cleared_is_as_new() -> None:
+    graph = LayerGraph()
+    graph.put("prod", ["base"])
+    assert graph.above("base") == ("prod",)
+
+    graph.clear()
+
+    assert (len(graph), graph.above("base"), graph.is_base("base")) == (0, (), False)
+
+
+def test_many_large_answers_are_not_all_remembered() -> None:
+    graph = LayerGraph()
+    for number in range(1000):
+        graph.put(f"e{number:04}", [f"base{base}" for base in range(200)])
+
+    answers = [graph.above(f"base{base}") for base in range(200)]
+
+    assert {len(answer) for answer in answers} == {1000}
+    assert graph.remembered <= 100_000
+
+
+@pytest.mark.parametrize(
+    ("prefix", "found"),
+    [
+        ("", ["a", "a-b", "a/c", "a/c/d", "a0", "b"]),
+        ("a", ["a", "a/c", "a/c/d"]),
+        ("a/c", ["a/c", "a/c/d"]),
+        ("a/c/d", ["a/c/d"]),
+        ("c", []),
+    ],
+)
+def test_sorted_names_below_a_prefix(prefix: str, found: list[str]) -> None:
+    assert list(under(["a", "a-b", "a/c", "a/c/d", "a0", "b"], prefix)) == found

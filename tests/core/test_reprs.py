@@ -10,19 +10,21 @@ from types import ModuleType
 import pytest
 
 from envd import ports
-from envd.core import answers, commit, environment, history, requests
+from envd.core import answers, commit, entries, environment, history, requests
 from envd.core.answers import (
     Changed,
     ChangeView,
     CommitView,
     EnvironmentView,
+    ExportedEnvironment,
     SnapshotItem,
     VariableView,
 )
-from envd.core.commit import Change, Commit, Kind, LogRecord
-from envd.core.environment import Entry, Environment
+from envd.core.commit import Change, ChangeColumns, Commit, Kind, LogRecord
+from envd.core.entries import Entry, EntryColumns
+from envd.core.environment import Environment
 from envd.core.history import ConflictRecord, Side
-from envd.core.requests import Put, WriteRequest
+from envd.core.requests import Put, PutColumns, WriteRequest
 from envd.core.stamp import ZERO, Stamp
 from envd.ports import Applied, StoredState
 from envd.storage.segment import Frame
@@ -60,6 +62,10 @@ CARRIERS = (
     Changed(_commit_view, "token", _environment_view),
     Put("TOKEN", CANARY, True),
     WriteRequest("e", (Put("TOKEN", CANARY), Put("owner", CANARY, kind=Kind.METADATA))),
+    PutColumns(["TOKEN"], [CANARY], {0: True}),
+    ChangeColumns(["TOKEN"], [CANARY], b"\1", [ZERO]),
+    EntryColumns(["TOKEN"], [CANARY], b"\1", [STAMP], [ZERO]),
+    ExportedEnvironment("e", "00", {"owner": CANARY}, ["TOKEN"], [CANARY], [0], False),
     _state,
     Applied(1, _record, _state),
     StoredEnvironment(_state),
@@ -89,7 +95,7 @@ def _fields(module: ModuleType) -> dict[str, list[tuple[str, str]]]:
 
 def test_every_class_that_can_carry_a_value_is_among_those_tried() -> None:
     classes: dict[str, list[tuple[str, str]]] = {}
-    for module in (answers, commit, environment, history, requests, ports):
+    for module in (answers, commit, entries, environment, history, requests, ports):
         classes |= _fields(module)
 
     carrying = {
