@@ -10,6 +10,9 @@
 `node.json` is written last when a node is created: a creation that was cut off is simply
 done again. Nothing that exists is ever replaced by something new: what is missing or wrong
 is an error that says what to do.
+
+A restore builds a node in `restore.partial` and moves it into place, `node.json` last. While
+that directory is there no daemon starts, and the next restore begins anew.
 """
 
 from __future__ import annotations
@@ -18,12 +21,15 @@ import errno
 import fcntl
 import json
 import os
+import shutil
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from envd.core.errors import Corrupt, StorageError
-from envd.files import write_private
+from envd.files import sync_directory, write_private
 from envd.ports import Rng
 from envd.security.access import new_admin_token, read_admin_token, write_admin_token
 from envd.security.sealing import (
@@ -46,6 +52,10 @@ _MAY_STAND_BEFORE = {
     "envd.toml",
     "lost+found",
 }
+
+_PARTIAL = "restore.partial"
+_RESTORED = ("local.key", "keyring", "admin.token", "state", "node.json")
+_NOBODYS = {"lock", "lost+found", "envd.log", "envd.toml"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +126,111 @@ def open_data_directory(
         raise
     sealer = LocalSealer(keyring.storage_keys, rng)
     return DataDirectory(path, record, created, sealer, keyring.digest_key, token, lock)
+
+
+def create_restored(
+    path: Path,
+    *,
+    key_file: Path,
+    digest_key: bytes,
+    rng: Rng,
+    fill: Callable[[Path, LocalSealer], None],
+) -> NodeRecord:
+    """Create a node that was not started yet, of a cluster of its own, from a backup.
+
+    `fill(state, sealer)` writes its state. The directory must be empty or not there; a key file
+    elsewhere is used if it is there. Raises StorageError or a child, or what `fill` raises;
+    then the directory is as it was.
+    """
+    made = not path.exists()
+    _make(path)
+    check_empty(path)
+    lock = _take_lock(path)
+    record = NodeRecord(
+        int.from_bytes(rng.token_bytes(8)) or 1, rng.token_bytes(16).hex(), 0, secured=True
+    )
+    try:
+        check_empty(path)
+        _clear(path)
+        try:
+            _build(path / _PARTIAL, path, record, key_file, digest_key, rng, fill)
+            _move_into_place(path)
+        except BaseException:
+            _clear(path)
+            if made:
+                with suppress(OSError):
+                    (path / "lock").unlink()
+                    path.rmdir()
+            raise
+    except OSError as error:
+        raise _unusable(path, error) from error
+    finally:
+        os.close(lock)
+    return record
+
+
+def check_empty(path: Path) -> None:
+    """Refuse to restore over anything but the left-overs of a restore that was cut off.
+
+    Raises StorageError.
+    """
+    try:
+        present = {entry.name for entry in path.iterdir()} - _NOBODYS
+    except OSError as error:
+        raise _unusable(path, error) from error
+    if _PARTIAL in present and "node.json" not in present:
+        present -= {_PARTIAL, *_RESTORED}
+    if present:
+        raise StorageError(
+            f"{path} is not empty (it has {min(present)}), and a restore overwrites nothing",
+            hint="name an empty or new directory with --data-dir",
+            reason="NOT_EMPTY",
+        )
+
+
+def _clear(path: Path) -> None:
+    """Remove what a restore that did not come to its end left; its directory goes last."""
+    if not (path / _PARTIAL).exists():
+        return
+    for name in _RESTORED:
+        if (path / name).is_dir():
+            shutil.rmtree(path / name)
+        else:
+            (path / name).unlink(missing_ok=True)
+    shutil.rmtree(path / _PARTIAL)
+
+
+def _build(
+    partial: Path,
+    path: Path,
+    record: NodeRecord,
+    key_file: Path,
+    digest_key: bytes,
+    rng: Rng,
+    fill: Callable[[Path, LocalSealer], None],
+) -> None:
+    """Write all of the node's files into `partial`."""
+    partial.mkdir(mode=0o700)
+    sync_directory(path)
+    if key_file.absolute() == (path / "local.key").absolute():
+        key_file = partial / "local.key"
+    if not key_file.exists():
+        create_key_file(key_file, rng)
+    key = read_key_file(key_file)
+    keyring = create_keyring(partial / "keyring", key, rng, digest_key=digest_key)
+    fill(partial / "state", LocalSealer(keyring.storage_keys, rng))
+    write_admin_token(partial / "admin.token", new_admin_token(rng))
+    _write_record(partial, record)
+
+
+def _move_into_place(path: Path) -> None:
+    """Make the node one; until node.json is there no daemon takes the directory."""
+    for name in _RESTORED:
+        if (path / _PARTIAL / name).exists():
+            (path / _PARTIAL / name).rename(path / name)
+            sync_directory(path)
+    (path / _PARTIAL).rmdir()
+    sync_directory(path)
 
 
 def _make(path: Path) -> None:

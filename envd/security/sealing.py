@@ -55,6 +55,11 @@ class _AesSubkey:
             raise Corrupt("a sealed record does not open under its key and place") from None
 
 
+def subkey_of(key: bytes, header: bytes = b"") -> Subkey:
+    """The Subkey over a key of 32 bytes that was made in another way."""
+    return _AesSubkey(key, header)
+
+
 class LocalSealer:
     """The Sealer over storage keys held in memory, by key id; the highest id seals."""
 
@@ -62,6 +67,10 @@ class LocalSealer:
         self._keys = dict(storage_keys)
         self._current = max(storage_keys)
         self._rng = rng
+
+    def storage_keys(self) -> dict[int, bytes]:
+        """The keys, for a process that does part of this node's work."""
+        return dict(self._keys)
 
     def new_subkey(self, purpose: bytes) -> Subkey:
         header = self._current.to_bytes(2) + self._rng.token_bytes(_SALT_BYTES)
@@ -133,9 +142,12 @@ def read_key_file(path: Path) -> bytes:
     return key
 
 
-def create_keyring(path: Path, key_encryption_key: bytes, rng: Rng) -> Keyring:
-    """Draw a storage key and a digest key and write them there, wrapped."""
-    keyring = Keyring({1: rng.token_bytes(KEY_BYTES)}, rng.token_bytes(DIGEST_KEY_BYTES))
+def create_keyring(
+    path: Path, key_encryption_key: bytes, rng: Rng, *, digest_key: bytes | None = None
+) -> Keyring:
+    """Draw a storage key and, unless there is one, a digest key; write them there, wrapped."""
+    storage_key = rng.token_bytes(KEY_BYTES)
+    keyring = Keyring({1: storage_key}, digest_key or rng.token_bytes(DIGEST_KEY_BYTES))
     wrap = _Wrap(key_encryption_key)
     document = {
         "format": KEYRING_FORMAT,

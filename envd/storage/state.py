@@ -9,11 +9,9 @@
     vectors        partition u16, origin u64      -> last seq
     system         name                           -> counters of the node
 
-A value is `CRC-32, format u8, subkey header, counter u32, sealed bytes`; the CRC covers key
-and value, since LMDB has no checksums, and the AAD is table and key. Each write transaction
-has a subkey of its own and counts its values. Index values are not sealed: they hold a
-revision and a count next to a name that the key shows anyway; the names of environments are
-the one thing that LMDB needs in clear.
+How a value looks is told in `rows`. Each write transaction has a subkey of its own and counts
+its values. Index values are not sealed: they hold a revision and a count next to a name that the
+key shows anyway; the names of environments are the one thing that LMDB needs in clear.
 
 `metasync` is off: a transaction is sure to survive a power cut once the next one has been
 written. `commit` therefore answers with the position that is safe already; opening makes
@@ -25,40 +23,41 @@ the base they follow) fits together whatever the flushing thread does meanwhile.
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from pathlib import Path
-from zlib import crc32
 
 import lmdb
 
 from envd.core import digest
-from envd.core.answers import ListedEnvironment
 from envd.core.environment import Environment
-from envd.core.errors import Corrupt, StorageError
+from envd.core.errors import EnvdError, StorageError
 from envd.core.history import Retention
-from envd.core.ring import partition_of
 from envd.core.stamp import STAMP_BYTES, Stamp
 from envd.files import sync_directory
-from envd.ports import SUBKEY_HEADER_BYTES, OperationResult, Sealer, StoredState, Subkey
+from envd.ports import OperationResult, Sealer, StoredState
 from envd.storage.check import DATA_NAME
-from envd.storage.disk import RESTORE_HINT, make_directory, unusable
-from envd.storage.pages import TABLES, value_is_whole
+from envd.storage.disk import make_directory, unusable
+from envd.storage.pages import TABLES
+from envd.storage.rows import (
+    PURPOSE,
+    VECTOR_KEY,
+    IndexEntry,
+    RowOpener,
+    RowWriter,
+    damaged,
+    environment_key,
+    index_entry,
+    index_value,
+)
 from envd.wire import records
 from envd.wire.records import StoredEnvironment
 
-STATE_FORMAT = 1
-PURPOSE = b"state"
 OPERATION_KEPT_MS = 24 * 3_600_000
 _SWEPT_ROWS = 64
-_PREFIX = struct.Struct(f">IB{SUBKEY_HEADER_BYTES}sI")
-_INDEX = struct.Struct(">IBB16sI")
-_VECTOR_KEY = struct.Struct(">HQ")
 HISTORY_PAGE_BYTES = 8 << 20
-_MAX_CACHED_SUBKEYS = 1024
 
 
 @dataclass(slots=True)
@@ -75,16 +74,13 @@ class Batch:
 
 
 @dataclass(frozen=True, slots=True)
-class IndexEntry:
-    """What the index says of one environment; `exists` is False for one that was deleted."""
+class _Sweep:
+    """Where a round through the operation ids stands, the oldest time that it kept so far, and
+    before when none begins."""
 
-    environment: str
-    exists: bool
-    revision: bytes
-    variables: int
-
-    def listed(self) -> ListedEnvironment:
-        return ListedEnvironment(self.environment, self.revision.hex(), self.variables)
+    next_key: bytes = b""
+    oldest_ms: int = 1 << 62
+    due_ms: int = 0
 
 
 def operation_key(author: str, operation: str) -> bytes:
@@ -110,9 +106,9 @@ class StateDb:
         self._sealer = sealer
         self._digest_key = digest_key
         self._retention = retention
-        self._subkeys: dict[bytes, Subkey] = {}
         self._path = directory / DATA_NAME
-        self._sweep_from = b""
+        self._rows = RowOpener(sealer, self._path)
+        self._sweep = _Sweep()
         with self._faults():
             self._env = lmdb.open(
                 str(directory),
@@ -134,6 +130,7 @@ class StateDb:
             self.covered_lsn = self._counter(b"covered_lsn")
             self.hlc_bound = self._counter(b"hlc_bound")
             self.environments = self._counter(b"environments")
+            self.variables = self._known_variables()
         except BaseException:
             self._env.close()
             raise
@@ -143,34 +140,39 @@ class StateDb:
         """Tell LMDB's errors as ours."""
         try:
             yield
-        except lmdb.MapFullError as error:
-            raise StorageError(
-                f"the state in {self._path} has reached the size that its map may have; what "
-                "was acknowledged stays in the journal",
-                hint="raise `storage.map_size_bytes` and restart envd",
-                reason="STATE_FULL",
-            ) from error
-        except (lmdb.CorruptedError, lmdb.PageNotFoundError, lmdb.InvalidError) as error:
-            raise _damaged(f"the state in {self._path} is damaged: {error}") from error
-        except lmdb.Error as error:
-            raise StorageError(
-                f"the state in {self._path} can't be used: {error}",
-                hint="check the disk (space, permissions)",
-                reason="STATE_UNUSABLE",
-            ) from error
-        except OSError as error:
-            raise unusable(self._path, error) from error
+        except (lmdb.Error, OSError) as error:
+            raise self._told(error) from error
+
+    def _told(self, error: Exception) -> EnvdError:
+        match error:
+            case lmdb.MapFullError():
+                return StorageError(
+                    f"the state in {self._path} has reached the size that its map may have; what "
+                    "was acknowledged stays in the journal",
+                    hint="raise `storage.map_size_bytes` and restart envd",
+                    reason="STATE_FULL",
+                )
+            case lmdb.CorruptedError() | lmdb.PageNotFoundError() | lmdb.InvalidError():
+                return damaged(f"the state in {self._path} is damaged: {error}")
+            case OSError():
+                return unusable(self._path, error)
+            case _:
+                return StorageError(
+                    f"the state in {self._path} can't be used: {error}",
+                    hint="check the disk (space, permissions)",
+                    reason="STATE_UNUSABLE",
+                )
 
     # -- reading -------------------------------------------------------------------
 
     def environment(self, name: str) -> StoredEnvironment | None:
         """The blob of one environment; raises Corrupt."""
-        raw = self._get(b"environments", _environment_key(name))
+        raw = self._get(b"environments", environment_key(name))
         return None if raw is None else records.decode_environment(raw)
 
     def base(self, name: str) -> Environment:
         """The snapshot that the history of `name` starts from."""
-        raw = self._get(b"bases", _environment_key(name))
+        raw = self._get(b"bases", environment_key(name))
         return Environment(name) if raw is None else _base(raw)
 
     def commits(self, name: str, before: Stamp | None, limit: int) -> list[bytes]:
@@ -178,7 +180,7 @@ class StateDb:
 
         Fewer than `limit` where they reach HISTORY_PAGE_BYTES, but at least one if there is.
         """
-        prefix = _environment_key(name) + b"\0"
+        prefix = environment_key(name) + b"\0"
         above = prefix + (before.to_bytes() if before else b"\xff" * STAMP_BYTES)
         found: list[bytes] = []
         with self._cursor(b"history") as cursor:
@@ -200,7 +202,7 @@ class StateDb:
         if limit > 0 and prefix > after:
             value = self._raw(b"index", prefix.encode())
             if value is not None:
-                found.append(_index_entry(prefix.encode(), value))
+                found.append(index_entry(prefix.encode(), value))
         with self._cursor(b"index") as cursor:
             # Names like `a/b-2` stand between `a/b` and `a/b/c`, so the search begins anew.
             more = cursor.set_range(max(below, after).encode())
@@ -209,7 +211,7 @@ class StateDb:
                 if not key.startswith(below.encode()):
                     break
                 if key > after.encode():
-                    found.append(_index_entry(key, value))
+                    found.append(index_entry(key, value))
                 more = cursor.next()
         return found
 
@@ -222,7 +224,7 @@ class StateDb:
         """Last seq by (partition, origin)."""
         with self._cursor(b"vectors") as cursor:
             return {
-                _VECTOR_KEY.unpack(key): int.from_bytes(self._open(b"vectors", key, value))
+                VECTOR_KEY.unpack(key): int.from_bytes(self._open(b"vectors", key, value))
                 for key, value in ((bytes(key), bytes(value)) for key, value in cursor)
             }
 
@@ -236,6 +238,13 @@ class StateDb:
         """Bytes on disk."""
         return self._path.stat().st_size
 
+    def _known_variables(self) -> int:
+        """How many variables there are; counted anew where the counter was never written."""
+        if self._raw(b"system", b"variables") is not None:
+            return self._counter(b"variables")
+        with self._cursor(b"index") as cursor:
+            return sum(index_entry(bytes(key), bytes(value)).variables for key, value in cursor)
+
     def _counter(self, name: bytes) -> int:
         raw = self._get(b"system", name)
         return 0 if raw is None else int.from_bytes(raw)
@@ -246,34 +255,18 @@ class StateDb:
             yield cursor
 
     def _raw(self, table: bytes, key: bytes) -> bytes | None:
-        with self._faults():
+        try:
             value: bytes | None = self._reader.get(key, db=self._tables[table])
-            return value
+        except (lmdb.Error, OSError) as error:
+            raise self._told(error) from error
+        return value
 
     def _get(self, table: bytes, key: bytes) -> bytes | None:
         value = self._raw(table, key)
         return None if value is None else self._open(table, key, value)
 
     def _open(self, table: bytes, key: bytes, value: bytes) -> bytes:
-        if not value_is_whole(key, value):
-            raise _damaged(f"a record in table {table.decode()} of {self._path} is damaged")
-        _check_format(value)
-        _, _, header, counter = _PREFIX.unpack_from(value)
-        subkey = self._subkeys.get(header)
-        if subkey is None:
-            if len(self._subkeys) >= _MAX_CACHED_SUBKEYS:
-                self._subkeys.clear()
-            subkey = self._subkeys[header] = self._sealer.subkey(PURPOSE, header)
-        try:
-            return subkey.open(counter, value[_PREFIX.size :], table + b"\0" + key)
-        except Corrupt as error:
-            raise Corrupt(
-                f"a record in table {table.decode()} of {self._path} is whole but does not open "
-                "under this node's keyring",
-                hint="restore the keyring file that belongs to this data directory, or "
-                "the whole directory from a backup",
-                reason="STATE_SEALED_OTHERWISE",
-            ) from error
+        return self._rows.open(table, key, value)
 
     # -- writing -------------------------------------------------------------------
 
@@ -285,57 +278,67 @@ class StateDb:
         safe_lsn = self.covered_lsn
         subkey = self._sealer.new_subkey(PURPOSE)
         environments = self.environments
+        self._variables_then = self.variables
         with self._faults(), self._env.begin(write=True) as transaction:
-            writer = _Writer(transaction, self._tables, subkey)
-            for name, state in batch.states.items():
+            writer = RowWriter(transaction, self._tables, subkey)
+            keys = {environment_key(name): name for name in batch.states}
+            for key in sorted(keys):  # neighbours share pages: each is copied once
+                name = keys[key]
                 commits = batch.commits.get(name, ())
-                environments += self._put_environment(writer, name, state, commits)
+                environments += self._put_environment(writer, key, batch.states[name], commits)
             swept = self._forget_operations(writer, batch.now_ms, len(batch.operations))
             for key, result in batch.operations.items():
                 writer.put(b"operations", key, records.encode_operation(result))
             for (partition, origin), seq in batch.vectors.items():
-                writer.put(b"vectors", _VECTOR_KEY.pack(partition, origin), seq.to_bytes(8))
+                writer.put(b"vectors", VECTOR_KEY.pack(partition, origin), seq.to_bytes(8))
             counters = {
                 b"covered_lsn": batch.covered_lsn,
                 b"hlc_bound": batch.hlc_bound,
                 b"environments": environments,
+                b"variables": self._variables_then,
             }
             for counter, value in counters.items():
                 writer.put(b"system", counter, value.to_bytes(8))
-        self._sweep_from = swept
+        self._sweep = swept
         self.covered_lsn, self.hlc_bound = batch.covered_lsn, batch.hlc_bound
-        self.environments = environments
+        self.environments, self.variables = environments, self._variables_then
         return safe_lsn
 
-    def _forget_operations(self, writer: _Writer, now_ms: int, added: int) -> bytes:
-        """Look at some operation ids and drop those older than 24 hours; return where it ended.
+    def _forget_operations(self, writer: RowWriter, now_ms: int, added: int) -> _Sweep:
+        """Look at some operation ids and drop those older than 24 hours; return how it stands.
 
         Each transaction looks at twice as many as it adds, round and round, so the table never
-        holds more than twice what 24 hours brought, and no sweep has to stop the flushes.
+        holds more than twice what 24 hours brought, and no sweep has to stop the flushes. After
+        a round, nothing is due before the oldest that it kept: until then it rests.
         """
+        sweep = self._sweep
+        if now_ms < sweep.due_ms <= now_ms + OPERATION_KEPT_MS:  # else the clock was set back
+            return sweep
+        oldest_ms = min(sweep.oldest_ms, now_ms)
         with writer.cursor(b"operations") as cursor:
-            more = cursor.set_range(self._sweep_from) if self._sweep_from else cursor.first()
+            more = cursor.set_range(sweep.next_key) if sweep.next_key else cursor.first()
             for _ in range(_SWEPT_ROWS + 2 * added):
                 if not more:
-                    return b""
+                    return _Sweep(due_ms=oldest_ms + OPERATION_KEPT_MS)
                 key, value = _row(cursor)
                 result = records.decode_operation(self._open(b"operations", key, value))
                 if result.time_ms < now_ms - OPERATION_KEPT_MS:
                     cursor.delete()
                     more = bool(cursor.key())
                 else:
+                    oldest_ms = min(oldest_ms, result.time_ms)
                     more = cursor.next()
-            return bytes(cursor.key())
+            return _Sweep(bytes(cursor.key()), oldest_ms)
 
     def _put_environment(
         self,
-        writer: _Writer,
-        name: str,
+        writer: RowWriter,
+        key: bytes,
         state: StoredState,
         commits: Sequence[tuple[Stamp, bytes]],
     ) -> int:
         """Write one environment with its new commits; return the change in how many exist."""
-        key = _environment_key(name)
+        name = state.environment.name
         known = writer.get(b"environments", key)
         history_sum = history_count = 0
         if known is not None:
@@ -354,21 +357,21 @@ class StateDb:
         writer.put(b"environments", key, records.encode_environment(stored))
         return self._put_index(writer, name, state)
 
-    def _put_index(self, writer: _Writer, name: str, state: StoredState) -> int:
+    def _put_index(self, writer: RowWriter, name: str, state: StoredState) -> int:
         key = name.encode()
         known = writer.get(b"index", key)
-        existed = known is not None and _index_entry(key, known).exists
+        before = None if known is None else index_entry(key, known)
+        existed = before is not None and before.exists
         exists = state.environment.exists
-        fields = (STATE_FORMAT, exists, state.revision, state.environment.live_count())
-        crc = crc32(_INDEX.pack(0, *fields)[4:], crc32(key))
-        writer.put_clear(b"index", key, _INDEX.pack(crc, *fields))
+        self._variables_then += state.environment.live_count() - (before.variables if before else 0)
+        writer.put_clear(b"index", key, index_value(key, state))
         return exists - existed
 
     def _trim(
-        self, writer: _Writer, name: str, history_sum: int, history_count: int
+        self, writer: RowWriter, name: str, history_sum: int, history_count: int
     ) -> tuple[int, int]:
         """Fold the commits that retention lets go into the base snapshot."""
-        key = _environment_key(name)
+        key = environment_key(name)
         prefix = key + b"\0"
         base: Environment | None = None
         with writer.cursor(b"history") as cursor:
@@ -381,7 +384,7 @@ class StateDb:
             while history_count > self._retention.commits:
                 row, value = _row(cursor)
                 if not row.startswith(prefix):
-                    raise _damaged(f"table history of {self._path} lacks commits that it counts")
+                    raise damaged(f"table history of {self._path} lacks commits that it counts")
                 if Stamp.from_bytes(row[-STAMP_BYTES:]).time_ms >= oldest_ms:
                     break
                 encoded = self._open(b"history", row, value)
@@ -406,6 +409,11 @@ class StateDb:
         with self._faults():
             self._env.copy(str(directory), compact=True)
 
+    def forget_dead_readers(self) -> None:
+        """Free what a killed process that read the state still holds on to."""
+        with self._faults():
+            self._env.reader_check()
+
     def close(self) -> None:
         """Make everything durable and let go."""
         with self._faults():
@@ -416,67 +424,9 @@ class StateDb:
                 self._env.close()
 
 
-class _Writer:
-    """One write transaction: seals each value under its subkey, counting."""
-
-    def __init__(
-        self, transaction: lmdb.Transaction, tables: Mapping[bytes, lmdb._Database], subkey: Subkey
-    ) -> None:
-        self._transaction = transaction
-        self._tables = tables
-        self._subkey = subkey
-        self._count = 0
-
-    def get(self, table: bytes, key: bytes) -> bytes | None:
-        value = self._transaction.get(key, db=self._tables[table])
-        return None if value is None else bytes(value)
-
-    def cursor(self, table: bytes) -> lmdb.Cursor:
-        return self._transaction.cursor(db=self._tables[table])
-
-    def put(self, table: bytes, key: bytes, plaintext: bytes, *, overwrite: bool = True) -> bool:
-        """Seal and write one value; without `overwrite`, tell whether the key was new."""
-        sealed = self._subkey.seal(self._count, plaintext, table + b"\0" + key)
-        header = _PREFIX.pack(0, STATE_FORMAT, self._subkey.header, self._count)[4:]
-        self._count += 1
-        crc = crc32(sealed, crc32(header, crc32(key)))
-        value = crc.to_bytes(4) + header + sealed
-        return bool(self._transaction.put(key, value, db=self._tables[table], overwrite=overwrite))
-
-    def put_clear(self, table: bytes, key: bytes, value: bytes) -> None:
-        self._transaction.put(key, value, db=self._tables[table])
-
-
 def _row(cursor: lmdb.Cursor) -> tuple[bytes, bytes]:
     return bytes(cursor.key()), bytes(cursor.value())
 
 
-def _environment_key(name: str) -> bytes:
-    return partition_of(name).to_bytes(2) + name.encode()
-
-
 def _base(raw: bytes) -> Environment:
     return records.decode_environment(raw).state.environment
-
-
-def _index_entry(key: bytes, value: bytes) -> IndexEntry:
-    if not value_is_whole(key, value):
-        raise _damaged("a record in table index is damaged")
-    _check_format(value)
-    _, _, exists, revision, variables = _INDEX.unpack(value)
-    return IndexEntry(key.decode(), bool(exists), revision, variables)
-
-
-def _check_format(value: bytes) -> None:
-    """The format byte stands at the same place in every value."""
-    if value[4] != STATE_FORMAT:
-        raise StorageError(
-            f"the state holds a record of format {value[4]}; "
-            f"this version reads format {STATE_FORMAT}",
-            hint="a newer envd wrote it: run that version or a later one",
-            reason="NEWER_FORMAT",
-        )
-
-
-def _damaged(message: str) -> Corrupt:
-    return Corrupt(message, hint=RESTORE_HINT, reason="STATE_DAMAGED")

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -34,7 +34,8 @@ from envd.storage.finish import finish_in_thread
 from envd.storage.journal import DEFAULT_SEGMENT_BYTES, Journal, stopping
 from envd.storage.memtable import Dirty, Memtable, Pending
 from envd.storage.recovery import DroppedTail
-from envd.storage.state import HISTORY_PAGE_BYTES, Batch, IndexEntry, StateDb, operation_key
+from envd.storage.rows import IndexEntry
+from envd.storage.state import HISTORY_PAGE_BYTES, Batch, StateDb, operation_key
 from envd.wire import records
 
 _log = logging.getLogger(__name__)
@@ -280,10 +281,33 @@ class DurableStore:
         """How many environments exist, as of the last flush."""
         return self._state.environments
 
+    def variable_count(self) -> int:
+        """How many variables all environments have together, as of the last flush."""
+        return self._state.variables
+
+    def flushed_lsn(self) -> int:
+        """The last record that the view covers; those after it are in the journal and memory."""
+        return self._state.covered_lsn
+
+    def unflushed_bytes(self) -> int:
+        """Memory held by what is durable and not in the view yet."""
+        return self._memtable.unflushed_bytes
+
+    def queued_bytes(self) -> int:
+        """Bytes of records that wait for the journal."""
+        return self._journal.queued_bytes
+
     def storage_bytes(self) -> int:
         return self._state.storage_bytes() + self._journal.storage_bytes()
 
     # -- writing -------------------------------------------------------------------
+
+    def admits(self) -> bool:
+        options = self._options
+        return (
+            self._journal.queued_bytes <= options.journal_queue_bytes
+            and self._memtable.unflushed_bytes <= options.memtable_bytes
+        )
 
     async def admit(self) -> None:
         if self._journal.queued_bytes > self._options.journal_queue_bytes:
@@ -307,7 +331,7 @@ class DurableStore:
             self._room.clear()
             await self._room.wait()  # What is unflushed has the flusher on its way already.
 
-    def append(self, record: LogRecord, after: StoredState) -> Awaitable[int]:
+    def append(self, record: LogRecord, after: StoredState) -> asyncio.Future[int]:
         durable: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         if self._closing is not None:
             durable.set_exception(stopping())
@@ -438,6 +462,11 @@ class DurableStore:
             covered = self._state.covered_lsn
             await finish_in_thread(self._copy, directory, covered)
         return covered
+
+    def forget_dead_readers(self) -> None:
+        """Let the state reuse what another process held on to that read it and was killed."""
+        if self._closing is None:
+            self._state.forget_dead_readers()
 
     def _copy(self, directory: Path, covered_lsn: int) -> None:
         """Copy the view, and of the journal what the view does not cover, durably.

@@ -24,6 +24,8 @@ from envd.storage.state import Batch, StateDb, operation_key
 from envd.wire import records
 from tests.storage.world import DIGEST_KEY, MIB, START_MS, WitnessSealer
 
+HOUR_MS = 3_600_000
+
 
 def open_state(directory: Path, sealer: Sealer | None = None, *, kept: int = 100) -> StateDb:
     directory.mkdir(exist_ok=True)
@@ -208,24 +210,48 @@ def test_a_state_that_could_not_be_opened_can_be_opened_again(tmp_path: Path) ->
     again.close()
 
 
-def test_operation_ids_stay_bounded_while_new_ones_come(state: StateDb) -> None:
-    def operations(first: int, now_ms: int) -> Batch:
-        one = batch("a", 1, 1)
-        one.now_ms = now_ms
-        one.operations = {
-            operation_key("ann", f"op-{n}"): OperationResult("a", ZERO, b"", now_ms)
-            for n in range(first, first + 100)
-        }
-        return one
+def operations(first: int, count: int, now_ms: int) -> Batch:
+    one = batch("a", 1, 1)
+    one.now_ms = now_ms
+    one.operations = {
+        operation_key("ann", f"op-{n}"): OperationResult("a", ZERO, b"", now_ms)
+        for n in range(first, first + count)
+    }
+    return one
 
+
+def kept_operations(state: StateDb) -> int:
+    with state._env.begin() as transaction:
+        entries: int = transaction.stat(state._tables[b"operations"])["entries"]
+    return entries
+
+
+def test_operation_ids_stay_bounded_while_new_ones_come(state: StateDb) -> None:
     sizes = []
     for hour in range(120):
-        state.commit(operations(hour * 100, START_MS + hour * 3_600_000))
-        with state._env.begin() as transaction:
-            sizes.append(transaction.stat(state._tables[b"operations"])["entries"])
+        state.commit(operations(hour * 100, 100, START_MS + hour * HOUR_MS))
+        sizes.append(kept_operations(state))
 
     assert max(sizes) < 2 * 24 * 100
     assert sizes[-1] >= 24 * 100
+
+
+def test_many_operation_ids_are_forgotten_after_a_day_though_few_come(state: StateDb) -> None:
+    state.commit(operations(0, 1000, START_MS))
+
+    for number in range(30):
+        state.commit(operations(1000 + number, 1, START_MS + 25 * HOUR_MS + number))
+
+    assert kept_operations(state) == 30
+
+
+def test_a_clock_that_was_set_back_does_not_stop_the_forgetting(state: StateDb) -> None:
+    state.commit(operations(0, 1, START_MS + 10_000 * HOUR_MS))
+
+    for hour in range(120):
+        state.commit(operations(1 + hour * 100, 100, START_MS + hour * HOUR_MS))
+
+    assert kept_operations(state) < 2 * 24 * 100
 
 
 # -- the walk that `check` rests on -----------------------------------------------------------
@@ -241,7 +267,7 @@ def test_the_walk_counts_what_is_there(tmp_path: Path) -> None:
 
     assert counted[b"environments"] == counted[b"index"] == 50
     assert counted[b"history"] == 150
-    assert counted[b"system"] == 3
+    assert counted[b"system"] == 4
 
 
 def written(directory: Path) -> tuple[bytearray, pages.Meta]:

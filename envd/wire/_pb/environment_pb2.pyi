@@ -50,7 +50,7 @@ class Variable(_message.Message):
     def __init__(self, name: _Optional[str] = ..., value: _Optional[str] = ..., secret: _Optional[bool] = ..., masked: _Optional[bool] = ..., stamp: _Optional[bytes] = ..., region: _Optional[str] = ..., node: _Optional[str] = ..., source: _Optional[str] = ...) -> None: ...
 
 class Environment(_message.Message):
-    __slots__ = ("environment", "revision", "stamp", "metadata", "variables", "bases")
+    __slots__ = ("environment", "revision", "stamp", "metadata", "variables", "bases", "unresolved")
     class MetadataEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -71,13 +71,15 @@ class Environment(_message.Message):
     METADATA_FIELD_NUMBER: _ClassVar[int]
     VARIABLES_FIELD_NUMBER: _ClassVar[int]
     BASES_FIELD_NUMBER: _ClassVar[int]
+    UNRESOLVED_FIELD_NUMBER: _ClassVar[int]
     environment: str
     revision: str
     stamp: bytes
     metadata: _containers.ScalarMap[str, str]
     variables: _containers.RepeatedCompositeFieldContainer[Variable]
     bases: _containers.RepeatedCompositeFieldContainer[Environment.Base]
-    def __init__(self, environment: _Optional[str] = ..., revision: _Optional[str] = ..., stamp: _Optional[bytes] = ..., metadata: _Optional[_Mapping[str, str]] = ..., variables: _Optional[_Iterable[_Union[Variable, _Mapping]]] = ..., bases: _Optional[_Iterable[_Union[Environment.Base, _Mapping]]] = ...) -> None: ...
+    unresolved: str
+    def __init__(self, environment: _Optional[str] = ..., revision: _Optional[str] = ..., stamp: _Optional[bytes] = ..., metadata: _Optional[_Mapping[str, str]] = ..., variables: _Optional[_Iterable[_Union[Variable, _Mapping]]] = ..., bases: _Optional[_Iterable[_Union[Environment.Base, _Mapping]]] = ..., unresolved: _Optional[str] = ...) -> None: ...
 
 class GetRequest(_message.Message):
     __slots__ = ("environment", "variables", "reveal", "at", "consistency", "token", "max_lag_ms", "resolve")
@@ -110,14 +112,16 @@ class GetResponse(_message.Message):
     def __init__(self, environment: _Optional[_Union[Environment, _Mapping]] = ..., level: _Optional[_Union[Consistency, str]] = ..., lag_bound_ms: _Optional[int] = ...) -> None: ...
 
 class BatchGetRequest(_message.Message):
-    __slots__ = ("environments", "reveal", "consistency")
+    __slots__ = ("environments", "reveal", "consistency", "resolve")
     ENVIRONMENTS_FIELD_NUMBER: _ClassVar[int]
     REVEAL_FIELD_NUMBER: _ClassVar[int]
     CONSISTENCY_FIELD_NUMBER: _ClassVar[int]
+    RESOLVE_FIELD_NUMBER: _ClassVar[int]
     environments: _containers.RepeatedScalarFieldContainer[str]
     reveal: bool
     consistency: Consistency
-    def __init__(self, environments: _Optional[_Iterable[str]] = ..., reveal: _Optional[bool] = ..., consistency: _Optional[_Union[Consistency, str]] = ...) -> None: ...
+    resolve: bool
+    def __init__(self, environments: _Optional[_Iterable[str]] = ..., reveal: _Optional[bool] = ..., consistency: _Optional[_Union[Consistency, str]] = ..., resolve: _Optional[bool] = ...) -> None: ...
 
 class BatchGetResponse(_message.Message):
     __slots__ = ("results",)
@@ -371,16 +375,18 @@ class HistoryResponse(_message.Message):
     def __init__(self, environment: _Optional[str] = ..., commits: _Optional[_Iterable[_Union[Commit, _Mapping]]] = ..., next: _Optional[bytes] = ..., trimmed: _Optional[bool] = ...) -> None: ...
 
 class WatchRequest(_message.Message):
-    __slots__ = ("prefix", "token", "values", "reveal")
+    __slots__ = ("prefix", "token", "values", "reveal", "resolve")
     PREFIX_FIELD_NUMBER: _ClassVar[int]
     TOKEN_FIELD_NUMBER: _ClassVar[int]
     VALUES_FIELD_NUMBER: _ClassVar[int]
     REVEAL_FIELD_NUMBER: _ClassVar[int]
+    RESOLVE_FIELD_NUMBER: _ClassVar[int]
     prefix: str
     token: str
     values: bool
     reveal: bool
-    def __init__(self, prefix: _Optional[str] = ..., token: _Optional[str] = ..., values: _Optional[bool] = ..., reveal: _Optional[bool] = ...) -> None: ...
+    resolve: bool
+    def __init__(self, prefix: _Optional[str] = ..., token: _Optional[str] = ..., values: _Optional[bool] = ..., reveal: _Optional[bool] = ..., resolve: _Optional[bool] = ...) -> None: ...
 
 class WatchResponse(_message.Message):
     __slots__ = ("heartbeat", "reset", "snapshot", "snapshot_end", "changed", "token")
@@ -396,14 +402,16 @@ class WatchResponse(_message.Message):
         __slots__ = ()
         def __init__(self) -> None: ...
     class Changed(_message.Message):
-        __slots__ = ("commit", "state", "gone")
+        __slots__ = ("commit", "state", "gone", "through")
         COMMIT_FIELD_NUMBER: _ClassVar[int]
         STATE_FIELD_NUMBER: _ClassVar[int]
         GONE_FIELD_NUMBER: _ClassVar[int]
+        THROUGH_FIELD_NUMBER: _ClassVar[int]
         commit: Commit
         state: Environment
         gone: bool
-        def __init__(self, commit: _Optional[_Union[Commit, _Mapping]] = ..., state: _Optional[_Union[Environment, _Mapping]] = ..., gone: _Optional[bool] = ...) -> None: ...
+        through: str
+        def __init__(self, commit: _Optional[_Union[Commit, _Mapping]] = ..., state: _Optional[_Union[Environment, _Mapping]] = ..., gone: _Optional[bool] = ..., through: _Optional[str] = ...) -> None: ...
     HEARTBEAT_FIELD_NUMBER: _ClassVar[int]
     RESET_FIELD_NUMBER: _ClassVar[int]
     SNAPSHOT_FIELD_NUMBER: _ClassVar[int]
@@ -429,17 +437,19 @@ class VariableColumns(_message.Message):
     def __init__(self, names: _Optional[_Iterable[str]] = ..., values: _Optional[_Iterable[str]] = ..., secret: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class ExportRequest(_message.Message):
-    __slots__ = ("prefix", "reveal")
+    __slots__ = ("prefix", "reveal", "resolve")
     PREFIX_FIELD_NUMBER: _ClassVar[int]
     REVEAL_FIELD_NUMBER: _ClassVar[int]
+    RESOLVE_FIELD_NUMBER: _ClassVar[int]
     prefix: str
     reveal: bool
-    def __init__(self, prefix: _Optional[str] = ..., reveal: _Optional[bool] = ...) -> None: ...
+    resolve: bool
+    def __init__(self, prefix: _Optional[str] = ..., reveal: _Optional[bool] = ..., resolve: _Optional[bool] = ...) -> None: ...
 
 class ExportResponse(_message.Message):
     __slots__ = ("environments",)
     class Item(_message.Message):
-        __slots__ = ("environment", "revision", "metadata", "variables", "masked")
+        __slots__ = ("environment", "revision", "metadata", "variables", "masked", "unresolved")
         class MetadataEntry(_message.Message):
             __slots__ = ("key", "value")
             KEY_FIELD_NUMBER: _ClassVar[int]
@@ -452,12 +462,14 @@ class ExportResponse(_message.Message):
         METADATA_FIELD_NUMBER: _ClassVar[int]
         VARIABLES_FIELD_NUMBER: _ClassVar[int]
         MASKED_FIELD_NUMBER: _ClassVar[int]
+        UNRESOLVED_FIELD_NUMBER: _ClassVar[int]
         environment: str
         revision: str
         metadata: _containers.ScalarMap[str, str]
         variables: VariableColumns
         masked: bool
-        def __init__(self, environment: _Optional[str] = ..., revision: _Optional[str] = ..., metadata: _Optional[_Mapping[str, str]] = ..., variables: _Optional[_Union[VariableColumns, _Mapping]] = ..., masked: _Optional[bool] = ...) -> None: ...
+        unresolved: str
+        def __init__(self, environment: _Optional[str] = ..., revision: _Optional[str] = ..., metadata: _Optional[_Mapping[str, str]] = ..., variables: _Optional[_Union[VariableColumns, _Mapping]] = ..., masked: _Optional[bool] = ..., unresolved: _Optional[str] = ...) -> None: ...
     ENVIRONMENTS_FIELD_NUMBER: _ClassVar[int]
     environments: _containers.RepeatedCompositeFieldContainer[ExportResponse.Item]
     def __init__(self, environments: _Optional[_Iterable[_Union[ExportResponse.Item, _Mapping]]] = ...) -> None: ...
