@@ -61,7 +61,7 @@ def test_keys_without_effect_are_listed_once_they_differ_from_the_default(write:
         "[cloud]\nenabled = true\n[regions.eu]\n"
         "[[bindings]]\nname = 'a'\nprefix = ''\ntargets = ['file:a']\n"
         "[autoscaling]\nenabled = true\n"
-        '[observability]\nmetrics_port = 9464\nlog_level = "debug"\n'
+        '[observability]\nlog_level = "debug"\n'
     )
 
     found = settings({"advertise": "127.0.0.1", "zone": "b"}, file=file)
@@ -73,7 +73,6 @@ def test_keys_without_effect_are_listed_once_they_differ_from_the_default(write:
         "cloud.enabled",
         "bindings",
         "autoscaling.enabled",
-        "observability.metrics_port",
     ]
 
 
@@ -225,3 +224,25 @@ def test_the_line_of_a_key_is_found_where_it_is_plain(
     text: str, path: tuple[str | int, ...], expected: int | None
 ) -> None:
     assert line_of(text, path) == expected
+
+
+# Keys that only a mistake, or somebody who means harm, would write.
+
+
+@pytest.mark.parametrize(
+    "line", ["a." * 200_000 + "a = 1", '"a".' * 17 + "a = 1", "x = {" + "b . " * 17 + "b = 1}"]
+)
+def test_a_key_of_very_many_parts_is_refused_before_it_is_read(write: Write, line: str) -> None:
+    error = refusal(write(f"[cluster]\n{line}\n"))
+
+    assert "envd.toml:2: no key has more than 16 parts" in error.message
+
+
+def test_dots_in_texts_and_remarks_are_no_parts_of_a_key(write: Write) -> None:
+    hosts = ", ".join(f'"10.0.0.{at}:7421"' for at in range(99))
+    labels = ".".join("abcdefghijklmnopqrstuvwxyz")
+
+    read = settings(file=write(f"# e.g. {hosts}\n[cluster]\njoin = [{hosts}]\nname = '{labels}'\n"))
+
+    assert len(read.cluster.join) == 99
+    assert read.cluster.name == labels

@@ -21,11 +21,15 @@ from envd.settings.schema import Leaf, NamedTables, Node, Table, TableArray, dot
 KeyPath: TypeAlias = tuple[str | int, ...]
 
 MAX_FILE_BYTES: Final = 1 << 20
+MAX_KEY_PARTS: Final = 16
+"""Four times what any key has. tomllib takes memory by the square of a key's parts."""
 _CLOSE: Final = 0.6  # difflib's own default for a close match
 _SLIP: Final = 0.8  # one letter too many, too few or swapped in a word of five
 
 _HEADER: Final = re.compile(r"\s*(\[\[?)\s*([^\[\]]+?)\s*\]")
 _ASSIGNMENT: Final = re.compile(r"""\s*((?:[\w-]+|"[^"]*"|'[^']*')(?:\s*\.\s*[\w"'-]+)*)\s*=""")
+_QUOTED: Final = re.compile(r""""(?:[^"\\]|\\.?)*+(?:"|$)|'[^']*+(?:'|$)""")
+_LONG_KEY: Final = re.compile(rf"(?<![\w-])(?:[\w-]++\s*+\.\s*+){{{MAX_KEY_PARTS}}}")
 _POSITION: Final = re.compile(r"\s*\(at line (\d+), column (\d+)\)$")
 
 
@@ -35,6 +39,7 @@ def read_document(file: Path, home: Path | None) -> tuple[dict[str, object], lis
     Raises SettingsError with FILE, and the line where it is known.
     """
     text = _read_text(file)
+    _check_keys(file, text)
     try:
         raw = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
@@ -150,6 +155,15 @@ def _read_text(file: Path) -> str:
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         raise SettingsError(f"{name}:{line}: is not valid UTF-8, as TOML must be") from None
+
+
+def _check_keys(file: Path, text: str) -> None:
+    """Refuse a key of very many parts before the parser sees it."""
+    for number, line in enumerate(text.split("\n"), 1):
+        if line.count(".") >= MAX_KEY_PARTS and _LONG_KEY.search(_QUOTED.sub("_", line)):
+            raise SettingsError(
+                f"{shown(str(file))}:{number}: no key has more than {MAX_KEY_PARTS} parts"
+            )
 
 
 def _syntax_error(file: Path, message: str) -> SettingsError:

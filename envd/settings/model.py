@@ -21,6 +21,7 @@ from typing import Annotated, Final, Literal, assert_never
 
 from msgspec import Meta, Struct, field
 
+from envd.core.backups import check_recovery_key
 from envd.core.names import check_environment, check_prefix
 from envd.settings.marks import INERT, NOT_A_KEY, SECRET, Derived, Expects, Within
 from envd.settings.schema import Leaf, NamedTables, Table, TableArray, table_of
@@ -71,6 +72,9 @@ EnvironmentName = Annotated[
     str, Expects('an environment such as "payments/prod"', check_environment)
 ]
 Prefix = Annotated[str, Expects('a prefix of environments such as "payments"', check_prefix)]
+RecoveryKey = Annotated[
+    str, Expects("the public half of a recovery key (envd_recovery_pub_...)", check_recovery_key)
+]
 
 
 class Node(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -149,6 +153,16 @@ class Security(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     def __repr__(self) -> str:
         """Leave the token out, wherever settings end up being printed."""
         return f"Security(insecure={self.insecure}, ...)"
+
+
+class Backup(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`[backup]`: the backups that the node makes by itself."""
+
+    directory: Path | None = None
+    every: Annotated[Duration, Within(Duration(60_000), Duration(366 * 86_400_000))] | None = None
+    recovery_keys: Annotated[tuple[RecoveryKey, ...], Meta(max_length=8)] = ()
+    keep_count: Annotated[int, Meta(ge=1, le=10_000)] = 7
+    keep_days: Annotated[int, Meta(ge=0, le=36_500)] = 30
 
 
 class Limits(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -288,8 +302,10 @@ class Observability(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
     log_level: LogLevel = "info"
     log_format: LogFormat = "auto"
-    metrics_port: Annotated[Annotated[int, Meta(ge=1, le=65_535)] | None, INERT] = None
-    tracing_endpoint: Annotated[Url | None, INERT] = None
+    metrics_port: Annotated[int, Meta(ge=0, le=65_535)] | None = None
+    metrics_endpoint: Url | None = None
+    tracing_endpoint: Url | None = None
+    trace_sample_ratio: Annotated[float, Meta(ge=0.0, le=1.0)] = 1.0
 
 
 class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -303,6 +319,7 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     cluster: Cluster
     storage: Storage = Storage()
     security: Security
+    backup: Backup = Backup()
     limits: Limits = Limits()
     distributed: Annotated[Distributed, INERT] = Distributed()
     regions: Annotated[Mapping[PlaceName, Region], INERT] = field(default_factory=dict)

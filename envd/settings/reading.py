@@ -132,6 +132,8 @@ def _wrong_type(leaf: Leaf, value: object) -> Misfit:
     fits = isinstance(value, expected) if isinstance(expected, type) else isinstance(value, str)
     if leaf.item is not None:
         fits = False
-    if isinstance(value, bool) and expected is int:
+    if expected is float and isinstance(value, int):
+        fits = True
+    if isinstance(value, bool) and expected in (int, float):
         fits = False
     return Misfit(f"must be {leaf.words}" + ("" if fits else f", not {type_in_words(value)}"))

@@ -33,7 +33,7 @@ def to_toml(value: object) -> str:
     match value:
         case bool():
             return "true" if value else "false"
-        case int():
+        case int() | float():
             return str(value)
         case str() | Path() | Address() | Duration():
             return f'"{_escaped(str(value))}"'

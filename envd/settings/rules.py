@@ -21,6 +21,7 @@ def check(settings: Settings) -> None:
     _check_socket(settings)
     _check_peers(settings)
     _check_tls(settings)
+    _check_backup(settings)
     _check_bindings(settings)
     _check_autoscaling(settings)
 
@@ -38,6 +39,12 @@ def _check_listeners(settings: Settings) -> None:
         raise SettingsError(
             f"{at(settings, key)}: gRPC and HTTP can't share one address",
             hint="give --listen and --http different ports",
+        )
+    metrics_port = settings.observability.metrics_port
+    if metrics_port and any(metrics_port == one.port for one in (listen, http)):
+        raise SettingsError(
+            f"{at(settings, 'observability.metrics_port')} is the port of gRPC or HTTP",
+            hint="leave it out: HTTP serves /metrics too; or choose another port",
         )
 
 
@@ -87,6 +94,24 @@ def _check_tls(settings: Settings) -> None:
         raise SettingsError(
             f"{at(settings, f'security.{given}')} is set, but `security.{lacking}` is not",
             hint="a certificate and its private key go together",
+        )
+
+
+def _check_backup(settings: Settings) -> None:
+    """A schedule needs a place for its files and a key that opens them."""
+    backup = settings.backup
+    if backup.every is None:
+        return
+    if backup.directory is None:
+        raise SettingsError(
+            f"{at(settings, 'backup.every')} is set, but `backup.directory` is not",
+            hint="name a directory for the backups, on another disk than the data",
+        )
+    if not backup.recovery_keys:
+        raise SettingsError(
+            f"{at(settings, 'backup.every')} is set, but `backup.recovery_keys` names no key "
+            "that opens the backups",
+            hint="make one with: envctl backup create --new-recovery-key FILE",
         )
 
 

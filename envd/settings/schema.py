@@ -25,6 +25,7 @@ MISSING: Final = msgspec.NODEFAULT
 _SCALARS: Final[Mapping[object, str]] = {
     bool: "true or false",
     int: "a whole number",
+    float: "a number",
     str: "a string",
     Address: 'an address like "127.0.0.1:7420" or "[::1]:7420"',
     Duration: 'a duration like "200ms", "1s" or "5m"',
