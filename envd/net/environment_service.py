@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import aclosing
 from functools import partial
 from typing import Final, TypeVar
 
-from envd.core.answers import Identity, WriteAnswer
+from envd.core.answers import Identity
 from envd.core.errors import EnvdError, LimitExceeded
 from envd.core.requests import ReadRequest, WriteRequest
 from envd.net.grpc_calls import Calls, Context, Handler, Stopper, receive, send, stopping
 from envd.net.pipeline import WINDOW, Outcome, Pipeline
 from envd.node.api import EnvironmentApi
+from envd.node.writing import Writing
+from envd.telemetry.requests import Kind
 from envd.wire import api as wire
 from envd.wire import api_streams as streams
 from envd.wire._pb import environment_pb2 as pb
@@ -49,7 +51,9 @@ class EnvironmentService:
             "Write": calls.unary("Write", pb.WriteRequest.FromString, self._write),
             "WriteStream": calls.both_streams("WriteStream", self._write_stream),
             "Delete": calls.unary("Delete", pb.DeleteRequest.FromString, self._delete),
-            "Watch": calls.server_stream("Watch", pb.WatchRequest.FromString, self._watch),
+            "Watch": calls.server_stream(
+                "Watch", pb.WatchRequest.FromString, self._watch, Kind.WAIT
+            ),
             "History": calls.unary("History", pb.HistoryRequest.FromString, self._history),
             "Rollback": calls.unary("Rollback", pb.RollbackRequest.FromString, self._rollback),
             "Export": calls.server_stream("Export", pb.ExportRequest.FromString, self._export),
@@ -58,12 +62,11 @@ class EnvironmentService:
 
     # -- one message each way ----------------------------------------------------------
 
-    async def _get(self, identity: Identity, message: pb.GetRequest) -> pb.GetResponse:
-        return wire.get_message(await self._api.get(identity, wire.read_from(message)))
+    async def _get(self, identity: Identity, message: pb.GetRequest) -> bytes:
+        request = wire.read_from(message)
+        return await self._api.get_rendered(identity, request, wire.get_bytes)
 
-    async def _batch_get(
-        self, identity: Identity, message: pb.BatchGetRequest
-    ) -> pb.BatchGetResponse:
+    async def _batch_get(self, identity: Identity, message: pb.BatchGetRequest) -> bytes:
         if len(message.environments) > MAX_BATCH_GET:
             raise LimitExceeded(
                 f"{len(message.environments)} environments in one call; "
@@ -71,31 +74,32 @@ class EnvironmentService:
                 hint="ask in several calls",
             )
         level = wire.consistency_from(message.consistency)
-        results: list[pb.BatchGetResponse.Result] = []
+        results: list[bytes] = []
         size = 0
         for number, name in enumerate(message.environments, 1):
-            request = ReadRequest(name, reveal=message.reveal, consistency=level)
+            request = ReadRequest(
+                name, reveal=message.reveal, consistency=level, resolve=message.resolve
+            )
             result = await self._batch_item(identity, request, taken=size)
-            size += result.ByteSize()
+            size += len(result)
             results.append(result)
             if number % _READS_A_TURN == 0:
                 await asyncio.sleep(0)
-        return pb.BatchGetResponse(results=results)
+        return wire.batch_bytes(results)
 
-    async def _batch_item(
-        self, identity: Identity, request: ReadRequest, *, taken: int
-    ) -> pb.BatchGetResponse.Result:
+    async def _batch_item(self, identity: Identity, request: ReadRequest, *, taken: int) -> bytes:
         try:
-            found = wire.get_message(await self._api.get(identity, request))
-            if taken and taken + found.ByteSize() > MAX_BATCH_BYTES:
+            found = await self._api.get_rendered(identity, request, wire.get_bytes)
+            if taken and taken + len(found) > MAX_BATCH_BYTES:
                 raise LimitExceeded(
                     "the answer is full",
                     hint="ask for this environment in another call",
                     reason="ANSWER_FULL",
                 )
-            return pb.BatchGetResponse.Result(found=found)
+            return wire.found_bytes(found)
         except EnvdError as error:
-            return pb.BatchGetResponse.Result(error=item_error(error))
+            failed = pb.BatchGetResponse.Result(error=item_error(error))
+            return failed.SerializeToString()
 
     async def _list(self, identity: Identity, message: pb.ListRequest) -> pb.ListResponse:
         return wire.page_message(await self._api.list(identity, wire.list_from(message)))
@@ -128,7 +132,9 @@ class EnvironmentService:
     ) -> None:
         batch: list[pb.ExportResponse.Item] = []
         size = 0
-        views = self._api.export(identity, message.prefix, reveal=message.reveal)
+        views = self._api.export(
+            identity, message.prefix, reveal=message.reveal, resolve=message.resolve
+        )
         async with aclosing(views):
             async for view in views:
                 characters = streams.characters(view)
@@ -173,7 +179,14 @@ class EnvironmentService:
         await pipeline.run(read, answer)
 
     def _pipeline(self, call: str, identity: Identity) -> Pipeline[KeyT]:
-        async def begin_write(request: WriteRequest) -> Awaitable[WriteAnswer]:
+        async def begin_write(request: WriteRequest) -> Writing:
             return await self._api.begin_write(identity, request)
 
-        return Pipeline(call, begin_write, self._calls.faults, self._stopper, window=self._window)
+        return Pipeline(
+            call,
+            begin_write,
+            self._calls.faults,
+            self._stopper,
+            window=self._window,
+            requests=self._calls.requests,
+        )

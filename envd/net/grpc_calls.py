@@ -19,7 +19,9 @@ from envd.core.answers import Identity
 from envd.core.errors import EnvdError, InvalidRequest, Unauthenticated, Unavailable
 from envd.net.access import Access, bearer_token
 from envd.net.faults import Faults
-from envd.wire.api_errors import DETAILS_KEY, status_of
+from envd.telemetry.requests import CANCELLED, OK, Kind, MethodFigures, Requests, Underway
+from envd.wire.api_errors import DETAILS_KEY, code_name, status_of
+from envd.wire.trace_context import TRACEPARENT
 
 Context: TypeAlias = "grpc.aio.ServicerContext[bytes, bytes]"
 Handler: TypeAlias = "grpc.RpcMethodHandler[bytes, bytes]"
@@ -76,29 +78,39 @@ def stopping() -> Unavailable:
 
 
 class Calls:
-    """Makes handlers: authenticated, and with errors as rich statuses."""
+    """Makes handlers: authenticated, counted, and with errors as rich statuses."""
 
-    def __init__(self, access: Access, faults: Faults) -> None:
+    def __init__(self, access: Access, faults: Faults, requests: Requests | None = None) -> None:
         self._access = access
         self.faults = faults
+        self.requests = requests or Requests()
 
     def unary(
         self,
         name: str,
         parse: Callable[[bytes], RequestT],
-        answer: Callable[[Identity, RequestT], Awaitable[Message]],
+        answer: Callable[[Identity, RequestT], Awaitable[Message | bytes]],
     ) -> Handler:
-        """A call with one message each way."""
+        """A call with one message each way; `answer` may give it as bytes."""
+        figures = self.requests.of(name)
 
         async def handle(raw: bytes, context: Context) -> bytes:
+            underway, code = self._begin(figures, context, Kind.CALL), CANCELLED
             try:
                 identity = self._identity(context)
-                message = await answer(identity, _parsed(parse, raw))
-                return message.SerializeToString()
+                request = _parsed(parse, raw)
+                underway.about(getattr(request, "environment", ""))
+                message = await answer(identity, request)
+                answered = message if isinstance(message, bytes) else message.SerializeToString()
+                code = OK
+                return answered
             except EnvdError as error:
-                failure = error
+                failure, code = error, code_name(error)
             except Exception as error:  # noqa: BLE001 - the call's outermost guard
                 failure = self.faults.report(name, error, writes=name in _WRITES)
+                code = code_name(failure)
+            finally:
+                underway.end(code)
             return await _abort(context, failure)
 
         return grpc.unary_unary_rpc_method_handler(handle)
@@ -108,43 +120,62 @@ class Calls:
         name: str,
         parse: Callable[[bytes], RequestT],
         serve: Callable[[Identity, RequestT, Context], Awaitable[None]],
+        kind: Kind = Kind.CALL,
     ) -> Handler:
         """A call with one message in and many out."""
+        figures = self.requests.of(name)
 
         async def handle(raw: bytes, context: Context) -> None:
             async def run(identity: Identity) -> None:
                 await serve(identity, _parsed(parse, raw), context)
 
-            await self._guard(name, context, run)
+            await self._guard(figures, kind, context, run)
 
         return grpc.unary_stream_rpc_method_handler(handle)
 
     def both_streams(
         self, name: str, serve: Callable[[Identity, Context], Awaitable[None]]
     ) -> Handler:
-        """A call with many messages each way; `serve` reads them with `receive`."""
+        """A call with many messages each way; `serve` reads them with `receive`.
+
+        They are writes, and counted by the one who answers them.
+        """
+        figures = self.requests.of(name)
 
         async def handle(_: object, context: Context) -> None:
             async def run(identity: Identity) -> None:
                 await serve(identity, context)
 
-            await self._guard(name, context, run)
+            await self._guard(figures, Kind.CARRIER, context, run)
 
         return grpc.stream_stream_rpc_method_handler(handle)
 
     async def _guard(
-        self, name: str, context: Context, run: Callable[[Identity], Awaitable[None]]
+        self,
+        figures: MethodFigures,
+        kind: Kind,
+        context: Context,
+        run: Callable[[Identity], Awaitable[None]],
     ) -> None:
+        underway, code = self._begin(figures, context, kind), CANCELLED
         try:
             await run(self._identity(context))
+            code = OK
             return
         except ClientGone:
             return
         except EnvdError as error:
-            failure = error
+            failure, code = error, code_name(error)
         except Exception as error:  # noqa: BLE001 - the call's outermost guard
-            failure = self.faults.report(name, error)
+            failure = self.faults.report(figures.method, error)
+            code = code_name(failure)
+        finally:
+            underway.end(code)
         await _abort(context, failure)
+
+    def _begin(self, figures: MethodFigures, context: Context, kind: Kind) -> Underway:
+        traceparent = _traceparent(context) if self.requests.traces else ""
+        return self.requests.begin(figures, traceparent, kind)
 
     def _identity(self, context: Context) -> Identity:
         authorization: str | None = None
@@ -154,6 +185,13 @@ class Calls:
                     raise Unauthenticated("there are two authorizations", reason="TOKEN_INVALID")
                 authorization = value
         return self._access.by_token("" if authorization is None else bearer_token(authorization))
+
+
+def _traceparent(context: Context) -> str:
+    for key, value in context.invocation_metadata() or ():
+        if key == TRACEPARENT and isinstance(value, str):
+            return value
+    return ""
 
 
 async def receive(context: Context, parse: Callable[[bytes], RequestT]) -> RequestT | None:

@@ -11,10 +11,12 @@ from dataclasses import dataclass
 from typing import Final
 
 import grpc
-from grpc_reflection.v1alpha import reflection
 
 from envd.core.errors import StartupError
+from envd.net import reflection
 from envd.net.access import Access
+from envd.net.backup_service import SERVICE as BACKUPS
+from envd.net.backup_service import BackupService
 from envd.net.cluster_service import SERVICE as CLUSTER
 from envd.net.cluster_service import ClusterService
 from envd.net.environment_service import SERVICE, EnvironmentService
@@ -24,8 +26,11 @@ from envd.net.health import SERVICE as HEALTH
 from envd.net.health import Health
 from envd.net.listening import check_free
 from envd.net.pipeline import WINDOW
+from envd.net.reflection import SERVICE as REFLECTION
 from envd.node.api import EnvironmentApi
+from envd.node.backups import Backups
 from envd.settings.units import Address
+from envd.telemetry.node import Telemetry
 
 MAX_MESSAGE_BYTES: Final = 8 << 20
 _WHAT, _FLAG = "gRPC", "--listen"
@@ -53,12 +58,17 @@ class GrpcServer:
         access: Access,
         address: Address,
         limits: GrpcLimits | None = None,
+        telemetry: Telemetry | None = None,
+        backups: Backups | None = None,
     ) -> None:
         self._api = api
+        self._backups = backups
         self._access = access
         self._address = address
         self._limits = limits or GrpcLimits()
         self._faults = Faults()
+        self._telemetry = telemetry or Telemetry()
+        self._telemetry.fault_counts.append(lambda: self._faults.count)
         self._stopper = Stopper()
         self._health = Health(SERVICE)
         self._server: grpc.aio.Server | None = None
@@ -75,20 +85,21 @@ class GrpcServer:
             options=_options(self._limits),
             maximum_concurrent_rpcs=self._limits.concurrent_calls,
         )
-        calls = Calls(self._access, self._faults)
+        calls = Calls(self._access, self._faults, self._telemetry.requests)
         environments = EnvironmentService(
             self._api, calls, self._stopper, window=self._limits.window
         )
         services = {
             SERVICE: environments.handlers(),
             CLUSTER: ClusterService(self._api, calls).handlers(),
+            BACKUPS: BackupService(self._backups, calls).handlers(),
             HEALTH: self._health.handlers(),
         }
+        services[REFLECTION] = reflection.handlers((*services,))
         for name, handlers in services.items():
             generic = grpc.method_handlers_generic_handler(name, dict(handlers))
             server.add_generic_rpc_handlers((generic,))
             server.add_registered_method_handlers(name, handlers)
-        reflection.enable_server_reflection((*services, reflection.SERVICE_NAME), server)
         try:
             port = server.add_insecure_port(str(self._address))
         except RuntimeError as error:

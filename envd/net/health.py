@@ -10,6 +10,7 @@ import asyncio
 from typing import Any, Final
 
 import grpc
+from google.protobuf.message import DecodeError
 from grpc_health.v1 import health_pb2
 
 from envd.net.grpc_calls import Handler
@@ -41,19 +42,20 @@ class Health:
 
     def handlers(self) -> dict[str, Handler]:
         """One handler for each method of the service."""
-        parse = health_pb2.HealthCheckRequest.FromString
         serialize = health_pb2.HealthCheckResponse.SerializeToString
         return {
-            "Check": grpc.unary_unary_rpc_method_handler(self._check, parse, serialize),
-            "Watch": grpc.unary_stream_rpc_method_handler(self._watch, parse, serialize),
+            "Check": grpc.unary_unary_rpc_method_handler(self._check, _parsed, serialize),
+            "Watch": grpc.unary_stream_rpc_method_handler(self._watch, _parsed, serialize),
         }
 
     async def _check(self, request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
+        await _refuse_malformed(request, context)
         if request.service not in self._services:
             await context.abort(grpc.StatusCode.NOT_FOUND, "there is no such service here")
         return self._response(request.service)
 
     async def _watch(self, request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> None:
+        await _refuse_malformed(request, context)
         if self._watches >= MAX_WATCHES:
             await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "too many watches of health")
         self._watches += 1
@@ -82,3 +84,16 @@ class Health:
         """Wake those that wait; the next wait is for the next change."""
         self._changed.set()
         self._changed = asyncio.Event()
+
+
+def _parsed(raw: bytes) -> Any:
+    """The request, None for what is no message: raised here, it would be logged as our error."""
+    try:
+        return health_pb2.HealthCheckRequest.FromString(raw)
+    except DecodeError:
+        return None
+
+
+async def _refuse_malformed(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> None:
+    if request is None:
+        await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "the message can't be read")

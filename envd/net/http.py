@@ -14,18 +14,29 @@ from collections.abc import Callable, Iterable
 from typing import Any, Final
 
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.typedefs import Handler
 
-from envd.net import http_environments, http_history, http_node, http_openapi, http_watch
+from envd.logs import get_logger
+from envd.net import (
+    http_environments,
+    http_history,
+    http_metrics,
+    http_node,
+    http_openapi,
+    http_watch,
+)
 from envd.net.access import Access
 from envd.net.faults import Faults
 from envd.net.http_guard import authenticated, same_host_only
-from envd.net.http_problems import SERVER_NAME, problem_of, problem_of_framework, problems
+from envd.net.http_problems import SERVER_NAME, problem_below, problem_of_framework, problems
 from envd.net.http_routes import AnyOperation, route
 from envd.net.listening import bind
 from envd.node.api import EnvironmentApi
 from envd.settings.units import Address
+from envd.telemetry.node import Telemetry
 
+_log = get_logger(__name__)
 MAX_BODY_BYTES: Final = 8 << 20
 BODY_TIMEOUT_S: Final = 30.0
 IDLE_TIMEOUT_S: Final = 75.0
@@ -35,11 +46,12 @@ _LINGERING_S: Final = 2.0
 _NO_GRACE_S: Final = 0.001
 """Zero is for ever to aiohttp: a client that does not read would keep the server up."""
 MAX_CONNECTIONS: Final = 1024
-_WHAT, _FLAG = "HTTP", "--http"
 
 
 class HttpServer:
     """Serves `api` on `address`; `ready` tells whether the node takes requests."""
+
+    _what, _flag = "HTTP", "--http"
 
     def __init__(
         self,
@@ -52,6 +64,7 @@ class HttpServer:
         body_timeout_s: float = BODY_TIMEOUT_S,
         idle_timeout_s: float = IDLE_TIMEOUT_S,
         max_connections: int = MAX_CONNECTIONS,
+        telemetry: Telemetry | None = None,
     ) -> None:
         self._api = api
         self._access = access
@@ -62,6 +75,8 @@ class HttpServer:
         self._idle_timeout_s = idle_timeout_s
         self._max_connections = max_connections
         self._faults = Faults()
+        self._telemetry = telemetry or Telemetry()
+        self._telemetry.fault_counts.append(lambda: self._faults.count)
         self._stopping = False
         self._runner: _Runner | None = None
 
@@ -72,7 +87,7 @@ class HttpServer:
 
     async def start(self) -> int:
         """Listen; return the port. Raises StartupError where the address can't be had."""
-        sockets = bind(self._address, _WHAT, _FLAG)
+        sockets = bind(self._address, self._what, self._flag)
         runner = _Runner(
             self._application(),
             self._faults,
@@ -100,6 +115,7 @@ class HttpServer:
         """All that this server answers."""
         listed = (
             *http_node.operations(self._api, self._readiness),
+            http_metrics.operation(self._api, self._telemetry),
             *http_environments.operations(self._api),
             *http_history.operations(self._api),
             *http_watch.operations(self._api, self._faults),
@@ -111,6 +127,7 @@ class HttpServer:
         open_paths = frozenset(one.path for one in operations if one.open)
         application = web.Application(
             middlewares=[
+                http_metrics.counted(self._telemetry.requests, operations),
                 problems(self._faults),
                 same_host_only(self._allowed_hosts, open_paths),
                 authenticated(self._access, open_paths),
@@ -128,6 +145,15 @@ class HttpServer:
         if self._stopping:
             return "stopping"
         return "" if self._ready() else "starting"
+
+
+class MetricsServer(HttpServer):
+    """Serves `/metrics` and nothing else, behind the same guards."""
+
+    _what, _flag = "the metrics server", "observability.metrics_port"
+
+    def _operations(self) -> tuple[AnyOperation, ...]:
+        return (http_metrics.operation(self._api, self._telemetry),)
 
 
 async def _prepare(_: web.Request, response: web.StreamResponse) -> None:
@@ -222,12 +248,19 @@ class _Connection(web.RequestHandler):
     ) -> web.StreamResponse:
         """Answer what is no HTTP (400), or an exception that no middleware saw."""
         del message  # it quotes the request
-        if status == 500 and exc is not None:
+        if status == 500 and exc is not None and not isinstance(exc, ConnectionError):
             self._faults.report("http", exc)
         if request.writer.output_size > 0:
             raise ConnectionError("the response has begun already")
-        reason = "MALFORMED" if status == 400 else "INTERNAL"
-        detail = "the request is no HTTP" if status == 400 else "internal error"
-        response = problem_of(status, reason=reason, detail=detail)
+        response = problem_below(status, exc)
         response.force_close()
         return response
+
+    def log_exception(self, *args: Any, **options: Any) -> None:
+        """Say what went wrong, but not with the text: it may quote the request.
+
+        A body that can't be decoded, read after the answer, is the client's mistake: no word.
+        """
+        error = options.get("exc_info")
+        if not isinstance(error, web.RequestPayloadError | HttpProcessingError | ConnectionError):
+            _log.error("http.connection_failed", error=type(error).__name__)

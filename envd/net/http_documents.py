@@ -12,8 +12,9 @@ from typing import Annotated
 
 from msgspec import UNSET, Meta, UnsetType
 
+from envd.core.commit import Kind
 from envd.core.errors import InvalidRequest, LimitExceeded
-from envd.core.names import MAX_VARIABLES
+from envd.core.names import MAX_VARIABLE_NAME_BYTES, MAX_VARIABLES, VARIABLE_PATTERN
 from envd.core.requests import Put, RollbackRequest, Unset, WriteRequest
 from envd.net.http_json import shown
 from envd.net.http_routes import Message, OperationId, misfit, refuse_unknown
@@ -27,7 +28,8 @@ class NewValue:
     secret: bool | UnsetType = UNSET
 
 
-Values = dict[str, str | NewValue]
+Name = Annotated[str, Meta(pattern=f"^{VARIABLE_PATTERN}$", max_length=MAX_VARIABLE_NAME_BYTES)]
+Values = dict[Name, str | NewValue]
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +39,11 @@ class PatchBody:
     set: Annotated[Values, Meta(description="values by name")] = field(
         default_factory=dict, repr=False
     )
-    unset: Annotated[list[str], Meta(description="names to remove")] = field(default_factory=list)
+    unset: Annotated[list[Name], Meta(description="names to remove")] = field(default_factory=list)
+    metadata: Annotated[
+        dict[str, str | None],
+        Meta(description="settings of the environment by name; null removes one"),
+    ] = field(default_factory=dict)
     message: Message = ""
     operation: OperationId = ""
 
@@ -57,10 +63,13 @@ class RollbackBody:
 
     to: Annotated[
         str,
-        Meta(description="a revision, its first digits (at least 4), `@~N`, or `@deleted`"),
+        Meta(
+            description="a revision, its first digits (at least 4), `@~N`, or `@deleted`",
+            pattern="^([0-9a-f]{4,32}|@~[0-9]{1,6}|@deleted)$",
+        ),
     ]
     variables: Annotated[
-        list[str], Meta(description="only these; all, and the settings, where there are none")
+        list[Name], Meta(description="only these; all, and the settings, where there are none")
     ] = field(default_factory=list)
     message: Message = ""
     operation: OperationId = ""
@@ -68,10 +77,13 @@ class RollbackBody:
 
 def write_of(environment: str, document: Mapping[str, object]) -> WriteRequest:
     """The write that a PATCH's document means; raises InvalidRequest."""
+    settings = _settings(document.get("metadata", {}))
+    puts = [Put(name, text, kind=Kind.METADATA) for name, text in settings if text is not None]
+    removed = [Unset(name, Kind.METADATA) for name, text in settings if text is None]
     return WriteRequest(
         environment,
-        puts=_puts(document.get("set", {}), "set"),
-        unsets=tuple(Unset(name) for name in _names(document, "unset")),
+        puts=(*_puts(document.get("set", {}), "set"), *puts),
+        unsets=(*map(Unset, _names(document, "unset")), *removed),
         message=_text(document, "message"),
         operation=_text(document, "operation"),
     )
@@ -131,6 +143,15 @@ def _put(name: str, value: object) -> Put:
     if not isinstance(secret, bool):
         raise misfit(f"the field secret of {shown(name)}", "true or false")
     return Put(name, text, secret if "secret" in value else None)
+
+
+def _settings(values: object) -> list[tuple[str, str | None]]:
+    if not isinstance(values, dict):
+        raise misfit("metadata", "an object of settings")
+    for name, text in values.items():
+        if not (text is None or isinstance(text, str)):
+            raise misfit(f"the setting {shown(name)}", "a string or null")
+    return list(values.items())
 
 
 def _names(document: Mapping[str, object], name: str) -> tuple[str, ...]:

@@ -108,7 +108,7 @@ def operations(api: EnvironmentApi) -> tuple[AnyOperation, ...]:
             "changeEnvironment",
             hdrs.METH_PATCH,
             PATH,
-            "Set and unset variables in one commit; creates the environment.",
+            "Set and unset variables and settings in one commit; creates the environment.",
             resource.patch,
             NoQuery,
             answer=WriteAnswer,

@@ -34,7 +34,7 @@ def same_host_only(allowed_hosts: Iterable[str], open_paths: frozenset[str]) -> 
     @web.middleware
     async def check(request: web.Request, handler: Handler) -> web.StreamResponse:
         if request.path not in open_paths:
-            host = _host_header(request)
+            host = _host_asked_for(request)
             name = _host_of(f"//{host}")
             if not (name in allowed or _is_loopback(name) or name == _own_address(request)):
                 raise InvalidRequest(
@@ -64,11 +64,19 @@ def authenticated(access: Access, open_paths: frozenset[str]) -> Middleware:
     return check
 
 
-def _host_header(request: web.Request) -> str:
+def resource_of(request: web.Request) -> str:
+    """The pattern of the path, "?" for none that is known; the path itself is the client's text."""
+    resource = request.match_info.route.resource
+    return "?" if resource is None else resource.canonical
+
+
+def _host_asked_for(request: web.Request) -> str:
+    """The Host header, or what a request line with a whole URL names, which beats it."""
     hosts = request.headers.getall(hdrs.HOST, [])
     if len(hosts) != 1:
         raise InvalidRequest("a request has exactly one Host header", reason="FOREIGN_HOST")
-    return hosts[0]
+    whole_url = request.host != hosts[0]
+    return request.url.authority if whole_url else hosts[0]
 
 
 def _check_origin(request: web.Request, host: str) -> None:

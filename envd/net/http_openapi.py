@@ -16,6 +16,7 @@ import msgspec
 from aiohttp import hdrs, web
 
 from envd import __version__
+from envd.core.names import ENVIRONMENT_PATTERN, MAX_ENVIRONMENT_NAME_BYTES
 from envd.net import http_json, http_problems, http_watch
 from envd.net.http_json import respond
 from envd.net.http_problems import Problem
@@ -28,7 +29,12 @@ _NAME: Final = {
     "in": "path",
     "required": True,
     "description": "the environment's name; it is the rest of the path, slashes and all",
-    "schema": {"type": "string", "minLength": 1},
+    "schema": {
+        "type": "string",
+        "minLength": 1,
+        "maxLength": MAX_ENVIRONMENT_NAME_BYTES,
+        "pattern": f"^{ENVIRONMENT_PATTERN}$",
+    },
 }
 _ALWAYS: Final = (
     HTTPStatus.EXPECTATION_FAILED,
@@ -41,7 +47,11 @@ _GUARDED: Final = (
     HTTPStatus.FORBIDDEN,
     HTTPStatus.MISDIRECTED_REQUEST,
 )
-_WITH_BODY: Final = (HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
+_WITH_BODY: Final = (
+    HTTPStatus.REQUEST_TIMEOUT,
+    HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+    HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
+)
 Schema = dict[str, Any]
 
 
@@ -177,6 +187,8 @@ def _success(one: AnyOperation) -> Schema:
 
 
 def _content(one: AnyOperation) -> Mapping[str, Schema]:
+    if one.media_types:
+        return {media_type: {"schema": {"type": "string"}} for media_type in one.media_types}
     if not one.streams:
         schema: Schema = {"type": "object"} if one.answer is None else _ref(one.answer)
         return {http_json.MEDIA_TYPE: {"schema": schema}}

@@ -14,6 +14,7 @@ from aiohttp import hdrs, web
 
 from envd.core.answers import Identity
 from envd.core.errors import Conflict, EnvdError, InvalidRequest, NotFound
+from envd.core.names import check_environment
 from envd.core.requests import ReadRequest
 from envd.node.api import EnvironmentApi
 
@@ -76,6 +77,7 @@ async def precondition(
     api: EnvironmentApi, identity: Identity, environment: str, request: web.Request
 ) -> Precondition:
     """What If-Match and If-None-Match ask; raises InvalidRequest, or Conflict (412)."""
+    check_environment(environment)
     wanted = EntityTags.of(request, hdrs.IF_MATCH)
     only_new = EntityTags.of(request, hdrs.IF_NONE_MATCH)
     if only_new is not None and not only_new.any:

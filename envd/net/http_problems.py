@@ -14,6 +14,7 @@ from http import HTTPStatus
 from typing import Final
 
 from aiohttp import web
+from aiohttp.http_exceptions import ContentEncodingError
 from aiohttp.typedefs import Handler, Middleware
 
 from envd.core.errors import (
@@ -29,6 +30,7 @@ from envd.core.errors import (
     Unsupported,
 )
 from envd.net.faults import Faults
+from envd.net.http_guard import resource_of
 from envd.wire.plain import to_plain
 
 MEDIA_TYPE: Final = "application/problem+json"
@@ -137,7 +139,7 @@ def problems(faults: Faults) -> Middleware:
         except (asyncio.CancelledError, ConnectionError):
             raise  # the client went away
         except Exception as error:  # noqa: BLE001 - the request's outermost guard
-            call = f"{request.method} {_route(request)}"
+            call = f"{request.method} {resource_of(request)}"
             return problem(faults.report(call, error, writes=request.method not in _SAFE))
 
     return answer
@@ -168,13 +170,21 @@ def problem_of_framework(error: web.HTTPException) -> web.Response:
     return problem_of(error.status, reason=reason, detail=HTTPStatus(error.status).phrase)
 
 
+def problem_below(status: int, error: BaseException | None) -> web.Response:
+    """What is refused below the application: no HTTP, or a body in an unknown encoding."""
+    if isinstance(error, ContentEncodingError):
+        return problem_of(
+            HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
+            reason="UNKNOWN_ENCODING",
+            detail="the body is in an encoding that this server does not read",
+            hint="send it as it is, or with Content-Encoding gzip or deflate",
+        )
+    if status == HTTPStatus.BAD_REQUEST:
+        return problem_of(status, reason="MALFORMED", detail="the request is no HTTP")
+    return problem_of(status, reason="INTERNAL", detail="internal error")
+
+
 def body_too_large() -> LimitExceeded:
     return LimitExceeded(
         "the body is larger than 8 MiB", hint="write in several steps", reason="BODY_TOO_LARGE"
     )
-
-
-def _route(request: web.Request) -> str:
-    """The route's pattern, for logs; the path itself is the client's text."""
-    resource = request.match_info.route.resource
-    return "?" if resource is None else resource.canonical

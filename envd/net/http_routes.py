@@ -73,7 +73,8 @@ class Operation(Generic[QueryT]):
 
     `path` may end with `{name}`, an environment's name with its slashes. `answer` is the
     dataclass of a 200, or None for a document without a fixed shape; `events` are those of
-    a stream, by name. `problems` are the statuses besides those that any request may get.
+    a stream, by name; `media_types` are those of an answer that is text and no JSON.
+    `problems` are the statuses besides those that any request may get.
     """
 
     id: str
@@ -86,6 +87,7 @@ class Operation(Generic[QueryT]):
     body: type[DataclassInstance] | None = None
     headers: tuple[Header, ...] = ()
     events: Mapping[str, type] = field(default_factory=dict)
+    media_types: tuple[str, ...] = ()
     problems: tuple[HTTPStatus, ...] = ()
     etag: bool = False
     not_modified: bool = False
@@ -119,7 +121,7 @@ def route(operation: AnyOperation, *, body_timeout_s: float) -> web.RouteDef:
             )
         return await operation.handler(Call(request, query, document))
 
-    path = operation.path.replace("{name}", "{name:.+}")
+    path = operation.path.replace("{name}", r"{name:[\s\S]+}")  # what is no name is told so
     if operation.method == hdrs.METH_GET:
         return web.get(path, answer, allow_head=not operation.streams)
     return web.route(operation.method, path, answer)

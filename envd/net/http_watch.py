@@ -18,7 +18,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncGenerator
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from dataclasses import dataclass, fields
 from typing import Annotated, Final, assert_never
 
@@ -59,6 +59,13 @@ class WatchQuery:
     ] = ""
     values: Annotated[bool, Meta(description="tell the new state with each change")] = False
     reveal: Reveal = False
+    resolve: Annotated[
+        bool,
+        Meta(
+            description="states have the variables of what they extend, and a change of one of "
+            "those is a change of what extends it"
+        ),
+    ] = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,10 +73,13 @@ class ChangeEvent(CommitView):
     """A commit that became visible.
 
     `state` is there where values were asked for, and null where the environment is gone.
+    `through` names the base to which the commit was made, where layers are resolved and it
+    was not made to `environment` itself; `revision` and `deleted` are those of `environment`.
     """
 
     token: str = ""
     state: EnvironmentView | None = None
+    through: str = ""
 
 
 def operations(api: EnvironmentApi, faults: Faults) -> tuple[AnyOperation, ...]:
@@ -103,7 +113,7 @@ class _Watches:
         """Stream the events for as long as client and node are there."""
         query = call.query
         token = call.request.headers.get(_LAST_EVENT_ID, "") or query.token
-        request = WatchRequest(query.prefix, token, query.values, query.reveal)
+        request = WatchRequest(query.prefix, token, query.values, query.reveal, query.resolve)
         async with aclosing(self._api.watch(call.identity, request)) as events:
             first = asyncio.ensure_future(anext(events, None))
             try:
@@ -119,7 +129,8 @@ class _Watches:
                 if not first.done():
                     first.cancel()
                     await asyncio.wait((first,))
-        await response.write_eof()
+        with suppress(ConnectionError):  # the client went away
+            await response.write_eof()
         return response
 
     async def _send(
@@ -159,9 +170,9 @@ def event_text(event: WatchEvent, *, values: bool) -> str:
             return _event("snapshot", to_plain(state))
         case SnapshotEnd(token):
             return _event("snapshot-end", to_plain(event), token)
-        case Changed(commit, token, state):
+        case Changed(commit, token, state, through):
             told = {one.name: getattr(commit, one.name) for one in fields(commit)}
-            document = to_plain(ChangeEvent(**told, token=token, state=state))
+            document = to_plain(ChangeEvent(**told, token=token, state=state, through=through))
             if not values:
                 del document["state"]
             return _event("change", document, token)

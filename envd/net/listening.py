@@ -26,7 +26,7 @@ def bind(address: Address, what: str, flag: str) -> list[socket.socket]:
     """Bind every address that `address` stands for, all with one port; port 0 is any free one.
 
     Raises StartupError, with nothing left bound, where one of them can't be had. `what`
-    listens there, `flag` is the option that moves it; both are for the message.
+    listens there, `flag` the option or setting that moves it; both are for the message.
     """
     with ExitStack() as undo:
         sockets: list[socket.socket] = []
@@ -78,7 +78,8 @@ def _resolve(address: Address, what: str, flag: str) -> list[_Info]:
 def _refused(address: Address, what: str, flag: str, error: OSError) -> StartupError:
     number = error.errno or 0
     why = _WHY.get(number) or error.strerror or type(error).__name__
-    other = f"or choose another address with {flag} HOST:PORT"
+    place = f"address with {flag} HOST:PORT" if flag.startswith("-") else f"`{flag}`"
+    other = f"or choose another {place}"
     mends = {
         errno.EADDRINUSE: f"see who it is: ss -ltnp 'sport = :{address.port}'; stop it, {other}",
         errno.EACCES: f"ports below 1024 take a privilege; {other.removeprefix('or ')}",

@@ -18,9 +18,13 @@ from envd.core.errors import EnvdError
 from envd.core.requests import WriteRequest
 from envd.net.faults import Faults
 from envd.net.grpc_calls import ClientGone, Stopper
+from envd.node.writing import Writing
+from envd.telemetry.requests import OK, Requests
+from envd.wire.api_errors import code_name
 
 KeyT = TypeVar("KeyT")
 Outcome = WriteAnswer | EnvdError
+_Begun = tuple[KeyT, Writing | EnvdError, float]
 WINDOW: Final = 1024
 _CHANGES_A_TURN: Final = 256
 """After so many changes other calls get their turn of the event loop."""
@@ -32,18 +36,21 @@ class Pipeline(Generic[KeyT]):
     def __init__(
         self,
         call: str,
-        begin_write: Callable[[WriteRequest], Awaitable[Awaitable[WriteAnswer]]],
+        begin_write: Callable[[WriteRequest], Awaitable[Writing]],
         faults: Faults,
         stopper: Stopper,
         *,
         window: int = WINDOW,
+        requests: Requests | None = None,
     ) -> None:
+        counted = requests or Requests()
+        self._clock, self._figures = counted.clock, counted.of(call)
         self._call = call
         self._begin_write = begin_write
         self._faults = faults
         self._stopper = stopper
         self._room = asyncio.Semaphore(window)
-        self._under_way: deque[tuple[KeyT, asyncio.Future[WriteAnswer] | EnvdError]] = deque()
+        self._under_way: deque[_Begun[KeyT]] = deque()
         self._news = asyncio.Event()
         self._ended = False
         self._failure: EnvdError | None = None
@@ -69,7 +76,7 @@ class Pipeline(Generic[KeyT]):
                     gone = error
                 reader.cancel()
         finally:
-            await self._let_go()
+            self._let_go()
         if gone is not None:
             raise gone
         if self._failure is not None:
@@ -78,20 +85,19 @@ class Pipeline(Generic[KeyT]):
     async def begin(self, key: KeyT, write: Callable[[], WriteRequest]) -> None:
         """Begin one write; an error of its own is its answer, and the stream goes on."""
         await self._room.acquire()
-        self._under_way.append((key, await self._begun(write)))
+        started = self._clock()
+        self._under_way.append((key, await self._begun(write), started))
         self._news.set()
         if self._changes > _CHANGES_A_TURN:
             self._changes = 0
             await asyncio.sleep(0)
 
-    async def _begun(
-        self, write: Callable[[], WriteRequest]
-    ) -> asyncio.Future[WriteAnswer] | EnvdError:
+    async def _begun(self, write: Callable[[], WriteRequest]) -> Writing | EnvdError:
         self._changes += 1
         try:
             request = write()
             self._changes += len(request.puts)
-            return asyncio.ensure_future(await self._begin_write(request))
+            return await self._begin_write(request)
         except EnvdError as error:
             return error
         except Exception as error:  # noqa: BLE001 - one item must not end the others
@@ -128,27 +134,28 @@ class Pipeline(Generic[KeyT]):
 
     async def _oldest(self) -> tuple[KeyT, Outcome]:
         """Wait for the oldest write under way and take it out."""
-        key, writing = self._under_way[0]
+        key, writing, started = self._under_way[0]
         outcome = writing if isinstance(writing, EnvdError) else await self._outcome(writing)
         self._under_way.popleft()
+        code = code_name(outcome) if isinstance(outcome, EnvdError) else OK
+        self._figures.record(code, self._clock() - started)
         return key, outcome
 
-    async def _outcome(self, writing: asyncio.Future[WriteAnswer]) -> Outcome:
+    async def _outcome(self, writing: Writing) -> Outcome:
         try:
-            return await writing
+            return writing.result() if writing.done() else await writing
         except EnvdError as error:
             return error
         except Exception as error:  # noqa: BLE001 - one item must not end the others
             return self._faults.report(self._call, error, writes=True)
 
-    async def _let_go(self) -> None:
+    def _let_go(self) -> None:
         """Wait no longer for writes whose answers nobody takes; they are done all the same."""
-        left = [writing for _, writing in self._under_way if isinstance(writing, asyncio.Future)]
+        for _, writing, _ in self._under_way:
+            if isinstance(writing, Writing):
+                writing.forget()
         self._under_way.clear()
-        for writing in left:
-            writing.cancel()
-        await asyncio.gather(*left, return_exceptions=True)
 
 
-def _landed(writing: asyncio.Future[WriteAnswer] | EnvdError) -> bool:
+def _landed(writing: Writing | EnvdError) -> bool:
     return isinstance(writing, EnvdError) or writing.done()

@@ -1,18 +1,14 @@
 """The Unix socket for clients on this machine: `wire.framing`, answers in order of requests.
 
-Who calls is known from the kernel (SO_PEERCRED) or from a token in the request. The socket
-file is made with mode 0600, never with more for a moment. One that a dead daemon left is
-replaced; one that somebody listens on is not. A frame that can't be read is answered with an
-error, and the connection closed, for what follows it can't be told apart.
+Who calls is known from the kernel (SO_PEERCRED) or from a token in the request. A frame that
+can't be read is answered with an error, and the connection closed, for what follows it can't be
+told apart. The socket's file is `unix_file`'s.
 """
 
 from __future__ import annotations
 
 import asyncio
-import errno
-import os
 import socket
-import stat
 import struct
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import aclosing, suppress
@@ -22,12 +18,12 @@ from typing import Any, Final, TypeVar
 
 import msgspec
 
-from envd.core.answers import Identity, WatchEvent
+from envd.core.answers import Identity
+from envd.core.backups import BackupRequest
 from envd.core.errors import (
     EnvdError,
     InvalidRequest,
     LimitExceeded,
-    StartupError,
     Unavailable,
     Unsupported,
 )
@@ -42,20 +38,25 @@ from envd.core.requests import (
     WatchRequest,
     WriteRequest,
 )
+from envd.net import backup_service
 from envd.net.access import Access
 from envd.net.faults import Faults
+from envd.net.unix_file import BACKLOG, bind
 from envd.node.api import EnvironmentApi
+from envd.node.backups import Backups
+from envd.telemetry.node import Telemetry
+from envd.telemetry.requests import CANCELLED, OK, Kind, Requests, Underway
 from envd.wire import plain
+from envd.wire.api_errors import code_name
 from envd.wire.framing import CALLS, LENGTH, MAX_FRAME_BYTES, STREAMS, WRITES, encode_frame
+from envd.wire.trace_context import TRACEPARENT
 
 MAX_CONNECTIONS: Final = 256
-_BACKLOG: Final = 64
-_MODE: Final = 0o600
 _CREDENTIALS: Final = struct.Struct("3i")  # struct ucred: pid, uid, gid
 _MAX_SHOWN: Final = 32
-_CONNECT_TIMEOUT_S: Final = 1.0
 RequestT = TypeVar("RequestT")
-_Watch = Callable[[Identity, WatchRequest], AsyncGenerator[WatchEvent, None]]
+_Items = AsyncGenerator[dict[str, Any], None]
+_Stream = Callable[[Identity, object], _Items]
 _Perform = Callable[[Identity, Any], Awaitable[object]]
 
 
@@ -70,6 +71,8 @@ class UnixServer:
         *,
         max_connections: int = MAX_CONNECTIONS,
         max_frame_bytes: int = MAX_FRAME_BYTES,
+        telemetry: Telemetry | None = None,
+        backups: Backups | None = None,
     ) -> None:
         self._api = api
         self._access = access
@@ -77,7 +80,11 @@ class UnixServer:
         self._max_connections = max_connections
         self._max_frame_bytes = max_frame_bytes
         self._faults = Faults()
-        self._calls = _calls(api)
+        counting = telemetry or Telemetry()
+        counting.fault_counts.append(lambda: self._faults.count)
+        self._requests = counting.requests
+        self._calls = _calls(api, backups)
+        self._streams = _streams(api, backups)
         self._connections: dict[asyncio.Task[Any], _Connection] = {}
         self._stopping = False
         self._server: asyncio.Server | None = None
@@ -97,9 +104,7 @@ class UnixServer:
         """Listen; raises StartupError where the path can't be had."""
         listening = bind(self._path)
         self._inode = self._path.lstat().st_ino
-        self._server = await asyncio.start_unix_server(
-            self._serve, sock=listening, backlog=_BACKLOG
-        )
+        self._server = await asyncio.start_unix_server(self._serve, sock=listening, backlog=BACKLOG)
 
     async def stop(self, grace_s: float) -> None:
         """Take no more requests, let calls end for `grace_s` seconds, cut the rest."""
@@ -130,7 +135,13 @@ class UnixServer:
         task = asyncio.current_task()
         assert task is not None
         connection = _Connection(
-            self._calls, self._api.watch, self._access, self._faults, reader, writer
+            self._calls,
+            self._streams,
+            self._access,
+            self._faults,
+            self._requests,
+            reader,
+            writer,
         )
         try:
             if self._stopping or len(self._connections) >= self._max_connections:
@@ -154,16 +165,18 @@ class _Connection:
     def __init__(
         self,
         calls: Mapping[str, _Call],
-        watch: _Watch,
+        streams: Mapping[str, _Stream],
         access: Access,
         faults: Faults,
+        requests: Requests,
         reader: asyncio.StreamReader,
         writer: asyncio.StreamWriter,
     ) -> None:
         self._calls = calls
-        self._watch = watch
+        self._streams = streams
         self._access = access
         self._faults = faults
+        self._requests = requests
         self._reader = reader
         self._writer = writer
         self._ending = False
@@ -178,7 +191,16 @@ class _Connection:
 
     def refuse(self, error: EnvdError) -> None:
         """Send an error that belongs to no request."""
-        self._writer.write(encode_frame({"error": plain.error_to_plain(error)}))
+        self._send_frame(encode_frame({"error": plain.error_to_plain(error)}))
+
+    def _send_frame(self, frame: bytes) -> None:
+        """Give a frame to the transport; raises ConnectionError where the client went away.
+
+        Only asyncio's own transport passes over what is written after that; uvloop's does not.
+        """
+        if self._writer.is_closing():
+            raise ConnectionResetError("the client went away")
+        self._writer.write(frame)
 
     async def serve(self, max_frame_bytes: int) -> None:
         """Answer requests until the client goes, or sends what is no frame."""
@@ -189,7 +211,7 @@ class _Connection:
                 self.refuse(error)
                 return
             answer, readable = await self._answer(body)
-            self._writer.write(answer)
+            self._send_frame(answer)
             await self._writer.drain()
             if not readable:
                 return
@@ -214,25 +236,46 @@ class _Connection:
             request = _decoded(body)
         except EnvdError as error:
             return encode_frame({"error": plain.error_to_plain(error)}), False
-        call = "?"
+        underway, code, call = self._begin(request), CANCELLED, "?"
         try:
             call, arguments, token = _opened(request)
             identity = self._identity(token)
             if call in STREAMS:
-                await self._stream(self._watch(identity, converted(arguments, WatchRequest)))
+                stall_s = None if call == "watch" else backup_service.STALL_S
+                await self._stream(self._streams[call](identity, arguments), stall_s)
+                code = OK
                 return b"", False
             answer = plain.to_plain(await self._calls[call].perform(identity, arguments))
-            return _bounded(encode_frame({"answer": answer})), True
+            frame, code = _bounded(encode_frame({"answer": answer})), OK
+            return frame, True
         except EnvdError as error:
-            failure = error
+            failure, code = error, code_name(error)
         except Exception as error:  # noqa: BLE001 - the call's outermost guard
             failure = self._faults.report(call, error, writes=call in WRITES)
+            code = code_name(failure)
+        finally:
+            underway.end(code)
         return encode_frame({"error": plain.error_to_plain(failure)}), call not in STREAMS
 
-    async def _stream(self, events: AsyncGenerator[WatchEvent, None]) -> None:
-        """Send events until they end, the client goes, or it sends something."""
+    def _begin(self, request: object) -> Underway:
+        """Begin to count a request, which may be anything yet."""
+        known = request if isinstance(request, dict) else {}
+        call, traceparent = known.get("call"), known.get(TRACEPARENT)
+        method = f"socket {call if call in CALLS else 'other'}"
+        underway = self._requests.begin(
+            self._requests.of(method),
+            traceparent if isinstance(traceparent, str) else "",
+            Kind.WAIT if method.removeprefix("socket ") in STREAMS else Kind.CALL,
+        )
+        arguments = known.get("arguments")
+        named = arguments.get("environment") if isinstance(arguments, dict) else None
+        underway.about(named if isinstance(named, str) else "")
+        return underway
+
+    async def _stream(self, items: _Items, stall_s: float | None) -> None:
+        """Send items until they end, the client goes, or it sends something."""
         self._idle = asyncio.current_task()
-        sending = asyncio.create_task(self._send(events))
+        sending = asyncio.create_task(self._send(items, stall_s))
         leaving = asyncio.create_task(self._reader.read(1))
         try:
             await asyncio.wait((sending, leaving), return_when=asyncio.FIRST_COMPLETED)
@@ -245,12 +288,16 @@ class _Connection:
             if not sending.cancelled():
                 sending.result()
 
-    async def _send(self, events: AsyncGenerator[WatchEvent, None]) -> None:
-        async with aclosing(events):
-            async for event in events:
-                item = plain.watch_event_to_plain(event)
-                self._writer.write(_bounded(encode_frame({"item": item})))
-                await self._writer.drain()
+    async def _send(self, items: _Items, stall_s: float | None) -> None:
+        """Send items; a client that takes nothing for `stall_s` is given up."""
+        async with aclosing(items):
+            async for item in items:
+                self._send_frame(_bounded(encode_frame({"item": item})))
+                try:
+                    async with asyncio.timeout(stall_s):
+                        await self._writer.drain()
+                except TimeoutError:
+                    raise backup_service.stalled() from None
 
     def _identity(self, token: str) -> Identity:
         if token:
@@ -271,9 +318,24 @@ class _Call:
         return await self._perform(identity, request)
 
 
-def _calls(api: EnvironmentApi) -> Mapping[str, _Call]:
+def _streams(api: EnvironmentApi, backups: Backups | None) -> Mapping[str, _Stream]:
+    async def watch(identity: Identity, arguments: object) -> _Items:
+        async with aclosing(api.watch(identity, converted(arguments, WatchRequest))) as events:
+            async for event in events:
+                yield plain.watch_event_to_plain(event)
+
+    def backup(identity: Identity, arguments: object) -> _Items:
+        return backup_service.items(backups, identity, converted(arguments, BackupRequest))
+
+    return {"watch": watch, "backup": backup}
+
+
+def _calls(api: EnvironmentApi, backups: Backups | None) -> Mapping[str, _Call]:
     async def status(identity: Identity, _: object) -> object:
         return await api.status(identity)
+
+    async def listing(identity: Identity, _: object) -> object:
+        return await backup_service.listing(backups, identity)
 
     calls = {
         "get": _Call(ReadRequest, api.get),
@@ -283,6 +345,7 @@ def _calls(api: EnvironmentApi) -> Mapping[str, _Call]:
         "rollback": _Call(RollbackRequest, api.rollback),
         "history": _Call(HistoryRequest, api.history),
         "status": _Call(None, status),
+        "backups": _Call(None, listing),
     }
     assert calls.keys() | STREAMS == set(CALLS)
     return calls
@@ -381,74 +444,3 @@ async def _close(writer: asyncio.StreamWriter) -> None:
         await writer.wait_closed()
     except (ConnectionError, asyncio.CancelledError):
         return
-
-
-# -- the socket file ---------------------------------------------------------------
-
-
-def bind(path: Path) -> socket.socket:
-    """Bind the socket file, mode 0600; raises StartupError where that can't be."""
-    _make_way(path)
-    one = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
-        one.setblocking(False)
-        # On Linux the file gets the mode of the socket, so it is never open to others, and
-        # the umask, which is the whole process's, stays as it is.
-        os.fchmod(one.fileno(), _MODE)
-        one.bind(str(path))
-        path.chmod(_MODE)
-        one.listen(_BACKLOG)
-    except OSError as error:
-        one.close()
-        raise _unusable(path, error) from error
-    return one
-
-
-def _make_way(path: Path) -> None:
-    """Remove the socket file of a daemon that is dead; raises StartupError for anything else."""
-    try:
-        mode = path.lstat().st_mode
-    except FileNotFoundError:
-        return
-    except OSError as error:
-        raise _unusable(path, error) from error
-    if not stat.S_ISSOCK(mode):
-        raise StartupError(
-            f"{path} is there already and is no socket",
-            hint="choose another path with --socket PATH",
-            reason="SOCKET_UNUSABLE",
-        )
-    if _answers(path):
-        raise StartupError(
-            f"another process listens on {path}",
-            hint="is envd running already? Stop it, or choose another path with --socket PATH",
-            reason="ADDRESS_IN_USE",
-        )
-    try:
-        path.unlink(missing_ok=True)
-    except OSError as error:
-        raise _unusable(path, error) from error
-
-
-def _answers(path: Path) -> bool:
-    """Tell whether somebody listens; a full backlog is somebody too."""
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as one:
-        one.settimeout(_CONNECT_TIMEOUT_S)
-        try:
-            one.connect(str(path))
-        except (ConnectionRefusedError, FileNotFoundError):
-            return False
-        except OSError as error:
-            if isinstance(error, TimeoutError) or error.errno == errno.EAGAIN:
-                return True
-            raise _unusable(path, error) from error
-        return True
-
-
-def _unusable(path: Path, error: OSError) -> StartupError:
-    why = error.strerror or str(error)
-    return StartupError(
-        f"can't listen on the Unix socket {path}: {why}",
-        hint="choose a shorter path, in a directory of this user, with --socket PATH",
-        reason="SOCKET_UNUSABLE",
-    )

@@ -5,12 +5,13 @@ gRPC, HTTP and the Unix socket are thin shells around this one class.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from dataclasses import replace
 
 from envd.core.answers import (
     EnvironmentView,
+    ExportedEnvironment,
     HistoryPage,
     Identity,
     ListPage,
@@ -18,7 +19,7 @@ from envd.core.answers import (
     WatchEvent,
     WriteAnswer,
 )
-from envd.core.errors import Unavailable
+from envd.core.errors import Conflict, Denied, LimitExceeded, NotFound, Unavailable
 from envd.core.names import check_environment, check_prefix
 from envd.core.requests import (
     DeleteRequest,
@@ -30,7 +31,9 @@ from envd.core.requests import (
     WriteRequest,
 )
 from envd.node.coordinator import Coordinator
-from envd.node.watch import WatchHub
+from envd.node.views import exported_from, resolved_view
+from envd.node.watch import Sight, WatchHub
+from envd.node.writing import Writing
 from envd.ports import Authorizer
 
 
@@ -57,17 +60,51 @@ class EnvironmentApi:
 
     async def get(self, identity: Identity, request: ReadRequest) -> EnvironmentView:
         """Read one environment; see ReadRequest."""
+        self._allow_read(identity, request)
+        return self._coordinator.read(request)
+
+    async def get_rendered(
+        self,
+        identity: Identity,
+        request: ReadRequest,
+        render: Callable[[EnvironmentView], bytes],
+    ) -> bytes:
+        """What `render` makes of what `get` answers; see Coordinator.rendered."""
+        self._allow_read(identity, request)
+        return self._coordinator.rendered(request, render)
+
+    def _allow_read(self, identity: Identity, request: ReadRequest) -> None:
         self._allow(identity, "read", request.environment)
         if request.reveal:
             self._allow(identity, "reveal", request.environment)
         if request.at:
             self._allow(identity, "history", request.environment)
         if request.resolve:
-            for base in self._coordinator.layers(check_environment(request.environment)):
-                self._allow(identity, "read", base)
-                if request.reveal:
-                    self._allow(identity, "reveal", base)
-        return self._coordinator.read(request)
+            self._allow_layers(identity, request)
+
+    def _allow_layers(self, identity: Identity, request: ReadRequest) -> None:
+        for base in self._coordinator.layers(check_environment(request.environment)):
+            self._allow(identity, "read", base)
+            if request.reveal:
+                self._allow(identity, "reveal", base)
+
+    def _state(
+        self, identity: Identity, name: str, *, reveal: bool, resolve: bool
+    ) -> EnvironmentView | None:
+        """The state of an environment, None where it does not exist.
+
+        With `resolve` its layers are read too; where they can't be, it stands alone and says
+        why in `unresolved`.
+        """
+        own = self._coordinator.state_view(name, reveal=reveal)
+        if own is None or not resolve:
+            return own
+        request = ReadRequest(name, reveal=reveal, resolve=True)
+        try:
+            self._allow_layers(identity, request)
+            return self._coordinator.read(request)
+        except (NotFound, Conflict, LimitExceeded, Denied) as error:
+            return replace(resolved_view((own,), ()), unresolved=error.message)
 
     async def list(self, identity: Identity, request: ListRequest) -> ListPage:
         """List environments; see ListRequest."""
@@ -80,10 +117,8 @@ class EnvironmentApi:
         may_reveal = self._authorizer.allows(identity, "reveal", request.environment)
         return await self._coordinator.write(request, identity.name, may_reveal=may_reveal)
 
-    async def begin_write(
-        self, identity: Identity, request: WriteRequest
-    ) -> Awaitable[WriteAnswer]:
-        """Write one commit without waiting for it to be durable; the caller must await the answer.
+    async def begin_write(self, identity: Identity, request: WriteRequest) -> Writing:
+        """Write one commit without waiting for it to be durable.
 
         Writes begun one after the other are applied in this order.
         """
@@ -117,21 +152,36 @@ class EnvironmentApi:
             self._allow(identity, "reveal", prefix)
 
         def view(name: str) -> EnvironmentView | None:
-            return self._coordinator.state_view(name, reveal=request.reveal)
+            return self._state(identity, name, reveal=request.reveal, resolve=request.resolve)
 
-        events = self._hub.events(request, view, view if request.values else None)
+        def may_read(base: str) -> bool:
+            return self._authorizer.allows(identity, "read", base)
+
+        events = self._hub.events(request, Sight(view, may_read))
         async with aclosing(events):
             async for event in events:
                 yield event
+
+    def check_observer(self, identity: Identity) -> None:
+        """Raise Denied unless the identity may see the node's figures: it may read everything."""
+        self._allow(identity, "read", "")
 
     async def status(self, identity: Identity) -> Status:
         """How the node does; every identity may ask."""
         return self._status_of(identity)
 
+    def _exported(
+        self, identity: Identity, name: str, *, reveal: bool, resolve: bool
+    ) -> ExportedEnvironment | None:
+        if not resolve:
+            return self._coordinator.columns(name, reveal=reveal)
+        view = self._state(identity, name, reveal=reveal, resolve=True)
+        return None if view is None else exported_from(view)
+
     async def export(
-        self, identity: Identity, prefix: str, *, reveal: bool
-    ) -> AsyncGenerator[EnvironmentView, None]:
-        """Every environment below a prefix, in order of name."""
+        self, identity: Identity, prefix: str, *, reveal: bool, resolve: bool = False
+    ) -> AsyncGenerator[ExportedEnvironment, None]:
+        """Every environment below a prefix, in order of name, with `resolve` with its layers."""
         request = ListRequest(prefix)
         while True:
             page = await self.list(identity, request)
@@ -139,9 +189,11 @@ class EnvironmentApi:
                 self._allow(identity, "read", listed.environment)
                 if reveal:
                     self._allow(identity, "reveal", listed.environment)
-                state = self._coordinator.state_view(listed.environment, reveal=reveal)
-                if state is not None:
-                    yield state
+                exported = self._exported(
+                    identity, listed.environment, reveal=reveal, resolve=resolve
+                )
+                if exported is not None:
+                    yield exported
             if not page.next:
                 return
             request = replace(request, after=page.next)

@@ -6,13 +6,18 @@ journal, else, where that is recycled, after a reset and a snapshot. So a slow r
 nothing, and a watch that breaks off resumes with its token, over restarts too. Every visible
 change is told at least once, in order per environment; the state that goes with a change may
 be a later one.
+
+A watch that resolves layers is told of a commit to a base once for each environment it watches
+that extends the base. Only the last of these events carries a token behind the commit, so one
+that breaks off in between is told all of them again.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Mapping
 from contextlib import aclosing
+from dataclasses import dataclass, replace
 from itertools import islice
 
 from envd.core.answers import (
@@ -26,17 +31,35 @@ from envd.core.answers import (
 )
 from envd.core.commit import Commit
 from envd.core.errors import NotFound, Unavailable
+from envd.core.layers import under
 from envd.core.names import check_prefix, has_prefix
 from envd.core.requests import WatchRequest
+from envd.node.extenders import Extenders
 from envd.node.views import commit_view, read_watch_token, watch_token
 from envd.ports import Applied, Store
 
 RING_COMMITS = 10_000
+RING_CHANGES = 20_000
+"""A ring of imports would hold the variables of as many environments as it has commits."""
 DEFAULT_HEARTBEAT_S = 15.0
 DEFAULT_MAX_WATCHES = 10_000
 _BATCH = 256
 _SNAPSHOT_PAGE = 1000
+_LEARNT_A_BEAT = 10_000
 ViewOf = Callable[[str], EnvironmentView | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Sight:
+    """What one watcher may see.
+
+    `view` renders the state of an environment, None where it is gone; where its layers are
+    asked for and can't be read, it says so in the state. `may_read` tells whether the watcher
+    may read an environment that another one extends.
+    """
+
+    view: ViewOf
+    may_read: Callable[[str], bool]
 
 
 class WatchHub:
@@ -57,7 +80,10 @@ class WatchHub:
         self._max_watches = max_watches
         self._ring_commits = ring_commits
         self._ring: list[tuple[int, Commit]] = []
+        self._ring_changes = 0
         self._waiting: dict[str, set[asyncio.Event]] = {}
+        self._resolving: dict[str, set[asyncio.Event]] = {}
+        self._extenders = Extenders(store)
         self._open = 0
         self._closed = False
         store.subscribe(self._applied)
@@ -67,38 +93,49 @@ class WatchHub:
         """How many watches there are now."""
         return self._open
 
+    @property
+    def known_layers(self) -> int:
+        """How many environments that extend others are kept in mind for the watches."""
+        return len(self._extenders)
+
     def close(self) -> None:
         """End every watch."""
         self._closed = True
         for events in self._waiting.values():
-            for event in events:
-                event.set()
+            _set(events)
 
     def _applied(self, applied: Applied) -> None:
         commit = applied.record.commit
         self._ring.append((applied.lsn, commit))
-        if len(self._ring) > 2 * self._ring_commits:
-            del self._ring[: self._ring_commits]
-        name = commit.environment
-        self._wake("")
-        end = name.find("/")
-        while end != -1:
-            self._wake(name[:end])
-            end = name.find("/", end + 1)
-        self._wake(name)
+        self._ring_changes += len(commit.changes)
+        if len(self._ring) > 2 * self._ring_commits or self._ring_changes > 2 * RING_CHANGES:
+            self._shorten_ring()
+        _wake(self._waiting, commit.environment)
+        self._extenders.applied(applied)
+        above = self._extenders.of(commit.environment)
+        if len(above) < len(self._resolving):
+            for name in above:
+                _wake(self._resolving, name)
+        elif above:
+            for prefix, events in self._resolving.items():
+                if next(under(above, prefix), None) is not None:
+                    _set(events)
 
-    def _wake(self, prefix: str) -> None:
-        for event in self._waiting.get(prefix, ()):
-            event.set()
+    def _shorten_ring(self) -> None:
+        """Let go of the oldest commits, down to half of what makes the ring too long."""
+        dropped = 0
+        for _, commit in self._ring:
+            left = len(self._ring) - dropped
+            if left <= self._ring_commits and self._ring_changes <= RING_CHANGES:
+                break
+            self._ring_changes -= len(commit.changes)
+            dropped += 1
+        del self._ring[:dropped]
 
-    async def events(
-        self, request: WatchRequest, snapshot_view: ViewOf, change_view: ViewOf | None
-    ) -> AsyncGenerator[WatchEvent, None]:
+    async def events(self, request: WatchRequest, sight: Sight) -> AsyncGenerator[WatchEvent, None]:
         """The events of one watch, for ever; ends when the node stops.
 
-        `snapshot_view` renders the state of an environment that the caller may see (None:
-        gone); `change_view` too, for changes, None where values were not asked for. Raises
-        Unavailable where the node has as many watches as it takes.
+        Raises Unavailable where the node has as many watches as it takes.
         """
         prefix = check_prefix(request.prefix)
         if self._open >= self._max_watches:
@@ -108,28 +145,29 @@ class WatchHub:
                 reason="OVERLOADED",
                 retry_after_ms=1000,
             )
-        self._open += 1
         event = asyncio.Event()
-        self._waiting.setdefault(prefix, set()).add(event)
+        self._join(prefix, event, resolve=request.resolve)
         try:
-            position, refusal = self._resume(request.token)
-            if position is None:
-                if request.token:
-                    yield Reset(refusal)
-                position = self._store.last_lsn()
-                for item in self._snapshot(prefix, snapshot_view):
-                    yield item
-                yield SnapshotEnd(watch_token(self._node_uid, position))
-            changes = self._follow(position, prefix, event, snapshot_view, change_view)
-            async with aclosing(changes):
-                async for change in changes:
-                    yield change
+            events = self._follow(replace(request, prefix=prefix), sight, event)
+            async with aclosing(events):
+                async for told in events:
+                    yield told
         finally:
-            self._open -= 1
-            waiting = self._waiting[prefix]
-            waiting.discard(event)
-            if not waiting:
-                del self._waiting[prefix]
+            self._leave(prefix, event, resolve=request.resolve)
+
+    def _join(self, prefix: str, event: asyncio.Event, *, resolve: bool) -> None:
+        self._open += 1
+        self._waiting.setdefault(prefix, set()).add(event)
+        if resolve:
+            self._extenders.join()
+            self._resolving.setdefault(prefix, set()).add(event)
+
+    def _leave(self, prefix: str, event: asyncio.Event, *, resolve: bool) -> None:
+        self._open -= 1
+        _remove(self._waiting, prefix, event)
+        if resolve:
+            _remove(self._resolving, prefix, event)
+            self._extenders.leave()
 
     def _resume(self, token: str) -> tuple[int | None, str]:
         """The position that a token stands for, or None and why it can't be resumed."""
@@ -147,45 +185,101 @@ class WatchHub:
             return None, "the changes since the token are no longer kept one by one"
         return lsn, ""
 
-    def _snapshot(self, prefix: str, view: ViewOf) -> Iterator[SnapshotItem]:
+    def _snapshot(self, position: int, request: WatchRequest, sight: Sight) -> Iterator[WatchEvent]:
+        """What exists now; changes follow from `position`, which is now's."""
+        for name in self._names(request.prefix):
+            if request.resolve:
+                self._extenders.learn(name)
+            state = sight.view(name)
+            if state is not None:
+                yield SnapshotItem(state)
+        if request.resolve:
+            self._extenders.cover(request.prefix)
+        yield SnapshotEnd(watch_token(self._node_uid, position))
+
+    def _names(self, prefix: str) -> Iterator[str]:
         after = ""
         while page := self._store.environments(prefix, after, _SNAPSHOT_PAGE):
             for listed in page:
-                state = view(listed.environment)
-                if state is not None:
-                    yield SnapshotItem(state)
+                yield listed.environment
             after = page[-1].environment
 
+    async def _learnt(self, request: WatchRequest) -> AsyncGenerator[Heartbeat, None]:
+        """Learn the layers below the prefix without a snapshot; beats, for it may take long."""
+        if not request.resolve or self._extenders.covers(request.prefix):
+            return
+        for number, name in enumerate(self._names(request.prefix), 1):
+            self._extenders.learn(name)
+            if number % _BATCH == 0:
+                await asyncio.sleep(0)
+            if number % _LEARNT_A_BEAT == 0:
+                yield Heartbeat(request.token)
+        self._extenders.cover(request.prefix)
+
     async def _follow(
-        self,
-        position: int,
-        prefix: str,
-        event: asyncio.Event,
-        snapshot_view: ViewOf,
-        change_view: ViewOf | None,
+        self, request: WatchRequest, sight: Sight, event: asyncio.Event
     ) -> AsyncGenerator[WatchEvent, None]:
+        position, refusal = self._resume(request.token)
+        if position is None:
+            if request.token:
+                yield Reset(refusal)
+            position = self._store.last_lsn()
+            for told in self._snapshot(position, request, sight):
+                yield told
+        else:
+            async with aclosing(self._learnt(request)) as beats:
+                async for beat in beats:
+                    yield beat
         while not self._closed:
             event.clear()
             seen = position
             try:
                 for lsn, commit in islice(self._after(position), _BATCH):
+                    for number, changed in enumerate(self._told(lsn, commit, request, sight), 1):
+                        yield changed
+                        if number % _BATCH == 0:
+                            await asyncio.sleep(0)
                     position = lsn
-                    if has_prefix(commit.environment, prefix):
-                        state = change_view(commit.environment) if change_view else None
-                        token = watch_token(self._node_uid, lsn)
-                        yield Changed(commit_view(commit), token, state)
             except NotFound:
                 yield Reset("the watch fell behind what is kept")
                 position = self._store.last_lsn()
-                for item in self._snapshot(prefix, snapshot_view):
-                    yield item
-                yield SnapshotEnd(watch_token(self._node_uid, position))
+                for told in self._snapshot(position, request, sight):
+                    yield told
                 continue
             if position != seen:
                 await asyncio.sleep(0)  # Nobody may have taken anything: let others have a turn.
             elif not await self._woken(event):
                 position = self._store.last_lsn()
                 yield Heartbeat(watch_token(self._node_uid, position))
+
+    def _told(
+        self, lsn: int, commit: Commit, request: WatchRequest, sight: Sight
+    ) -> Iterator[Changed]:
+        """The events that a commit means for one watch: its own, and those of its extenders."""
+        base = commit.environment
+        extenders = self._extenders_seen(base, request.prefix, sight) if request.resolve else []
+        is_seen = has_prefix(base, request.prefix)
+        if not is_seen and not extenders:
+            return
+        view = sight.view if request.values else _no_view
+        before, behind = (watch_token(self._node_uid, at) for at in (lsn - 1, lsn))
+        own = commit_view(commit)
+        if is_seen:
+            yield Changed(own, before if extenders else behind, view(base))
+        for name in extenders:
+            state = self._store.visible(name)
+            if state is not None and state.environment.exists:
+                told = replace(own, environment=name, revision=state.revision.hex(), deleted=False)
+                token = behind if name == extenders[-1] else before
+                yield Changed(told, token, view(name), base)
+
+    def _extenders_seen(self, base: str, prefix: str, sight: Sight) -> list[str]:
+        """Those that extend `base`, where all they extend may be read by the watcher."""
+        return [
+            name
+            for name in under(self._extenders.of(base), prefix)
+            if all(map(sight.may_read, self._extenders.bases(name)))
+        ]
 
     async def _woken(self, event: asyncio.Event) -> bool:
         """Wait for a change below the prefix; False when a heartbeat is due first."""
@@ -203,3 +297,30 @@ class WatchHub:
             start = lsn + 1 - self._ring[0][0]
             return iter(self._ring[start : start + _BATCH])
         return ((at, record.commit) for at, record in self._store.replay(lsn))
+
+
+def _wake(waiting: Mapping[str, Iterable[asyncio.Event]], name: str) -> None:
+    """Wake those who wait for a prefix of `name`."""
+    _set(waiting.get("", ()))
+    end = name.find("/")
+    while end != -1:
+        _set(waiting.get(name[:end], ()))
+        end = name.find("/", end + 1)
+    _set(waiting.get(name, ()))
+
+
+def _set(events: Iterable[asyncio.Event]) -> None:
+    for event in events:
+        event.set()
+
+
+def _no_view(name: str) -> EnvironmentView | None:
+    """The view of a watch that asked for no values."""
+    return None
+
+
+def _remove(waiting: dict[str, set[asyncio.Event]], prefix: str, event: asyncio.Event) -> None:
+    events = waiting[prefix]
+    events.discard(event)
+    if not events:
+        del waiting[prefix]

@@ -9,7 +9,8 @@ errors in `wire.api_errors`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from sys import intern
 from typing import Final
 
 from envd.core.answers import (
@@ -32,6 +33,7 @@ from envd.core.requests import (
     HistoryRequest,
     ListRequest,
     Put,
+    PutColumns,
     ReadRequest,
     RollbackRequest,
     Unset,
@@ -108,18 +110,18 @@ def list_message(request: ListRequest) -> pb.ListRequest:
 
 def write_from(message: pb.WriteRequest) -> WriteRequest:
     """Raises InvalidRequest for a durability that is none."""
-    puts = [
-        Put(put.name, put.value, put.secret if put.HasField("secret") else None)
-        for put in message.puts
-    ]
-    unsets = [Unset(name) for name in message.unsets]
+    names = [intern(put.name) for put in message.puts]
+    values = [put.value for put in message.puts]
+    flags = {at: put.secret for at, put in enumerate(message.puts) if put.HasField("secret")}
+    puts: Sequence[Put] = PutColumns(names, values, flags)
     if message.metadata_puts:
         settings = sorted(message.metadata_puts.items())
-        puts += [Put(name, value, kind=Kind.METADATA) for name, value in settings]
+        puts = (*puts, *(Put(name, value, kind=Kind.METADATA) for name, value in settings))
+    unsets = [Unset(name) for name in message.unsets]
     unsets += [Unset(name, Kind.METADATA) for name in message.metadata_unsets]
     return WriteRequest(
         environment=message.environment,
-        puts=tuple(puts),
+        puts=puts,
         unsets=tuple(unsets),
         replace=message.replace,
         bulk=message.bulk,
@@ -237,12 +239,12 @@ def environment_message(view: EnvironmentView) -> pb.Environment:
             pb.Variable(
                 name=name,
                 value=variable.value,
-                secret=variable.secret,
-                masked=variable.masked,
+                secret=variable.secret or None,
+                masked=variable.masked or None,
                 stamp=bytes.fromhex(variable.stamp),
-                region=variable.region,
-                node=variable.node,
-                source=variable.source,
+                region=variable.region or None,
+                node=variable.node or None,
+                source=variable.source or None,
             )
             for name, variable in view.variables.items()
         ],
@@ -250,6 +252,7 @@ def environment_message(view: EnvironmentView) -> pb.Environment:
             pb.Environment.Base(environment=name, revision=revision)
             for name, revision in view.bases.items()
         ],
+        unresolved=view.unresolved,
     )
 
 
@@ -278,6 +281,7 @@ def environment_from(
         level,
         lag_bound_ms,
         {base.environment: base.revision for base in message.bases},
+        message.unresolved,
     )
 
 
@@ -287,6 +291,31 @@ def get_message(view: EnvironmentView) -> pb.GetResponse:
         level=_CONSISTENCY_NUMBER[view.level],
         lag_bound_ms=view.lag_bound_ms,
     )
+
+
+def get_bytes(view: EnvironmentView) -> bytes:
+    """`get_message` as bytes."""
+    return get_message(view).SerializeToString()
+
+
+def batch_bytes(results: Iterable[bytes]) -> bytes:
+    """A BatchGetResponse of these results, each as bytes."""
+    return b"".join([_field(1, result) for result in results])
+
+
+def found_bytes(found: bytes) -> bytes:
+    """A BatchGetResponse.Result with this GetResponse."""
+    return _field(1, found)
+
+
+def _field(number: int, raw: bytes) -> bytes:
+    """A field that holds a message, as protobuf writes it: tag, length, bytes."""
+    length, size = bytearray(), len(raw)
+    while size > 0x7F:
+        length.append(size & 0x7F | 0x80)
+        size >>= 7
+    length.append(size)
+    return bytes([number << 3 | 2]) + length + raw
 
 
 def get_from(message: pb.GetResponse) -> EnvironmentView:

@@ -99,6 +99,12 @@ def code_of(error: EnvdError) -> int:
     return int(codes.INTERNAL)
 
 
+def code_name(error: EnvdError) -> str:
+    """The name of that code: NOT_FOUND."""
+    name: str = codes.Code.Name(code_of(error))
+    return name
+
+
 def status_of(error: EnvdError) -> status_pb2.Status:
     """The whole error as a status, its texts cut to MAX_TEXT_BYTES."""
     status = status_pb2.Status(code=code_of(error), message=_cut(error.message))

@@ -6,12 +6,13 @@ read and written several times faster than a message per variable.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from sys import intern
 from typing import Final
 
 from envd.core.answers import (
     Changed,
-    EnvironmentView,
+    ExportedEnvironment,
     Heartbeat,
     Reset,
     SnapshotEnd,
@@ -22,7 +23,7 @@ from envd.core.answers import (
 from envd.core.commit import Kind
 from envd.core.errors import EnvdError, InvalidRequest
 from envd.core.metadata import CREATED
-from envd.core.requests import Put, WatchRequest, WriteRequest
+from envd.core.requests import Put, PutColumns, WatchRequest, WriteRequest
 from envd.wire import api
 from envd.wire._pb import environment_pb2 as pb
 from envd.wire.api_errors import error_of_item, item_error
@@ -32,7 +33,9 @@ MAX_BATCH_CHARACTERS: Final = 1 << 20
 
 
 def watch_from(message: pb.WatchRequest) -> WatchRequest:
-    return WatchRequest(message.prefix, message.token, message.values, message.reveal)
+    return WatchRequest(
+        message.prefix, message.token, message.values, message.reveal, message.resolve
+    )
 
 
 def watch_message(request: WatchRequest) -> pb.WatchRequest:
@@ -41,6 +44,7 @@ def watch_message(request: WatchRequest) -> pb.WatchRequest:
         token=request.token,
         values=request.values,
         reveal=request.reveal,
+        resolve=request.resolve,
     )
 
 
@@ -55,11 +59,12 @@ def event_message(event: WatchEvent, *, values: bool) -> pb.WatchResponse:
             return pb.WatchResponse(snapshot=api.environment_message(state))
         case SnapshotEnd(token):
             return pb.WatchResponse(snapshot_end=pb.WatchResponse.SnapshotEnd(), token=token)
-        case Changed(commit, token, state):
+        case Changed(commit, token, state, through):
             changed = pb.WatchResponse.Changed(
                 commit=api.commit_message(commit),
                 state=None if state is None else api.environment_message(state),
                 gone=values and state is None,
+                through=through,
             )
             return pb.WatchResponse(changed=changed, token=token)
 
@@ -76,32 +81,30 @@ def event_from(message: pb.WatchResponse) -> WatchEvent:
         case "changed":
             changed = message.changed
             state = api.environment_from(changed.state) if changed.HasField("state") else None
-            return Changed(api.commit_from(changed.commit), message.token, state)
+            commit = api.commit_from(changed.commit)
+            return Changed(commit, message.token, state, changed.through)
         case _:
             return Heartbeat(message.token)
 
 
-def export_item(view: EnvironmentView) -> pb.ExportResponse.Item:
-    """One exported environment; a masked value is empty there, and `masked` says so."""
+def export_item(exported: ExportedEnvironment) -> pb.ExportResponse.Item:
+    """One exported environment."""
     columns = pb.VariableColumns(
-        names=view.variables,
-        values=[variable.value or "" for variable in view.variables.values()],
-        secret=[at for at, variable in enumerate(view.variables.values()) if variable.secret],
+        names=exported.names, values=exported.values, secret=exported.secret
     )
     return pb.ExportResponse.Item(
-        environment=view.environment,
-        revision=view.revision,
-        metadata=view.metadata,
+        environment=exported.environment,
+        revision=exported.revision,
+        metadata=exported.metadata,
         variables=columns,
-        masked=any(variable.masked for variable in view.variables.values()),
+        masked=exported.masked,
+        unresolved=exported.unresolved,
     )
 
 
-def characters(view: EnvironmentView) -> int:
+def characters(exported: ExportedEnvironment) -> int:
     """The size of an environment for `MAX_BATCH_CHARACTERS`."""
-    return sum(map(len, view.variables)) + sum(
-        [len(variable.value or "") for variable in view.variables.values()]
-    )
+    return len("".join(exported.names)) + len("".join(exported.values))
 
 
 def import_item_from(item: pb.ImportRequest.Item, message: str) -> WriteRequest:
@@ -112,7 +115,7 @@ def import_item_from(item: pb.ImportRequest.Item, message: str) -> WriteRequest:
     """
     return WriteRequest(
         environment=item.environment,
-        puts=_puts_from(item.variables) + _settings_from(item.metadata),
+        puts=_puts_from(item.variables, item.metadata),
         replace=item.prune,
         bulk=True,
         if_revision=item.if_revision,
@@ -141,30 +144,26 @@ def stream_result(item_id: int, result: WriteAnswer | EnvdError) -> pb.WriteStre
     return pb.WriteStreamResponse.Item(id=item_id, done=api.written_message(result))
 
 
-def _settings_from(metadata: Mapping[str, str]) -> tuple[Put, ...]:
-    """Settings to put; the time of creation is the new environment's own."""
-    settings = sorted(metadata.items())
-    return tuple(
-        Put(name, value, kind=Kind.METADATA) for name, value in settings if name != CREATED
-    )
-
-
-def _puts_from(columns: pb.VariableColumns) -> tuple[Put, ...]:
-    names, values = columns.names, columns.values
+def _puts_from(columns: pb.VariableColumns, metadata: Mapping[str, str]) -> Sequence[Put]:
+    """The variables, and the settings but for the time of creation, which is its own."""
+    # Most environments share their names, so those are kept once.
+    names, values = list(map(intern, columns.names)), list(columns.values)
+    secret = dict.fromkeys(columns.secret, True)
     if len(names) != len(values):
         raise InvalidRequest(
             f"{len(names)} names and {len(values)} values: they must be as many",
             reason="INVALID_COLUMNS",
         )
-    if not columns.secret:
-        return tuple(map(Put, names, values))
-    secret = set(columns.secret)
-    if max(secret) >= len(names):
+    if secret and max(secret) >= len(names):
         raise InvalidRequest(
             f"variable {max(secret)} is marked secret, and there are {len(names)}, from 0 on",
             reason="INVALID_COLUMNS",
         )
-    return tuple(
-        Put(name, value, True if at in secret else None)
-        for at, (name, value) in enumerate(zip(names, values, strict=True))
+    puts = PutColumns(names, values, secret)
+    if not metadata:
+        return puts
+    settings = sorted(metadata.items())
+    return (
+        *puts,
+        *(Put(name, value, kind=Kind.METADATA) for name, value in settings if name != CREATED),
     )

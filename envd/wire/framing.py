@@ -10,7 +10,9 @@ ends the connection, or an error:
     request   {"call": "watch", "arguments": {"prefix": "web", "token": "..."}, "token": "..."}
     answers   {"item": {"event": "changed", ...}}  {"item": ...}  ...  perhaps {"error": {...}}
 
-A client ends a watch by closing its side; what it sends meanwhile ends it too.
+A client ends a watch by closing its side; what it sends meanwhile ends it too. The items of
+`backup` are told in `wire.plain_backup`. A request may name the trace that it is part of, in
+`traceparent` (`wire.trace_context`).
 """
 
 from __future__ import annotations
@@ -23,8 +25,19 @@ LENGTH = struct.Struct(">I")
 MAX_FRAME_BYTES = 64 << 20
 """More than any environment needs: 4 MiB of values, each byte at most 6 in JSON."""
 
-CALLS = ("get", "list", "write", "delete", "rollback", "history", "status", "watch")
-STREAMS = frozenset({"watch"})
+CALLS = (
+    "get",
+    "list",
+    "write",
+    "delete",
+    "rollback",
+    "history",
+    "status",
+    "watch",
+    "backup",
+    "backups",
+)
+STREAMS = frozenset({"watch", "backup"})
 WRITES = frozenset({"write", "delete", "rollback"})
 
 

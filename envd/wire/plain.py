@@ -121,7 +121,8 @@ def watch_event(plain: dict[str, Any]) -> WatchEvent:
         case "changed":
             state = plain.get("state")
             view = None if state is None else environment_view(state)
-            return Changed(commit_view(plain["commit"]), plain["token"], view)
+            commit = commit_view(plain["commit"])
+            return Changed(commit, plain["token"], view, plain.get("through", ""))
         case _:
             return Heartbeat(plain.get("token", ""))
 

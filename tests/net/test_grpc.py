@@ -11,7 +11,7 @@ import pytest
 from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection_pb2
 
-from envd.client.rpc import error_from_rpc
+from envd.client.rpc_errors import error_from_rpc
 from envd.core.errors import (
     LimitExceeded,
     OutcomeUnknown,

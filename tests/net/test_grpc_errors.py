@@ -10,7 +10,7 @@ from google.protobuf.message import Message
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from envd.client.rpc import error_from_rpc
+from envd.client.rpc_errors import error_from_rpc
 from envd.core.errors import (
     Conflict,
     Corrupt,

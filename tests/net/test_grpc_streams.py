@@ -9,7 +9,7 @@ import grpc
 import pytest
 from google.protobuf.message import Message
 
-from envd.client.rpc import error_from_rpc
+from envd.client.rpc_errors import error_from_rpc
 from envd.core.answers import Changed, Heartbeat, Reset, SnapshotEnd, SnapshotItem, WatchEvent
 from envd.core.errors import Unavailable
 from envd.core.requests import DeleteRequest

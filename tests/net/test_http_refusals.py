@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import json
 
 import pytest
@@ -63,6 +64,11 @@ BAD_BODIES: list[tuple[object, str]] = [
     ({"set": {"A": {"value": None}}}, "MASKED_VALUE"),
     ({"set": {"A": {"value": CANARY, "masked": True}}}, "MASKED_VALUE"),
     ({"unset": "A"}, "INVALID_FIELD"),
+    ({"metadata": ["owner"]}, "INVALID_FIELD"),
+    ({"metadata": {"owner": 1}}, "INVALID_FIELD"),
+    ({"metadata": {"owner": {"value": CANARY}}}, "INVALID_FIELD"),
+    ({"metadata": {"ownr": CANARY}}, "UNKNOWN_SETTING"),
+    ({"metadata": {"created": CANARY}}, "UNKNOWN_SETTING"),
     ({"unset": [1]}, "INVALID_FIELD"),
     ({"unset": {"A": 1}}, "INVALID_FIELD"),
     ({"set": {"A": "1"}, "message": 1}, "INVALID_FIELD"),
@@ -96,6 +102,33 @@ async def test_a_body_over_eight_mebibytes_is_refused(http: Http) -> None:
     answer = await http.ask("PATCH", ENVIRONMENT, b" " * ((8 << 20) + 1))
 
     assert (answer.status, answer.reason) == (413, "BODY_TOO_LARGE")
+
+
+async def test_a_compressed_body_is_read_and_a_bomb_is_not(http: Http) -> None:
+    headers = {"Content-Encoding": "gzip"}
+    small = gzip.compress(b'{"set": {"A": "1"}}')
+    bomb = gzip.compress(b'{"set": ' + b" " * (64 << 20) + b"{}}")
+
+    done = await http.ask("PATCH", ENVIRONMENT, small, headers=headers)
+    refused = await http.ask("PATCH", ENVIRONMENT, bomb, headers=headers)
+
+    assert done.status == 200
+    assert (refused.status, refused.reason) == (413, "BODY_TOO_LARGE")
+
+
+@pytest.mark.parametrize(
+    ("encoding", "status", "reason"), [("br", 415, "UNKNOWN_ENCODING"), ("gzip", 400, "MALFORMED")]
+)
+async def test_a_body_that_can_not_be_decoded_is_the_clients_mistake_and_not_logged(
+    http: Http, encoding: str, status: int, reason: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    body = CANARY.encode()
+
+    answer = await http.ask("PATCH", ENVIRONMENT, body, headers={"Content-Encoding": encoding})
+
+    assert (answer.status, answer.reason) == (status, reason)
+    assert caplog.text == ""
+    assert http.server.faults == 0
 
 
 async def test_a_body_that_never_comes_is_refused_in_time(node: Node) -> None:
@@ -143,6 +176,8 @@ async def test_one_connection_too_many_is_hung_up_on(node: Node) -> None:
         ("GET", "/v1/environments/a//b", 400, "INVALID_NAME"),
         ("GET", "/v1/environments/sys/x", 400, "RESERVED_NAME"),
         ("GET", "/v1/environments/%ff", 400, "INVALID_NAME"),
+        ("GET", "/v1/environments/a%0d%0ab", 400, "INVALID_NAME"),
+        ("GET", "/v1/environments/a%00b", 400, "INVALID_NAME"),
         ("GET", "/v1/environments/" + "a" * 256, 400, "LIMIT_EXCEEDED"),
         ("GET", "/v1/environments/", 404, "NO_SUCH_RESOURCE"),
         ("GET", "/", 404, "NO_SUCH_RESOURCE"),
@@ -248,6 +283,21 @@ async def test_a_foreign_host_is_misdirected(http: Http, host: str) -> None:
     answer = await http.ask("GET", ENVIRONMENT, headers={"Host": host})
 
     assert (answer.status, answer.reason) == (421, "FOREIGN_HOST")
+
+
+@pytest.mark.parametrize(
+    ("asked", "status"),
+    [("http://localhost", b"200"), ("http://evil.example", b"421"), ("http://a@b", b"421")],
+)
+async def test_a_whole_url_in_the_request_line_beats_the_host_header(
+    http: Http, asked: str, status: bytes
+) -> None:
+    received = await http.raw(
+        f"GET {asked}/v1/status HTTP/1.1\r\nHost: localhost\r\n"
+        f"Authorization: Bearer {TOKEN}\r\nConnection: close\r\n\r\n".encode()
+    )
+
+    assert received.split(b" ")[1] == status
 
 
 async def test_a_request_without_one_host_is_refused(http: Http) -> None:

@@ -67,6 +67,7 @@ async def test_a_change_has_the_shape_of_the_contract_and_no_value(http: Http) -
         "changes",
         "deleted",
         "token",
+        "through",
     }
     assert (change.data["environment"], change.data["actor"]) == ("web/prod", "admin")
     assert (change.data["node"], change.data["region"]) == ("node-1", "eu")
@@ -185,6 +186,14 @@ async def test_a_watch_is_given_back_when_the_client_goes(http: Http) -> None:
     async with watching(http) as events:
         await events.take(1)
         assert http.node.hub.open_watches == 1
+
+    await until(lambda: http.node.hub.open_watches == 0)
+    assert http.server.faults == 0
+
+
+async def test_a_client_that_goes_as_the_node_stops_is_no_fault(http: Http) -> None:
+    async with stalled_watch(http):
+        http.node.api.stop()
 
     await until(lambda: http.node.hub.open_watches == 0)
     assert http.server.faults == 0

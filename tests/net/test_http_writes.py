@@ -115,6 +115,20 @@ async def test_if_none_match_puts_only_what_is_new(http: Http) -> None:
     assert await values(http) == {"A": "1"}
 
 
+async def test_a_patch_sets_and_removes_settings_in_the_same_commit(http: Http) -> None:
+    await http.node.put("base", B="base")
+    body = {"set": {"A": "1"}, "metadata": {"extends": "base", "owner": "ann"}}
+
+    await http.ask("PATCH", ENVIRONMENT, body)
+    resolved = await http.ask("GET", f"{ENVIRONMENT}?resolve=true")
+    await http.ask("PATCH", ENVIRONMENT, {"metadata": {"extends": None}})
+    after = await http.ask("GET", ENVIRONMENT)
+
+    assert resolved.document["metadata"] == {"extends": "base", "owner": "ann"}
+    assert set(resolved.document["variables"]) == {"A", "B"}
+    assert after.document["metadata"] == {"owner": "ann"}
+
+
 @pytest.mark.parametrize("tags", ['"{}"', f'"{{}}", {NEVER}'])
 async def test_a_put_repeated_with_its_operation_is_done_once(http: Http, tags: str) -> None:
     revision = await http.node.put("web/prod", A="1")

@@ -40,7 +40,8 @@ from envd.core.requests import (
     WatchRequest,
     WriteRequest,
 )
-from envd.net.unix import UnixServer, bind
+from envd.net.unix import UnixServer
+from envd.net.unix_file import bind
 from envd.wire.framing import CALLS, LENGTH, MAX_FRAME_BYTES, encode_frame
 from tests.net.world import (
     CANARY,
@@ -94,7 +95,7 @@ def documents(received: bytes) -> list[Any]:
 
 @asynccontextmanager
 async def unix_to(
-    node: Node, path: Path, uid: int | None = None, **options: int
+    node: Node, path: Path, uid: int | None = None, **options: Any
 ) -> AsyncIterator[Local]:
     """Serve `node` on the socket file `path` while inside."""
     own_uid = os.getuid() if uid is None else uid

@@ -94,7 +94,7 @@ class HeldStore(MemoryStore):
         self.gate = asyncio.Event()
         self.appended: list[str] = []
 
-    def append(self, record: LogRecord, after: StoredState) -> Awaitable[int]:
+    def append(self, record: LogRecord, after: StoredState) -> asyncio.Future[int]:
         self.appended.append(record.commit.environment)
         return asyncio.ensure_future(self._held(super().append(record, after)))
 

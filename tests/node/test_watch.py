@@ -18,7 +18,7 @@ from envd.core.commit import LogRecord
 from envd.core.errors import Unavailable
 from envd.core.requests import DeleteRequest, WatchRequest
 from envd.node.views import watch_token
-from envd.node.watch import WatchHub
+from envd.node.watch import RING_CHANGES, Sight, WatchHub
 from envd.storage.memory import MemoryStore
 from tests.node.conftest import Node
 
@@ -31,7 +31,7 @@ def events_of(hub: WatchHub, node: Node, request: WatchRequest) -> AsyncIterator
     def view(name: str) -> EnvironmentView | None:
         return node.coordinator.state_view(name, reveal=request.reveal)
 
-    return hub.events(request, view, view if request.values else None)
+    return hub.events(request, Sight(view, may_read=lambda _: True))
 
 
 async def take(events: AsyncIterator[WatchEvent], count: int) -> list[WatchEvent]:
@@ -131,7 +131,7 @@ async def test_quiet_watches_beat_and_a_heartbeat_resumes(node: Node) -> None:
 
 async def test_a_watch_that_is_closed_leaves_nothing_behind(node: Node) -> None:
     hub = hub_of(node)
-    events = hub.events(WatchRequest(), lambda _: None, None)
+    events = hub.events(WatchRequest(), Sight(lambda _: None, may_read=lambda _: True))
     await anext(events)
     assert hub.open_watches == 1
 
@@ -189,6 +189,21 @@ async def test_a_watch_that_passes_over_many_changes_lets_others_have_their_turn
     assert reads < 4
     assert isinstance(change, Changed)
     assert change.commit.environment == "team/a"
+
+
+async def test_the_ring_holds_few_commits_where_they_are_large(node: Node) -> None:
+    hub = hub_of(node)
+    events = events_of(hub, node, WatchRequest())
+    await anext(events)
+    large = {f"N{n}": "" for n in range(1_000)}
+    for n in range(3 * RING_CHANGES // 1_000):
+        await node.put(f"e{n}", **large)
+
+    changes = await take(events, 3 * RING_CHANGES // 1_000)
+
+    assert len(hub._ring) <= 2 * RING_CHANGES // 1_000
+    names = [change.commit.environment for change in changes if isinstance(change, Changed)]
+    assert names == [f"e{n}" for n in range(3 * RING_CHANGES // 1_000)]
 
 
 async def test_a_watch_far_behind_the_ring_reads_on_from_the_log(

@@ -60,6 +60,7 @@ from envd.core.requests import (
     WriteRequest,
 )
 from envd.core.stamp import Stamp
+from envd.node.views import exported_from
 from envd.wire import api, api_streams
 from envd.wire._pb import environment_pb2 as pb
 from envd.wire.api_errors import (
@@ -139,6 +140,12 @@ EVENTS: list[WatchEvent] = [
     Changed(
         COMMIT, "00000000000000a1.8", replace(VIEW, level=Consistency.EVENTUAL, lag_bound_ms=0)
     ),
+    Changed(
+        COMMIT,
+        "00000000000000a1.8",
+        replace(STATE, bases={}, unresolved="there is no environment team/base"),
+        "team/base",
+    ),
 ]
 IMPORT = WriteRequest(
     environment="team/app/prod",
@@ -182,6 +189,13 @@ GOLDEN: dict[str, Callable[[], bytes]] = {
     "api-write-response": lambda: encoded(api.written_message(WRITTEN)),
     "api-get-response": lambda: encoded(api.get_message(VIEW)),
     "api-watch-changed": lambda: encoded(api_streams.event_message(EVENTS[5], values=True)),
+    "api-watch-through": lambda: encoded(api_streams.event_message(EVENTS[6], values=True)),
+    "api-watch-request": lambda: encoded(
+        api_streams.watch_message(WatchRequest("team", "t", True, True, True))
+    ),
+    "api-export-item": lambda: encoded(
+        api_streams.export_item(exported_from(replace(VIEW, unresolved="why")))
+    ),
     "api-watch-gone": lambda: encoded(api_streams.event_message(EVENTS[4], values=True)),
     "api-watch-snapshot": lambda: encoded(api_streams.event_message(EVENTS[2], values=False)),
     "api-import-request": lambda: encoded(import_message(IMPORT)),
@@ -228,7 +242,7 @@ def test_the_other_requests_come_back_as_they_were() -> None:
     rollback = RollbackRequest("e", "@deleted", ("A",), REVISION, "why", "op", Durability.STRICT)
     history = HistoryRequest("e", "A", STAMP, 5)
     listing = ListRequest("team", "team/a", 10)
-    watch = WatchRequest("team", "t", True, True)
+    watch = WatchRequest("team", "t", True, True, True)
 
     assert api.delete_from(api.delete_message(delete)) == delete
     assert api.rollback_from(api.rollback_message(rollback)) == rollback
