@@ -144,7 +144,7 @@ def connect(endpoint: Endpoint) -> Connection:
 
     token = endpoint.token
     if not token and all(map(_may_have_token_file, answering)):
-        token = _token_of(endpoint.token_file)
+        token = token_of(endpoint.token_file)
     return GrpcConnection(tuple(answering), token=token, timeout_s=endpoint.timeout_s)
 
 
@@ -202,7 +202,7 @@ def _listeners(port: int) -> set[int]:
     return users
 
 
-def _token_of(file: str) -> str:
+def token_of(file: str) -> str:
     """The token in a file, "" where there is none that this user may read."""
     if not file:
         return ""

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import replace
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from envd.cli import endpoint
 from envd.cli.exits import Failed, UsageError
@@ -24,6 +25,9 @@ from envd.core.requests import (
     WriteRequest,
 )
 from envd.wire.plain import to_plain
+
+if TYPE_CHECKING:
+    from envd.cli.progress import Progress
 
 SHORT_REVISION = 12
 _AnyWrite = TypeVar("_AnyWrite", WriteRequest, DeleteRequest, RollbackRequest)
@@ -174,6 +178,18 @@ class Invocation:
         return answer
 
     # -- what is shown -------------------------------------------------------------
+
+    def progress(self, doing: str, total: int | None = None) -> Progress:
+        """Tell on a terminal how far something long is, for the time of a `with` block."""
+        from envd.cli.progress import Progress
+
+        return Progress(self.screen, self.world.monotonic, doing, total)
+
+    def waiting(self, doing: str) -> AbstractContextManager[None]:
+        """Tell on a terminal that one long call is on its way, for the time of a `with` block."""
+        from envd.cli.progress import waiting
+
+        return waiting(self.screen, doing)
 
     def shows_tables(self) -> bool:
         """Tell whether people read the output, rather than programs."""

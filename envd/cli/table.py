@@ -31,6 +31,8 @@ GROUPS = (
             ("rename", "renaming:RENAME", "give an environment another name"),
             ("copy", "copying:COPY", "bring variables from one environment to another"),
             ("settings", "metadata:SETTINGS", "show or change description, owner, labels, ..."),
+            ("plan", "planning:PLAN", "what the files of a directory would change"),
+            ("apply", "applying:APPLY", "bring environments to what the files say"),
         ),
     ),
     (
@@ -56,6 +58,9 @@ GROUPS = (
         (
             ("dev", "dev:DEV", "try envd on this machine, with a tour"),
             ("doctor", "doctor:DOCTOR", "check the node and this machine"),
+            ("backup", "backup:BACKUP", "make, list, verify and restore backups"),
+            ("scan", "scanning:SCAN", "look for secret values in files and in git's history"),
+            ("bench", "benching:BENCH", "how fast this node is, in short"),
             ("completion", "completion:COMPLETION", "print a completion script for your shell"),
         ),
     ),

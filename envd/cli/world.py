@@ -5,10 +5,26 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Mapping
-from typing import NamedTuple, NoReturn, TextIO
+from typing import NamedTuple, NoReturn, Protocol, TextIO
 
 from envd.cli.endpoint import Endpoint, connect
 from envd.client.connection import Connection
+from envd.core.answers import WriteAnswer
+from envd.core.requests import WriteRequest
+
+
+class Pipeline(Protocol):
+    """A way to a node on which many writes are under way at once."""
+
+    async def write(self, request: WriteRequest) -> WriteAnswer: ...
+
+    async def close(self) -> None: ...
+
+
+def _pipeline(address: str, token: str) -> Pipeline:
+    from envd.client.connecting import connect as connect_client
+
+    return connect_client(address, token=token, snapshot=False)
 
 
 def _execute(path: str, arguments: list[str], environment: Mapping[bytes, bytes]) -> NoReturn:
@@ -26,6 +42,10 @@ def _ask_secret(prompt: str) -> str:
     return getpass(prompt)
 
 
+def _wall_ms() -> int:
+    return time.time_ns() // 1_000_000
+
+
 def _spawn(arguments: list[str], environment: Mapping[str, str]) -> int:
     """Run a program on this terminal and wait for it; its exit code, -N for signal N."""
     import subprocess
@@ -39,7 +59,8 @@ class World(NamedTuple):
     `ask_secret` prompts without echo. `execute` replaces the process by a program, given its
     path, arguments and environment, and raises OSError where it can't; where it does return,
     it is with the exit code. `spawn` runs a program beside this process, and waits;
-    `sleep` waits for so many seconds.
+    `sleep` waits for so many seconds, `monotonic` tells the seconds since some moment, and
+    `wall_ms` the milliseconds since 1970. `pipeline` makes one to HOST:PORT with a token.
     """
 
     environ: Mapping[str, str]
@@ -52,6 +73,9 @@ class World(NamedTuple):
     execute: Callable[[str, list[str], Mapping[bytes, bytes]], int] = _execute
     spawn: Callable[[list[str], Mapping[str, str]], int] = _spawn
     sleep: Callable[[float], None] = time.sleep
+    monotonic: Callable[[], float] = time.monotonic
+    wall_ms: Callable[[], int] = _wall_ms
+    pipeline: Callable[[str, str], Pipeline] = _pipeline
 
 
 def real_world() -> World:

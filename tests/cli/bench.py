@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import io
+import itertools
 import shlex
+import threading
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -23,7 +25,8 @@ from envd.core.answers import (
     WatchEvent,
     WriteAnswer,
 )
-from envd.core.errors import Denied
+from envd.core.backups import BackupListing, BackupRequest
+from envd.core.errors import Denied, Unsupported
 from envd.core.requests import (
     DeleteRequest,
     HistoryRequest,
@@ -99,7 +102,10 @@ class NodeInMemory:
         self.while_watching: list[Callable[[], object]] = []
         self.page_limit = 0
         self.partial_reason = ""
+        self.make_backup: Callable[[BackupRequest], Iterator[bytes]] = _no_backup
+        self.backups_now = BackupListing()
         self.loop = asyncio.new_event_loop()
+        self._one_at_a_time = threading.Lock()
         store = MemoryStore()
         node = NodeIdentity(7, "node-1", "eu")
         coordinator = Coordinator(store, Clock(), node, b"digest-key-of-the-tests")
@@ -158,6 +164,15 @@ class NodeInMemory:
             self.loop.run_until_complete(asyncio.gather(waiting, return_exceptions=True))
             self.loop.run_until_complete(events.aclose())
 
+    def backup(self, request: BackupRequest) -> Iterator[bytes]:
+        self.asked.append(("backup", request))
+        self.before("backup", request)
+        yield from self.make_backup(request)
+
+    def backups(self) -> BackupListing:
+        self.before("backups", None)
+        return self.backups_now
+
     def _settled(self, task: asyncio.Task[WatchEvent]) -> bool:
         """Let everything run that can; tell whether the task is done then."""
         for _ in range(10):
@@ -182,7 +197,25 @@ class NodeInMemory:
         async def performed() -> AnswerT:
             return await method(self._identity, request)
 
-        return self.loop.run_until_complete(performed())
+        with self._one_at_a_time:
+            return self.loop.run_until_complete(performed())
+
+
+def _no_backup(request: BackupRequest) -> Iterator[bytes]:
+    raise Unsupported("a node in memory makes no backups")
+
+
+class InThreads:
+    """A Pipeline to the node in memory."""
+
+    def __init__(self, node: NodeInMemory) -> None:
+        self._node = node
+
+    async def write(self, request: WriteRequest) -> WriteAnswer:
+        return await asyncio.to_thread(self._node.write, request)
+
+    async def close(self) -> None:
+        return
 
 
 class Stream(io.TextIOWrapper):
@@ -220,7 +253,8 @@ class Envctl:
     """Calls `envctl` in the directory `home`.
 
     `editor` is what a person does to a file in the editor; `edited` are the editor's words and
-    the file, each time.
+    the file, each time. Each look at the monotonic clock is a second later; `wall_ms` is what
+    the other clock says. `err` is the standard error of the present call.
     """
 
     node: NodeInMemory
@@ -231,6 +265,9 @@ class Envctl:
     editor: Callable[[Path], int] = lambda path: 0
     edited: list[tuple[list[str], Path]] = field(default_factory=list)
     slept: list[float] = field(default_factory=list)
+    wall_ms: int = 1_700_000_000_000
+    ticks: Iterator[int] = field(default_factory=itertools.count)
+    err: Stream | None = None
 
     def __call__(
         self,
@@ -270,17 +307,21 @@ class Envctl:
             raise secret
 
         given = (typed or "").encode() if typed is not None else stdin
+        self.err = Stream(terminal=terminal)
         world = World(
             {"HOME": str(self.home), **self.environ, **(environ or {})},
             str(cwd or self.home),
             Stream(given.encode() if isinstance(given, str) else given, terminal=typed is not None),
             Stream(terminal=terminal),
-            Stream(terminal=terminal),
+            self.err,
             self._connect,
             ask_secret,
             execute,
             spawn,
             self.slept.append,
+            lambda: float(next(self.ticks)),
+            lambda: self.wall_ms,
+            lambda address, token: InThreads(self.node),
         )
         code = main([*shlex.split(line), *more], world=world)
         assert isinstance(world.stdout, Stream)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
 import stat
 from collections.abc import Callable
 from pathlib import Path
@@ -233,3 +235,70 @@ def test_visual_beats_editor_and_vi_is_the_last_resort(web: Envctl) -> None:
     web.ok("edit web/prod", environ={"EDITOR": ""})
 
     assert [words for words, _ in web.edited] == [["code", "--wait"], ["vi"]]
+
+
+# -- what killed edits left ------------------------------------------------------------
+
+DAY_S = 86_400
+
+
+def left_behind(web: Envctl, name: str, *, age_s: int) -> Path:
+    """A directory as an edit that was killed leaves it, last touched so long ago."""
+    directory = web.home / "run" / name
+    directory.mkdir(mode=0o700)
+    file = directory / "web-prod.env"
+    file.write_text("A=1\n")
+    for path in (file, directory):
+        os.utime(path, (web.wall_ms / 1000 - age_s,) * 2)
+    return directory
+
+
+def test_what_killed_edits_left_is_removed_after_a_day(web: Envctl) -> None:
+    old = left_behind(web, "envctl-edit-old", age_s=DAY_S + 1)
+    young = left_behind(web, "envctl-edit-young", age_s=DAY_S - 1)
+    kept = left_behind(web, "envctl-kept-x", age_s=9 * DAY_S)
+    other = left_behind(web, "something-else", age_s=9 * DAY_S)
+
+    web.ok("edit web/prod")
+
+    assert not old.exists()
+    assert young.exists()
+    assert kept.exists()
+    assert other.exists()
+
+
+def test_a_directory_that_an_edit_still_works_in_is_not_removed(web: Envctl) -> None:
+    held = left_behind(web, "envctl-edit-held", age_s=9 * DAY_S)
+    lock = os.open(held, os.O_RDONLY)
+    fcntl.flock(lock, fcntl.LOCK_EX)
+
+    web.ok("edit web/prod")
+
+    assert held.exists()
+    os.close(lock)
+    web.ok("edit web/prod")
+    assert not held.exists()
+
+
+def test_a_link_is_not_taken_for_a_directory_of_ours(web: Envctl) -> None:
+    target = left_behind(web, "precious", age_s=9 * DAY_S)
+    (web.home / "run/envctl-edit-link").symlink_to(target)
+
+    web.ok("edit web/prod")
+
+    assert (target / "web-prod.env").exists()
+
+
+def test_the_directory_of_a_running_edit_is_locked(web: Envctl) -> None:
+    def editor(path: Path) -> int:
+        lock = os.open(path.parent, os.O_RDONLY)
+        with pytest.raises(BlockingIOError):
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.close(lock)
+        return 0
+
+    web.editor = editor
+
+    web.ok("edit web/prod")
+
+    assert web.edited

@@ -65,6 +65,7 @@ def test_every_class_of_error_has_an_exit_code_on_purpose() -> None:
     assert known == {
         *("EnvdError", "InvalidRequest", "LimitExceeded", "NotFound", "Conflict"),
         *("Unauthenticated", "Denied", "Unavailable", "OutcomeUnknown", "Unsupported"),
+        "SnapshotError",
         *("StartupError", "SettingsError", "StorageError", "Corrupt", "KeyFileError"),
     }
 

@@ -17,10 +17,11 @@ CONTRACT_NOW = {
     *("get", "set", "unset", "create", "delete", "undelete", "rename", "settings", "list"),
     *("import", "export", "run", "diff", "history", "rollback", "use", "login", "whoami"),
     *("doctor", "dev", "completion", "tree", "find", "copy", "edit", "watch"),
+    *("context", "plan", "apply", "scan", "bench"),
 }
 WRITES = (
     *("set", "unset", "create", "delete", "undelete", "rename", "settings", "import"),
-    "rollback",
+    *("rollback", "apply", "copy", "edit"),
 )
 
 
@@ -73,7 +74,7 @@ def test_the_examples_have_flags_that_exist(name: str) -> None:
     from envd.cli.grammar import GLOBAL_FLAGS
 
     command = load_command(name)
-    assert 2 <= len(command.examples) <= 4
+    assert 2 <= len(command.examples) <= 6
     for line, _ in command.examples:
         for part in re.findall(r"envctl (\S+)([^|<]*)", line):
             of = load_command(part[0].strip('")'))
@@ -124,30 +125,87 @@ def test_shells_can_read_their_completion_script(envctl: Envctl, shell: str) -> 
     assert (done.returncode, done.stderr) == (0, "")
 
 
-@pytest.mark.skipif(shutil.which("bash") is None, reason="there is no bash here")
-@pytest.mark.parametrize(
-    ("words", "completions"),
-    [
-        (["envctl", "hi"], ["history"]),
-        (["envctl", "get", "web/s"], ["web/staging"]),
-        (["envctl", "get", "--rev"], ["--reveal"]),
-        (["envctl", "-o", "js"], ["json"]),
-        (["envctl", "completion", "f"], ["fish"]),
-    ],
-)
-def test_bash_completes(envctl: Envctl, words: list[str], completions: list[str]) -> None:
+CASES = [
+    (["envctl", "hi"], "history"),
+    (["envctl", "get", "web/s"], "web/staging"),
+    (["envctl", "--server", "h:1", "get", "web/s"], "web/staging"),
+    (["envctl", "get", "--rev"], "--reveal"),
+    (["envctl", "-o", "js"], "json"),
+    (["envctl", "-o", "json", "his"], "history"),
+    (["envctl", "completion", "f"], "fish"),
+    (["envctl", "plan", "-f", "some-d"], "some-dir"),
+    (["envctl", "scan", "some-f"], "some-file"),
+    (["envctl", "run", "web/prod", "--", "tru"], "true"),
+]
+NEEDED = pytest.mark.parametrize(("words", "completion"), CASES)
+
+
+def completed(envctl: Envctl, shell: str, script: str, *, before: str = "") -> list[str]:
+    """What a shell says to `script`, after `before`, its completions and a quiet envctl."""
+    program = shutil.which(shell)
+    if program is None:
+        pytest.skip(f"there is no {shell} here")
     for name in ("web/prod", "web/staging"):
         envctl.ok(f"create {name}")
+    (envctl.home / "some-dir").mkdir()
+    envctl.file("some-file", "")
     listed = envctl.ok("list -o json").out
+    quiet = {
+        "fish": f"function envctl; printf '%s' '{listed}'; end",
+    }.get(shell, f"envctl() {{ printf '%s' '{listed}'; }}")
+    source = f"{before}\n{envctl.ok(f'completion {shell}').out}\n{quiet}\n{script}\n"
+    flags = {"bash": ["--norc"], "zsh": ["-f"], "fish": ["--no-config"]}[shell]
+    done = subprocess.run(
+        [program, *flags],
+        input=source,
+        capture_output=True,
+        text=True,
+        cwd=envctl.home,
+        env={"PATH": "/usr/bin:/bin", "HOME": str(envctl.home), "TERM": "dumb"},
+    )
+    assert done.stderr == ""
+    return done.stdout.splitlines()
+
+
+@NEEDED
+def test_bash_completes(envctl: Envctl, words: list[str], completion: str) -> None:
     quoted = " ".join(f"'{word}'" for word in words)
-    script = f"""{envctl.ok("completion bash").out}
-envctl() {{ printf '%s' '{listed}'; }}
+    script = f"""
 COMP_WORDS=({quoted}); COMP_CWORD={len(words) - 1}
 _envctl
 printf '%s\\n' "${{COMPREPLY[@]}}"
 """
 
-    done = subprocess.run(["bash", "--norc"], input=script, capture_output=True, text=True)
+    found = completed(envctl, "bash", script)
 
-    assert done.stderr == ""
-    assert done.stdout.split() == completions
+    assert completion in found
+    assert all(each.startswith(words[-1]) for each in found)
+
+
+@NEEDED
+def test_fish_completes(envctl: Envctl, words: list[str], completion: str) -> None:
+    found = completed(envctl, "fish", f"complete --do-complete '{' '.join(words)}'")
+
+    assert completion in [each.partition("\t")[0].rstrip("/") for each in found]
+
+
+# The functions that zsh's completion system has, saying what they are asked for.
+ZSH = """
+compdef() { : }
+compadd() {
+    if [[ "$1" == -a ]]; then print -l -- ${(P)2}; else print -l -- "$@"; fi
+}
+_describe() { print -l -- ${${(P)2}%%:*} }
+_files() { print -l -- * }
+_normal() { print -l -- program "$words[CURRENT]" }
+"""
+
+
+@NEEDED
+def test_zsh_completes(envctl: Envctl, words: list[str], completion: str) -> None:
+    quoted = " ".join(f"'{word}'" for word in words)
+    script = f"words=({quoted}); CURRENT={len(words)}; PREFIX='{words[-1]}'; _envctl"
+
+    found = completed(envctl, "zsh", script, before=ZSH)
+
+    assert (completion if "--" not in words else "program") in found

@@ -29,6 +29,9 @@ HARMLESS = (
     "delete web/prod --dry-run",
     "delete web/prod --yes",
     "unset web/prod DB_PASSWORD",
+    "plan -f envs",
+    "apply -f envs --dry-run",
+    "apply -f envs --yes",
     "whoami",
     "doctor",
 )
@@ -41,6 +44,8 @@ def web(envctl: Envctl) -> Envctl:
     envctl.ok("create web/other")
     envctl.file(".env", f"DB_PASSWORD={CANARY}3\nURL=https://u:{CANARY}@example.com\n")
     envctl.file("bad.env", f"DB_PASSWORD={CANARY}\n{CANARY} '{CANARY}\n")
+    (envctl.home / "envs/web").mkdir(parents=True)
+    envctl.file("envs/web/prod.env", f"DB_PASSWORD={CANARY}4\n")
     return envctl
 
 

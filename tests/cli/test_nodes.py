@@ -87,8 +87,8 @@ def test_the_data_directory_is_that_of_the_daemon(state: dict[str, str], is_root
 def test_the_token_of_the_daemon_goes_over_tcp(tmp_path: Path) -> None:
     (tmp_path / "admin.token").write_text(f"{TOKEN}\n")
 
-    assert endpoint._token_of(str(tmp_path / "admin.token")) == TOKEN
-    assert endpoint._token_of(str(tmp_path / "none")) == ""
+    assert endpoint.token_of(str(tmp_path / "admin.token")) == TOKEN
+    assert endpoint.token_of(str(tmp_path / "none")) == ""
 
 
 def test_a_token_file_goes_only_to_listeners_that_are_ours() -> None:

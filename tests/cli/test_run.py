@@ -120,7 +120,7 @@ def test_the_program_is_looked_for_along_our_own_path(web: Envctl) -> None:
         ("run web/base env", 2),
         ("run web/base --", 2),
         ("run web/base web/prod -- env", 2),
-        ("run web/base --offline -- env", 2),
+        ("run web/base --offline -- env", 125),
         ("run web/base --watch often -- env", 2),
         ("run web/base --watch signal: -- env", 2),
         ("run web/base --watch signal:KILL -- env", 2),

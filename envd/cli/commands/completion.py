@@ -18,16 +18,18 @@ _NAMES = (
     "envctl list --output json --timeout 2s 2>/dev/null"
     """ | sed -n 's/^ *"environment": "\\([^"]*\\)".*/\\1/p'"""
 )
-_WITH_ENVIRONMENT = frozenset(SUMMARIES) - {
-    "undelete",
-    "find",
-    "context",
-    "login",
-    "whoami",
-    "dev",
-    "doctor",
-    "completion",
+_WITHOUT_ENVIRONMENT = {
+    *("undelete", "find", "context", "login", "whoami", "dev", "doctor", "completion"),
+    *("plan", "apply", "scan", "bench", "backup"),
 }
+_WITH_ENVIRONMENT = frozenset(SUMMARIES) - _WITHOUT_ENVIRONMENT
+_WITH_FILES = ("diff", "import", "scan")
+_OF_FILES = ("--file", "--from-file", "--demo", "--ca", "--cert", "--key")
+_OF_DIRECTORIES = ("--directory", "-f", "--data")
+_TAKING = "|".join(
+    each for flag in GLOBAL_FLAGS if flag.metavar for each in (flag.short, flag.name) if each
+)
+"""The flags that may stand before the command with a word of their own."""
 
 
 def _completion(invocation: Invocation) -> int:
@@ -57,17 +59,23 @@ _envctl_environments() {{
 }}
 _envctl() {{
     local word="${{COMP_WORDS[COMP_CWORD]}}" before="${{COMP_WORDS[COMP_CWORD-1]}}"
-    local command= flags= each
+    local command= flags= each skip=
     for each in "${{COMP_WORDS[@]:1:COMP_CWORD-1}}"; do
+        if [ -n "$skip" ] && [ "$each" != "=" ]; then
+            skip=
+            continue
+        fi
         case "$each" in
         --) COMPREPLY=($(compgen -c -- "$word")); return ;;
-        -*) ;;
+        {_TAKING}) skip=1 ;;
+        -*|=) ;;
         *) [ -n "$command" ] || command="$each" ;;
         esac
     done
     case "$before" in
 {choices}
-        --file|--from-file|--demo) COMPREPLY=($(compgen -f -- "$word")); return ;;
+        {"|".join(_OF_FILES)}) COMPREPLY=($(compgen -f -- "$word")); return ;;
+        {"|".join(_OF_DIRECTORIES)}) COMPREPLY=($(compgen -d -- "$word")); return ;;
     esac
     if [ -z "$command" ]; then
         COMPREPLY=($(compgen -W '{" ".join(flags)}' -- "$word"))
@@ -85,7 +93,7 @@ _envctl() {{
         completion) COMPREPLY=($(compgen -W '{" ".join(_SHELLS)}' -- "$word")) ;;
     esac
     case "$command" in
-        import|diff) COMPREPLY+=($(compgen -f -- "$word")) ;;
+        {"|".join(_WITH_FILES)}) COMPREPLY+=($(compgen -f -- "$word")) ;;
     esac
 }}
 complete -F _envctl envctl
@@ -98,34 +106,65 @@ def _zsh(flags: dict[str, tuple[Flag, ...]]) -> str:
         f"        {name}) options=({' '.join(_zsh_flag(flag) for flag in each)}) ;;"
         for name, each in flags.items()
     )
+    choices = "\n".join(
+        f"        {_case(flag)}) compadd -- {' '.join(flag.choices)}; return ;;"
+        for flag in _with_choices(flags)
+    )
     return f"""\
 #compdef envctl
-# zsh completion for envctl; put this into ~/.zshrc:  source <(envctl completion zsh)
+# zsh completion for envctl; put this into ~/.zshrc, after compinit:
+#   source <(envctl completion zsh)
 _envctl_environments() {{
     local -a names
     names=(${{(f)"$({_NAMES})"}})
     compadd -a names
 }}
 _envctl() {{
-    local -a commands options
-    commands=(
+    local -a known options
+    local command= each skip=
+    local -i program=${{words[(i)--]}}
+    known=(
 {commands}
     )
-    if (( CURRENT == 2 )); then
-        _describe command commands
+    if (( program < CURRENT )); then
+        shift $program words
+        (( CURRENT -= program ))
+        _normal
         return
     fi
-    case "$words[2]" in
+    for each in "${{(@)words[2,CURRENT-1]}}"; do
+        if [[ -n "$skip" ]]; then
+            skip=
+            continue
+        fi
+        case "$each" in
+            {_TAKING}) skip=1 ;;
+            -*) ;;
+            *) [[ -n "$command" ]] || command="$each" ;;
+        esac
+    done
+    case "$words[CURRENT-1]" in
+{choices}
+        {"|".join(_OF_FILES)}) _files; return ;;
+        {"|".join(_OF_DIRECTORIES)}) _files -/; return ;;
+    esac
+    if [[ -z "$command" ]]; then
+        _describe command known
+        return
+    fi
+    case "$command" in
 {cases}
     esac
     if [[ "$PREFIX" == -* ]]; then
         _describe flag options
         return
     fi
-    case "$words[2]" in
-        import|diff) _envctl_environments; _files ;;
+    case "$command" in
+        {"|".join(sorted(_WITH_ENVIRONMENT))}) _envctl_environments ;;
         completion) compadd {" ".join(_SHELLS)} ;;
-        {"|".join(sorted(_WITH_ENVIRONMENT - {"import", "diff"}))}) _envctl_environments ;;
+    esac
+    case "$command" in
+        {"|".join(_WITH_FILES)}) _files ;;
     esac
 }}
 compdef _envctl envctl
@@ -139,21 +178,49 @@ def _fish(flags: dict[str, tuple[Flag, ...]]) -> str:
         "function __envctl_environments",
         f"    {_NAMES}",
         "end",
+        "function __envctl_command",
+        "    set -l skip 0",
+        "    for each in (commandline -opc)[2..]",
+        "        if test $skip = 1",
+        "            set skip 0",
+        "            continue",
+        "        end",
+        "        switch $each",
+        f"            case {_TAKING.replace('|', ' ')}",
+        "                set skip 1",
+        "            case '-*'",
+        "            case '*'",
+        "                echo $each",
+        "                return",
+        "        end",
+        "    end",
+        "end",
+        "function __envctl_of",
+        "    set -l command (__envctl_command)",
+        '    not __envctl_program; and test "$command" = "$argv"',
+        "end",
+        "function __envctl_program",
+        "    contains -- -- (commandline -opc)",
+        "end",
         "complete -c envctl -f",
+        "complete -c envctl -n __envctl_program -a '(__fish_complete_command)'",
+        "complete -c envctl -n __envctl_program -F",
+    ]
+    lines += [
+        f"complete -c envctl -n 'not __envctl_program' {_fish_flag(flag)}" for flag in GLOBAL_FLAGS
     ]
     for name, each in flags.items():
-        seen = f"__fish_seen_subcommand_from {name}"
+        seen = f"__envctl_of {name}"
         lines.append(
-            f"complete -c envctl -n __fish_use_subcommand -a {name} -d {_quoted(SUMMARIES[name])}"
+            f"complete -c envctl -n '__envctl_of \"\"' -a {name} -d {_quoted(SUMMARIES[name])}"
         )
         if name in _WITH_ENVIRONMENT:
             lines.append(f"complete -c envctl -n '{seen}' -a '(__envctl_environments)'")
-        if name in {"import", "diff"}:
+        if name in _WITH_FILES:
             lines.append(f"complete -c envctl -n '{seen}' -F")
-        lines += [f"complete -c envctl -n '{seen}' {_fish_flag(flag)}" for flag in each]
-    lines.append(
-        f"complete -c envctl -n '__fish_seen_subcommand_from completion' -a '{' '.join(_SHELLS)}'"
-    )
+        own = (flag for flag in each if flag not in GLOBAL_FLAGS)
+        lines += [f"complete -c envctl -n '{seen}' {_fish_flag(flag)}" for flag in own]
+    lines.append(f"complete -c envctl -n '__envctl_of completion' -a '{' '.join(_SHELLS)}'")
     return "\n".join(lines) + "\n"
 
 
@@ -163,8 +230,10 @@ def _fish_flag(flag: Flag) -> str:
         parts.append(f"-s {flag.short.removeprefix('-')}")
     if flag.choices:
         parts.append(f"-x -a '{' '.join(flag.choices)}'")
+    elif flag.name in (*_OF_FILES, *_OF_DIRECTORIES):
+        parts.append("-r -F")
     elif flag.metavar:
-        parts.append("-r")
+        parts.append("-x")
     return " ".join([*parts, f"-d {_quoted(flag.help)}"])
 
 

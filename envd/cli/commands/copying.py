@@ -38,8 +38,9 @@ def _copy(invocation: Invocation) -> int:
 def _plan(
     invocation: Invocation, source: target.Reference, to: str, names: tuple[str, ...]
 ) -> Plan:
-    given = invocation.read_real(source.environment, at=source.at, variables=names)
-    view = states.read_comparable_if_there(invocation, to)
+    with invocation.waiting(f"reading {source} and {to}"):
+        given = invocation.read_real(source.environment, at=source.at, variables=names)
+        view = states.read_comparable_if_there(invocation, to)
     current = states.cells(view)
     wanted: dict[str, Cell] = {}
     for name, variable in given.variables.items():

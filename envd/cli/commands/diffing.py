@@ -15,11 +15,17 @@ from envd.formats.secrets import looks_secret
 
 
 class Side(NamedTuple):
-    """One side: `title` says what it is, `hidden` are the names whose values stay masked."""
+    """One side: `title` says what it is, `detail` which of it, `hidden` are the names whose
+    values stay masked."""
 
-    title: str
+    name: str
+    detail: str
     state: dict[str, Cell]
     hidden: set[str]
+
+    @property
+    def title(self) -> str:
+        return f"{self.name} {self.detail}".rstrip()
 
 
 def _diff(invocation: Invocation) -> int:
@@ -45,7 +51,7 @@ def _side(invocation: Invocation, word: str) -> Side:
         state = {each.name: Cell(each.value, each.secret) for each in assignments}
         guessed = {each.name for each in assignments if looks_secret(each.name, each.value)}
         declared = {each.name for each in assignments if each.secret}
-        return Side(f"file {word}", state, guessed | declared)
+        return Side(f"file {word}", "", state, guessed | declared)
     if word.startswith((".", "/")):
         raise Failed(f"there is no file {word}", hint="name a file, ENV or ENV@REV")
     reference = target.referenced(invocation, word)
@@ -54,7 +60,7 @@ def _side(invocation: Invocation, word: str) -> Side:
     else:
         view = states.read_comparable(invocation, reference.environment, reference.at)
     secret = {name for name, variable in view.variables.items() if variable.secret}
-    return Side(f"{reference} (revision {short(view.revision)})", states.cells(view), secret)
+    return Side(str(reference), f"(revision {short(view.revision)})", states.cells(view), secret)
 
 
 def _is_file(invocation: Invocation, word: str) -> bool:
@@ -74,8 +80,8 @@ def _show(
     if not found:
         screen.line(f"no differences between {sides[0].title} and {sides[1].title}")
         return
-    screen.line(f"--- {sides[0].title}", "red")
-    screen.line(f"+++ {sides[1].title}", "green")
+    for sign, side, colour in (("---", sides[0], "red"), ("+++", sides[1], "green")):
+        screen.heading(f"{sign} {side.name}", side.detail, colour, " ")
     rows = [
         (
             f"{each.sign} {each.name}",

@@ -6,15 +6,21 @@ and its path told, only where the changes in it could not be saved. Secret value
 written to it unless --reveal is given: a line with a mark stands for each and must stay as it
 is. A file that can't be read is opened again with the reason on top, until it is left
 unchanged.
+
+A process that is killed leaves its directory behind. The next edit removes those of this user
+that nobody holds (each is locked as long as its process lives) and nobody touched for a day,
+so an editor that is still open loses nothing.
 """
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shlex
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 from envd.cli import exits, sources, states, target
@@ -32,12 +38,21 @@ from envd.formats.write import render
 MARK = "<secret, kept as it is>"
 _FALLBACK = "vi"
 _MAX_ROUNDS = 100
+_PREFIX = "envctl-edit-"
+_KEPT_PREFIX = "envctl-kept-"
+_FORGOTTEN_AFTER_S = 86_400
 
 
 def _edit(invocation: Invocation) -> int:
     environment = target.environment(invocation)
     view = _read(invocation, environment)
-    directory = _private_directory(invocation)
+    with _private_directory(invocation) as directory:
+        return _edit_in(invocation, directory, environment, view)
+
+
+def _edit_in(
+    invocation: Invocation, directory: Path, environment: str, view: EnvironmentView | None
+) -> int:
     keep = False
     try:
         file = directory / f"{environment.replace('/', '-')}.env"
@@ -57,7 +72,8 @@ def _edit(invocation: Invocation) -> int:
             raise
     finally:
         if keep:
-            invocation.screen.note(f"note: what you wrote is kept in {file}; remove it afterwards")
+            kept = _kept(directory) / file.name
+            invocation.screen.note(f"note: what you wrote is kept in {kept}; remove it afterwards")
         else:
             shutil.rmtree(directory, ignore_errors=True)
 
@@ -74,13 +90,55 @@ def _read(invocation: Invocation, environment: str) -> EnvironmentView | None:
 # -- the file --------------------------------------------------------------------------
 
 
-def _private_directory(invocation: Invocation) -> Path:
+@contextmanager
+def _private_directory(invocation: Invocation) -> Iterator[Path]:
+    """A new directory that is locked as long as this process works in it."""
     runtime = invocation.world.environ.get("XDG_RUNTIME_DIR", "")
     below = runtime if runtime.startswith("/") and os.access(runtime, os.W_OK) else None
+    _remove_forgotten(Path(below or tempfile.gettempdir()), invocation.world.wall_ms() / 1000)
     try:
-        return Path(tempfile.mkdtemp(prefix="envctl-edit-", dir=below))
+        directory = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=below))
+        lock = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
     except OSError as error:
         raise Failed(f"can't make a file to edit: {error.strerror}") from error
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield directory
+    finally:
+        os.close(lock)
+
+
+def _remove_forgotten(below: Path, now_s: float) -> None:
+    """Remove what processes that were killed left; what can't be removed stays."""
+    for directory in sorted(below.glob(f"{_PREFIX}*")):
+        try:
+            lock = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+        except OSError:
+            continue
+        try:
+            touched_s = [
+                os.fstat(lock).st_mtime,
+                *(each.lstat().st_mtime for each in directory.iterdir()),
+            ]
+            if (
+                os.fstat(lock).st_uid == os.geteuid()
+                and now_s - max(touched_s) > _FORGOTTEN_AFTER_S
+            ):
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(directory, ignore_errors=True)
+        except OSError:
+            continue  # Somebody holds it, or removed it just now.
+        finally:
+            os.close(lock)
+
+
+def _kept(directory: Path) -> Path:
+    """Give a directory the name of one that is kept on purpose; where it is now."""
+    name = directory.name.removeprefix(_PREFIX)
+    try:
+        return directory.rename(directory.with_name(f"{_KEPT_PREFIX}{name}"))
+    except OSError:
+        return directory
 
 
 def _text(environment: str, view: EnvironmentView | None) -> bytes:

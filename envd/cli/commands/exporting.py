@@ -24,7 +24,10 @@ def _export(invocation: Invocation) -> int:
         if words
         else target.Reference(target.required_default(invocation))
     )
-    view = invocation.read_real(reference.environment, at=reference.at, resolve=not reference.at)
+    with invocation.waiting(f"reading {reference}"):
+        view = invocation.read_real(
+            reference.environment, at=reference.at, resolve=not reference.at
+        )
     values = {name: variable.value or "" for name, variable in view.variables.items()}
     text = render(values, format=wanted, environment=reference.environment)
     file = invocation.arguments.text("--file")

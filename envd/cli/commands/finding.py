@@ -97,9 +97,11 @@ def _find(invocation: Invocation) -> int:
     (pattern,) = invocation.take_words(most=1, least=1)
     page = whole_list(invocation.connection, "")
     found = []
-    for each in page.environments:
-        view = _view(invocation, each.environment)
-        found += _matches(invocation, view, pattern) if view else []
+    with invocation.progress("reading environments", len(page.environments)) as progress:
+        for each in page.environments:
+            view = _view(invocation, each.environment)
+            found += _matches(invocation, view, pattern) if view else []
+            progress.advance()
     if not invocation.shows_tables():
         invocation.document({"found": found, "partial": page.partial})
     elif found:

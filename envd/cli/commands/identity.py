@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from envd.cli import contexts, endpoint, exits
+from envd.cli import contexts, endpoint, exits, offline
 from envd.cli.exits import Failed, UsageError
 from envd.cli.grammar import Command, Flag
 from envd.cli.invocation import Invocation
@@ -35,6 +35,7 @@ def _login(invocation: Invocation) -> int:
         connection.close()
     kept = before._replace(server=server, token=token, token_file="")
     contexts.save(environ, contexts.Contexts(name, {**known.named, name: kept}))
+    offline.renew(invocation, before.token, token)
     if invocation.shows_tables():
         screen = invocation.screen
         screen.line(f"logged in to {status.node} ({server}) as {status.identity}")

@@ -100,7 +100,8 @@ def read_file(invocation: Invocation, file: str) -> list[Assignment]:
 
 def make_plan(invocation: Invocation, environment: str, assignments: list[Assignment]) -> Plan:
     """Compare the file with the environment as it is now."""
-    view = states.read_comparable_if_there(invocation, environment)
+    with invocation.waiting(f"reading {environment}"):
+        view = states.read_comparable_if_there(invocation, environment)
     current = states.cells(view)
     plain_globs = invocation.arguments.texts("--plain")
     wanted: dict[str, Cell] = {}
@@ -164,7 +165,7 @@ def perform_plan(invocation: Invocation, plan: Plan, done: str, message: str = "
 
 def write_plan(invocation: Invocation, plan: Plan, message: str = "") -> WriteAnswer:
     """Write the plan as one commit; raises Conflict where the environment has moved on."""
-    puts = [_put(each) for each in plan.differences if each.after is not None]
+    puts = [put_of(each) for each in plan.differences if each.after is not None]
     unsets = tuple(Unset(name) for name in sorted(plan.removed))
     request = WriteRequest(
         plan.environment,
@@ -176,13 +177,14 @@ def write_plan(invocation: Invocation, plan: Plan, message: str = "") -> WriteAn
         message=invocation.message or message,
     )
     try:
-        return invocation.write(request)
+        with invocation.waiting(f"writing {len(puts) + len(unsets):,} variables"):
+            return invocation.write(request)
     except InvalidRequest as error:
         # It is the file that asks too much, not the command line.
         raise Failed(error.message, hint=error.hint, reason=error.reason) from error
 
 
-def _put(difference: Difference) -> Put:
+def put_of(difference: Difference) -> Put:
     """Say the flag only where it is raised or lowered; else it stays as it is."""
     after, before = difference.after, difference.before
     assert after is not None

@@ -57,7 +57,7 @@ def _show(invocation: Invocation, environment: str, name: str) -> int:
     elif name:
         invocation.screen.exact(view.metadata[name])
     else:
-        invocation.screen.line(f"{environment}  revision {short(view.revision)}", "dim")
+        invocation.screen.heading(environment, f"revision {short(view.revision)}")
         if view.metadata:
             invocation.screen.table(("SETTING", "VALUE"), list(view.metadata.items()))
         else:

@@ -46,7 +46,7 @@ def _show(invocation: Invocation, view: EnvironmentView, title: str) -> None:
     screen = invocation.screen
     count = len(view.variables)
     variables = "1 variable" if count == 1 else f"{count} variables"
-    screen.line(f"{title}  revision {short(view.revision)}  {variables}", "dim")
+    screen.heading(title, f"revision {short(view.revision)}  {variables}")
     if view.variables:
         shown = [
             (name, shown_value(variable), variable.source)

@@ -14,11 +14,12 @@ from collections.abc import Iterable, Mapping
 from fnmatch import fnmatchcase
 from functools import partial
 
-from envd.cli import exits, target
+from envd.cli import exits, offline, target
 from envd.cli.exits import UsageError
 from envd.cli.grammar import Command, Flag
 from envd.cli.invocation import Invocation
-from envd.core.errors import EnvdError, InvalidRequest
+from envd.core.answers import EnvironmentView
+from envd.core.errors import EnvdError, InvalidRequest, Unavailable
 from envd.core.names import check_variable
 
 _DEFAULT_PATH = "/usr/local/bin:/usr/bin:/bin"
@@ -40,7 +41,7 @@ def _run(invocation: Invocation) -> int:
     except InvalidRequest:
         raise
     except EnvdError as error:
-        invocation.screen.error(error.message, error.hint)
+        invocation.screen.error(error.message, _hint(invocation, names, error))
         return exits.RUN_FAILED
     _warn(invocation, ours)
     environment = _environment(invocation, ours)
@@ -81,8 +82,8 @@ def _gathered_again(invocation: Invocation, names: Iterable[str]) -> Mapping[byt
 
 def _words(invocation: Invocation) -> tuple[list[str], list[str]]:
     arguments = invocation.arguments
-    if arguments.on("--offline"):
-        raise UsageError("--offline: this version does not have it yet")
+    if arguments.on("--offline") and arguments.text("--watch"):
+        raise UsageError("--watch takes a node, and --offline uses none")
     if arguments.literal is None:
         raise UsageError(
             "the program to run stands after '--'", hint="envctl run web/prod -- npm start"
@@ -114,12 +115,37 @@ def _gathered(
     references = [target.referenced(invocation, name) for name in names]
     ours: dict[str, str] = {}
     for each in references:
-        view = invocation.read_real(each.environment, at=each.at, resolve=not each.at)
+        view = _view(invocation, each)
         bases.update(dict.fromkeys(view.bases))
         for name, variable in view.variables.items():
             if not patterns or _matches(name, patterns):
                 ours[prefix + name] = variable.value or ""
     return ours
+
+
+def _view(invocation: Invocation, reference: target.Reference) -> EnvironmentView:
+    """The environment from the node, and kept for --offline; or with that, what was kept."""
+    name = reference.environment
+    if not invocation.arguments.on("--offline"):
+        view = invocation.read_real(name, at=reference.at, resolve=not reference.at)
+        if not reference.at:
+            offline.keep(invocation, view)
+        return view
+    if reference.at:
+        raise UsageError(
+            f"--offline: no earlier revision of {name} is kept", hint=f"leave out the @: {name}"
+        )
+    return offline.recall(invocation, name)
+
+
+def _hint(invocation: Invocation, names: Iterable[str], error: EnvdError) -> str:
+    """The hint of an error, and where no node answers, the way without."""
+    if not isinstance(error, Unavailable) or any("@" in name for name in names):
+        return error.hint
+    if invocation.arguments.text("--watch") or not offline.is_kept(invocation, names):
+        return error.hint
+    way = "or with the variables of the last time: --offline"
+    return f"{error.hint}; {way}" if error.hint else way
 
 
 def _matches(name: str, patterns: Iterable[str]) -> bool:
@@ -205,6 +231,9 @@ RUN = Command(
     the variables that the program would get have changed, it is restarted (SIGTERM, after 10
     seconds SIGKILL) or sent a signal, which tells it and leaves its variables as they are.
 
+    Each run keeps a copy of the variables, sealed with the credential, below XDG_CACHE_HOME.
+    With --offline it is used instead of a node, for seven days; nothing does so unasked.
+
     Exit codes of envctl itself: 125 it failed, 126 the program can't be executed, 127 there is
     no such program.
     """,
@@ -221,6 +250,7 @@ RUN = Command(
         Flag("--keep", "inherited variables like this beat ours", "GLOB", repeat=True),
         Flag("--pristine", "do not inherit anything"),
         Flag("--watch", "on changes: restart, or a signal such as signal:HUP", "ACTION"),
-        Flag("--offline", "use the local snapshot (not in this version)"),
+        Flag("--offline", "without a node: with what the last run was given"),
+        Flag("--no-snapshot", "keep no copy for --offline [ENVD_SNAPSHOT=off]"),
     ),
 )

@@ -1,0 +1,174 @@
+"""The texts that a scan looks into: files below a path, and the objects of a git repository.
+
+Links are not followed, and only regular files are read. Every object of the repository is
+looked at, also those that no branch reaches any more, since a value that was pushed once is
+known. Of git only plumbing is called, which runs no hooks, filters or external programs.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import subprocess
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+from envd.cli.exits import Failed
+
+_BINARY_PROBE_BYTES = 8000  # As git does it: a NUL in the first 8000 bytes.
+_MAX_NAMED_OBJECTS = 100
+_GIT = ("git", "--no-pager", "-c", "core.fsmonitor=false", "-c", "core.hooksPath=/dev/null")
+
+
+class Text(NamedTuple):
+    """One file or object: `place` is its path, `object_id` is "" for a file."""
+
+    place: str
+    content: bytes
+    object_id: str = ""
+
+
+@dataclass(slots=True)
+class Rules:
+    """What is looked into, and what was passed over."""
+
+    max_bytes: int
+    binary: bool
+    large: list[str] = field(default_factory=list)
+    binaries: int = 0
+    unreadable: list[str] = field(default_factory=list)
+
+    def takes(self, content: bytes) -> bool:
+        """Tell whether a content is looked into; notes one that is not."""
+        if self.binary or b"\0" not in content[:_BINARY_PROBE_BYTES]:
+            return True
+        self.binaries += 1
+        return False
+
+
+def files(path: Path, shown: str, rules: Rules) -> Iterator[Text]:
+    """Every file below `path`, or `path` itself; those of git's own directories are left out."""
+    if path.is_file():
+        yield from _file(str(path), shown, rules)
+        return
+    waiting = [(str(path), "" if shown == "." else shown.rstrip("/") + "/")]
+    while waiting:
+        directory, prefix = waiting.pop()
+        below = []
+        for entry in _entries(directory, prefix, rules):
+            name = f"{prefix}{entry.name}"
+            if entry.is_dir(follow_symlinks=False):
+                if entry.name != ".git":
+                    below.append((entry.path, f"{name}/"))
+            elif entry.is_file(follow_symlinks=False):
+                yield from _file(entry.path, name, rules)
+        waiting += reversed(below)
+
+
+def _entries(directory: str, prefix: str, rules: Rules) -> list[os.DirEntry[str]]:
+    try:
+        with os.scandir(directory) as found:
+            return sorted(found, key=lambda entry: entry.name)
+    except OSError:
+        rules.unreadable.append(prefix or directory)
+        return []
+
+
+def _file(path: str, shown: str, rules: Rules) -> Iterator[Text]:
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        with os.fdopen(descriptor, "rb") as opened:
+            status = os.fstat(descriptor)
+            if not stat.S_ISREG(status.st_mode):
+                return
+            if status.st_size > rules.max_bytes:
+                rules.large.append(shown)
+                return
+            content = opened.read(rules.max_bytes + 1)
+    except OSError:
+        rules.unreadable.append(shown)
+        return
+    if rules.takes(content):
+        yield Text(shown, content)
+
+
+class Repository:
+    """The git repository around a path; raises Failed where there is none."""
+
+    def __init__(self, path: Path, environ: Mapping[str, str]) -> None:
+        self._at = path if path.is_dir() else path.parent
+        self._environ = {name: each for name, each in environ.items() if name != "ENVD_TOKEN"}
+        self._environ |= {"GIT_NO_LAZY_FETCH": "1", "GIT_OPTIONAL_LOCKS": "0", "LC_ALL": "C"}
+        self._output("rev-parse", "--git-dir")
+
+    def objects(self, rules: Rules) -> list[str]:
+        """The ids of all contents, messages and tags that are not too large."""
+        found = []
+        listing = self._output("cat-file", "--batch-all-objects", "--batch-check")
+        for line in listing.splitlines():
+            name, kind, size = line.split()
+            if kind == "tree":
+                continue
+            if int(size) > rules.max_bytes:
+                rules.large.append(f"git object {name[:12]}")
+                continue
+            found.append(name)
+        return found
+
+    def texts(self, names: Iterable[str], rules: Rules) -> Iterator[Text]:
+        """The objects of these ids."""
+        command = self._command("cat-file", "--batch")
+        with subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=self._environ
+        ) as git:
+            assert git.stdin is not None
+            assert git.stdout is not None
+            for name in names:
+                git.stdin.write(f"{name}\n".encode())
+                git.stdin.flush()
+                head = git.stdout.readline().split()
+                if len(head) != 3:
+                    rules.unreadable.append(f"git object {name[:12]}")
+                    continue
+                content = git.stdout.read(int(head[2]) + 1)[:-1]
+                if rules.takes(content):
+                    kind = head[1].decode()
+                    yield Text("" if kind == "blob" else f"{kind} message", content, name)
+
+    def places(self, names: set[str]) -> dict[str, str]:
+        """Where contents stand: `COMMIT:PATH`, of the commit that brought it in."""
+        found = {name: name[:12] for name in names}
+        listing = self._output("rev-list", "--objects", "--all", "--reflog")
+        for line in listing.splitlines():
+            name, _, path = line.partition(" ")
+            if name in names and path:
+                found[name] = f"{name[:12]}:{path}"
+        for name in sorted(names)[:_MAX_NAMED_OBJECTS]:
+            path = found[name].partition(":")[2]
+            commits = self._output(
+                *("log", "--all", "--reflog", "--no-ext-diff", "--no-textconv", "--format=%h"),
+                f"--find-object={name}",
+            ).split()
+            if commits and path:
+                found[name] = f"{commits[-1]}:{path}"
+        return found
+
+    def _command(self, *arguments: str) -> list[str]:
+        return [*_GIT, "-C", str(self._at), *arguments]
+
+    def _output(self, *arguments: str) -> str:
+        try:
+            done = subprocess.run(
+                self._command(*arguments), capture_output=True, env=self._environ, check=False
+            )
+        except OSError as error:
+            raise Failed(f"can't run git: {error.strerror}", hint="leave out --history") from error
+        if done.returncode:
+            said = done.stderr.decode(errors="replace").strip().partition("\n")[0]
+            raise Failed(
+                f"git says: {said.removeprefix('fatal: ')[:200]}",
+                hint="--history is about a path within a git repository",
+            )
+        return done.stdout.decode(errors="backslashreplace")
