@@ -1,7 +1,8 @@
 """What is measured, in which order, and what envd should reach.
 
 One repetition of one server: start, fill, read, write, import, export, watch, restart. Each
-server meets the same sequence, so a case finds the same data before it in every row.
+server meets the same sequence, so a case finds the same data before it in every row. A case that
+fails is named, and the next one goes on where the server still lives.
 """
 
 from __future__ import annotations
@@ -10,30 +11,37 @@ import asyncio
 import itertools
 import os
 import subprocess
-import sys
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final
 
-from bench.figures import Aim, Sample, number
+import grpc
+
+from bench.compiled import Compiled
+from bench.figures import PYTHON, Aim, Sample
+from bench.large import LARGE_AIMS, LARGE_CASES
+from bench.measuring import Measured, timed
+from bench.node import CLIENT, STREAM
 from bench.payload import LOADED, VARIABLES, Operation, Variant
-from bench.servers import Server, machine_cpu_s
+from bench.servers import Server
 
 WARM_UP_S: Final = 0.3
-SETTLE_S: Final = 1.0
-PATIENCE_S: Final = 300.0
+PATIENCE_S: Final = 180.0
+DYING_S: Final = 0.3
+"""After a failure: a server whose connection broke is a moment from its end."""
 _FULL: Final = f"{LOADED * VARIABLES:,} variables"
 
 
 @dataclass(frozen=True, slots=True)
 class Scale:
-    """How much of each case."""
+    """How much of each case; `settle_s` is the pause before memory is looked at."""
 
     seconds: float
     environments: int
     events: int
     commands: int
+    settle_s: float = 1.0
 
 
 DEFAULT: Final = Scale(seconds=2.0, environments=50_000, events=1_000, commands=10)
@@ -57,22 +65,26 @@ RATES: Final = (
     *(Rate("get", callers, "gets/s") for callers in (1, 16, 64, 256)),
     Rate("read", 16, "variables/s"),
     Rate("read-batched", 4, "variables/s"),
+    Rate("read-live", 1, "reads/s"),
     *(Rate("set", callers, "sets/s") for callers in (1, 16, 64, 256)),
     Rate("set-batched", 64, "sets/s"),
     Rate("set-batched", 256, "sets/s"),
     Rate("commit", 16, "variables/s"),
 )
+_BATCHED: Final = (Aim(2, "etcd", "plain put", STREAM), Aim(2, "etcd", "plain put", CLIENT))
 AIMS: Final[Mapping[str, Sequence[Aim]]] = {
     "get-64": (Aim(0.2, "etcd", "range of a key"),),
     "set-64": (Aim(0.2, "etcd", "put"),),
     "read-batched-4": (Aim(2, "etcd", "txn of 100 ranges"), Aim(2, "etcd", "plain ranges")),
-    "set-batched-64": (Aim(2, "etcd", "plain put"),),
-    "set-batched-256": (Aim(2, "etcd", "plain put"),),
+    "read-live-1": (Aim(1_000_000),),
+    "set-batched-64": _BATCHED,
+    "set-batched-256": _BATCHED,
     "commit-16": (Aim(2, "etcd", "txn of 100"),),
     "import": (Aim(1_000_000), Aim(5, "etcd", "")),
     "propagation-p99": (Aim(3),),
     "rss-full": (Aim(150),),
     "start": (Aim(1),),
+    **LARGE_AIMS,
 }
 CASES: Final = (
     "start",
@@ -86,152 +98,190 @@ CASES: Final = (
     "propagation-p99",
     "restart",
 )
+ALL_CASES: Final = (*CASES, *LARGE_CASES)
 
 
 class Repetition:
-    """One server's turn: every chosen case, each measured from outside."""
+    """One server's turn: every chosen case, each measured from outside.
 
-    def __init__(self, server: Server, scale: Scale, chosen: Sequence[str]) -> None:
+    `compiled` says whether the plain rows come from compiled generators; `failures` says after
+    `run` which cases have no sample, and why.
+    """
+
+    def __init__(
+        self, server: Server, scale: Scale, chosen: Sequence[str], *, compiled: bool
+    ) -> None:
         self._server = server
         self._scale = scale
         self._chosen = frozenset(chosen or CASES)
-        self._samples: list[Sample] = []
+        self._compiled = compiled
+        self._measured = Measured(server)
+        self._hangs = False
+        self.failures: dict[str, str] = {}
 
-    async def run(self) -> list[Sample]:
+    @property
+    def samples(self) -> list[Sample]:
+        """What was measured so far of the chosen cases."""
+        return [sample for sample in self._measured.samples if sample.case in self._chosen]
+
+    async def run(self) -> None:
         """Start the server, do it all, stop it."""
         try:
-            self._add("start", await self._server.start(), "s")
-            await asyncio.sleep(SETTLE_S)
-            self._add("rss-idle", self._server.rss_mb(), "MB")
-            await self._server.client.import_("load", LOADED)()
-            await self._server.client.close()
-            await asyncio.sleep(SETTLE_S)
-            self._add("rss-full", self._server.rss_mb(), "MB", _FULL)
-            self._command_line()
-            for rate in RATES:
-                if rate.name in self._chosen:
-                    await self._rate(rate)
-            await self._bulk()
-            await self._propagation()
-            if "restart" in self._chosen:
-                self._server.stop()
-                self._add("restart", await self._server.start(), "s", "with all that")
+            await self._attempt("start", self._begin)
+            for case, work in self._work():
+                if self._hangs or not self._server.lives():
+                    self.failures.setdefault(f"{case} and after", self._why_over())
+                    break
+                await self._attempt(case, work)
         finally:
-            await self._server.client.close()
             self._server.stop()
-        return [sample for sample in self._samples if sample.case in self._chosen]
 
-    def _add(
-        self, case: str, value: float, unit: str, variant: str = "", *, since_cpu_s: float = 0.0
-    ) -> None:
-        """A sample without a rate; its processor seconds count from `since_cpu_s`."""
-        server = self._server
-        sample = Sample(
-            case,
-            server.name,
-            variant,
-            value,
-            unit,
-            wall_s=0.0,
-            server_cpu_s=server.cpu_s() - since_cpu_s,
-            generator_cpu_s=0.0,
-            others_cpu_s=0.0,
-            rss_mb=server.rss_mb(),
-            disk_mb=server.disk_mb(),
+    def _why_over(self) -> str:
+        words = self._server.last_words()
+        return "the case before took too long" if self._hangs else f"the server ended: {words}"
+
+    def _work(self) -> Sequence[tuple[str, Callable[[], Awaitable[None]]]]:
+        rates = [
+            (rate.name, lambda rate=rate: self._rate(rate))
+            for rate in RATES
+            if rate.name in self._chosen and rate.name not in self._server.client.lacks
+        ]
+        others = (
+            ({"import", "export"}, "import", self._bulk),
+            ({"propagation-p50", "propagation-p99"}, "propagation", self._propagation),
+            ({"restart"}, "restart", self._restart),
         )
-        self._samples.append(sample)
-        print(f"  {case} {variant}: {number(value)} {unit}", file=sys.stderr, flush=True)
+        wanted = [
+            (name, work)
+            for cases, name, work in others
+            if cases & self._chosen and name not in self._server.client.lacks
+        ]
+        return [("rss-full", self._fill), ("command-line", self._command_line), *rates, *wanted]
 
-    async def _measured(
-        self, case: str, variant: str, unit: str, work: Callable[[], Awaitable[float]]
-    ) -> None:
-        """One sample of `work`, which answers with how much it did; per second of its time."""
-        server_cpu, own_cpu = self._server.cpu_s(), time.process_time()
-        busy = machine_cpu_s()
-        start = time.perf_counter()
-        async with asyncio.timeout(PATIENCE_S):  # a server that hangs must not hang the others
-            done = await work()
-        wall = time.perf_counter() - start
-        own_cpu, server_cpu = time.process_time() - own_cpu, self._server.cpu_s() - server_cpu
-        others = max(0.0, machine_cpu_s() - busy - own_cpu - server_cpu)
+    async def _attempt(self, case: str, work: Callable[[], Awaitable[None]]) -> None:
+        """Do one case; what it raises is noted, and its connections are closed."""
+        try:
+            async with asyncio.timeout(PATIENCE_S):  # a server that hangs must not hang the others
+                await work()
+        except Exception as error:  # noqa: BLE001 - one case must not end the others; it is named
+            self.failures[case] = reason(error)
+            self._hangs = isinstance(error, TimeoutError)
+            await asyncio.sleep(DYING_S)
+        finally:
+            await self._close(case)
+
+    async def _close(self, case: str) -> None:
+        try:
+            await self._server.client.close()
+        except Exception as error:  # noqa: BLE001 - as above
+            self.failures.setdefault(case, reason(error))
+
+    # -- the cases ---------------------------------------------------------------------
+
+    async def _begin(self) -> None:
+        self._measured.add("start", await self._server.start(), "s")
+        await asyncio.sleep(self._scale.settle_s)
+        self._measured.add("rss-idle", self._server.memory_mb()[0], "MB")
+
+    async def _fill(self) -> None:
+        await self._server.client.import_("load", range(LOADED))()
         await self._server.client.close()
-        self._add(case, done / wall, unit, variant)
-        self._samples[-1] = replace(
-            self._samples[-1],
-            wall_s=wall,
-            server_cpu_s=server_cpu,
-            generator_cpu_s=own_cpu,
-            others_cpu_s=others,
-        )
+        await asyncio.sleep(self._scale.settle_s)
+        self._measured.add("rss-full", self._server.memory_mb()[0], "MB", _FULL)
 
     async def _rate(self, rate: Rate) -> None:
         for variant in self._server.client.variants.get(rate.kind, ()):
-            await self._variant(rate, variant)
+            if self._compiled and variant.compiled is not None:
+                await self._compiled_rate(rate, variant.label, variant.compiled)
+            else:
+                await self._python_rate(rate, variant)
 
-    async def _variant(self, rate: Rate, variant: Variant) -> None:
+    async def _python_rate(self, rate: Rate, variant: Variant) -> None:
         numbers = itertools.count()
-        async with asyncio.timeout(PATIENCE_S):
-            operations = await variant.begin(rate.callers)
-            await _for(WARM_UP_S, operations, numbers)
+        operations = await variant.begin(rate.callers)
+        await for_seconds(WARM_UP_S, operations, numbers)
 
         async def work() -> float:
-            return await _for(self._scale.seconds, operations, numbers)
+            return await timed(for_seconds(self._scale.seconds, operations, numbers))
 
-        await self._measured(rate.name, variant.label, rate.unit, work)
+        await self._measured.rate(rate.name, variant.label, rate.unit, work, PYTHON)
+        await self._server.client.close()
+
+    async def _compiled_rate(self, rate: Rate, label: str, compiled: Compiled) -> None:
+        await compiled.begin(rate.callers)
+        tallies = []
+
+        async def work() -> float:
+            tallies.append(await compiled.run(rate.callers, self._scale.seconds))
+            return tallies[0].rate
+
+        sample = await self._measured.rate(
+            rate.name, label, rate.unit, work, compiled.generator, keep=False
+        )
+        await compiled.check(tallies[0])
+        self._measured.keep(sample)
 
     async def _bulk(self) -> None:
-        if not self._chosen & {"import", "export"}:
-            return
         variables = self._scale.environments * VARIABLES
-        send = self._server.client.import_("import", self._scale.environments)
+        send = self._server.client.import_("import", range(self._scale.environments))
 
-        async def imported() -> float:
+        async def imported() -> int:
             await send()
             return variables
 
-        async def exported() -> float:
+        async def exported() -> int:
             found = await self._server.client.export("import")
-            assert found == variables
+            if found != variables:
+                raise RuntimeError(f"{found} of {variables} variables were exported")
             return found
 
-        await self._measured("import", "", "variables/s", imported)
-        await self._measured("export", "", "variables/s", exported)
+        for case, work in (("import", imported), ("export", exported)):
+            await self._measured.rate(case, "", "variables/s", lambda: timed(work()), PYTHON)  # noqa: B023 - awaited at once
 
     async def _propagation(self) -> None:
-        if not self._chosen & {"propagation-p50", "propagation-p99"}:
-            return
         cpu = self._server.cpu_s()
-        async with asyncio.timeout(PATIENCE_S):
-            times = sorted(await self._server.client.propagation(self._scale.events))
-        await self._server.client.close()
-        if times:
-            self._add("propagation-p50", times[len(times) // 2] * 1000, "ms", since_cpu_s=cpu)
-            self._add(
-                "propagation-p99", times[len(times) * 99 // 100] * 1000, "ms", since_cpu_s=cpu
-            )
+        times = sorted(await self._server.client.propagation(self._scale.events))
+        for case, share in (("propagation-p50", 0.5), ("propagation-p99", 0.99)):
+            figure = times[int(len(times) * share)] * 1000
+            self._measured.add(case, figure, "ms", since_cpu_s=cpu)
 
-    def _command_line(self) -> None:
+    async def _restart(self) -> None:
+        self._server.stop()
+        self._measured.add("restart", await self._server.start(), "s", "with all that")
+
+    async def _command_line(self) -> None:
         if "command-line" not in self._chosen:
             return
         cpu, times = self._server.cpu_s(), []
         for _ in range(self._scale.commands):
             start = time.perf_counter()
-            subprocess.run(
+            subprocess.run(  # noqa: ASYNC221 - nothing else runs here
                 self._server.command_line,
                 env={**os.environ, **self._server.environ},
                 check=True,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
-                timeout=PATIENCE_S,
+                timeout=PATIENCE_S / self._scale.commands,
             )
             times.append((time.perf_counter() - start) * 1000)
         times.sort()
-        self._add(
-            "command-line", times[len(times) // 2], "ms", "get of a variable", since_cpu_s=cpu
-        )
+        median = times[len(times) // 2]
+        self._measured.add("command-line", median, "ms", "get of a variable", since_cpu_s=cpu)
 
 
-async def _for(
+def reason(error: Exception) -> str:
+    """One line on why a case has no figure."""
+    while isinstance(error, ExceptionGroup):
+        error = error.exceptions[0]
+    if isinstance(error, TimeoutError):
+        return "it took too long"
+    if isinstance(error, grpc.aio.AioRpcError):
+        return f"{error.code().name}: {(error.details() or '')[:200]}"
+    first = (str(error).strip() or "no message").splitlines()[0]
+    return f"{type(error).__name__}: {first[:200]}"
+
+
+async def for_seconds(
     seconds: float, operations: Sequence[Operation], numbers: itertools.count[int]
 ) -> int:
     """Let every caller do one piece of work after the other; how much they did."""

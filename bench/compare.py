@@ -5,52 +5,180 @@
 Every repetition starts each server afresh on loopback, with its data in a temporary directory
 on the same disk, one after the other: A B C A B C. So a slow minute of the machine hits all of
 them. The figures are medians with their range, and the ratio envd/peer is what carries over to
-other machines. A peer that is not installed is named as not run. A row where the load
-generator, which shares the processors with the server, was the limit says so: there the faster
-server could do more.
+other machines. Then each server is filled with a million environments, once (--large).
 
-The table is printed; JSON and a plot go to bench/results/ too.
+The plain rows come from a compiled generator where it is installed; "load by" says which. A row
+where the load generator, which shares the processors with the server, was the limit says so:
+there the faster server could do more. What is not installed, does not fit or fails is named as
+not run, and why; nothing is installed from here. Ctrl-C ends the servers and shows what there
+is so far.
+
+The table is printed; JSON and a plot go to bench/results/ too. docs/benchmarks.md says how to
+read them. The exit code is 1 where a case failed, 130 after Ctrl-C.
 """
 
 from __future__ import annotations
 
 import argparse
+import asyncio
 import os
 import platform
+import shutil
+import signal
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Coroutine, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import FrameType
 from typing import Final
 
 import uvloop
 
-from bench.cases import AIMS, CASES, DEFAULT, QUICK, Repetition, Scale
+from bench import compiled
+from bench.cases import AIMS, ALL_CASES, CASES, DEFAULT, QUICK, Repetition, Scale, reason
 from bench.figures import OURS, Sample, document, plot, rows, table
+from bench.large import ENVIRONMENTS, LARGE_CASES, SETS_S, Large, too_large
 from bench.servers import SERVERS, Missing, calibrate
 
 RESULTS: Final = Path(__file__).parent / "results"
+BUDGET_S: Final = 30 * 60.0
+"""What a run may take: near its end, large cases of the peers are left out."""
+LARGE_LEAST_S: Final = 120.0
+LARGE_OURS_S: Final = 15 * 60.0
+
+
+@dataclass(slots=True)
+class Run:
+    """What a comparison has so far: its samples, and why others are not there."""
+
+    home: Path
+    arguments: argparse.Namespace
+    scale: Scale
+    samples: list[Sample] = field(default_factory=list)
+    not_run: dict[str, str] = field(default_factory=dict)
+    begun_s: float = field(default_factory=time.monotonic)
+    failed: bool = False
+    stopped: bool = False
+
+    def everything(self, peers: Sequence[str], *, fast: bool) -> None:
+        """All repetitions, then the large cases."""
+        small, large = self._chosen()
+        for repetition in range(self.arguments.reps if small else 0):
+            for peer in peers:
+                _say(f"repetition {repetition + 1} of {self.arguments.reps}: {peer}")
+                self._repetition(f"{peer}-{repetition}", peer, small, fast=fast)
+        for peer in peers if large else ():
+            left_s = self._left_s(peer)
+            why = too_large(peer, self.arguments.large, self.home)
+            if not why and left_s < LARGE_LEAST_S:
+                why = f"the run may take {BUDGET_S / 60:.0f} minutes, and few are left"
+            if why:
+                self._leave_out(f"{peer}: large", why)
+                continue
+            _say(f"{self.arguments.large:,} environments: {peer}")
+            self._large(peer, large, left_s)
+
+    def _left_s(self, peer: str) -> float:
+        """How long its large cases may take: envd's are what the others are compared with."""
+        left_s = self.begun_s + BUDGET_S - time.monotonic()
+        return max(left_s, LARGE_OURS_S) if peer == OURS else left_s
+
+    def _chosen(self) -> tuple[Sequence[str], Sequence[str]]:
+        """The cases of the repetitions and the large ones."""
+        wanted = self.arguments.case or ALL_CASES
+        large = LARGE_CASES if self.arguments.large else ()
+        return [name for name in CASES if name in wanted], [
+            name for name in large if name in wanted
+        ]
+
+    def _repetition(self, place: str, peer: str, cases: Sequence[str], *, fast: bool) -> None:
+        server = SERVERS[peer](self.home / place)
+        repetition = Repetition(server, self.scale, cases, compiled=fast)
+        try:
+            _ended_by_signals(repetition.run())
+        finally:
+            self.samples += repetition.samples
+            shutil.rmtree(server.home, ignore_errors=True)
+        for case, why in server.client.lacks.items():
+            if any(name.startswith(case) for name in cases):
+                self.not_run.setdefault(f"{peer}: {case}", why)
+        for case, why in repetition.failures.items():
+            self.failed = True
+            self._leave_out(f"{peer}: {case}", f"FAILED: {why}")
+
+    def _large(self, peer: str, cases: Sequence[str], limit_s: float) -> None:
+        server = SERVERS[peer](self.home / f"{peer}-large")
+        large = Large(server, self.arguments.large, self.arguments.large_seconds)
+        try:
+            _ended_by_signals(large.run(limit_s))
+        except TimeoutError:
+            self.failed = self.failed or peer == OURS
+            self._leave_out(f"{peer}: the rest of large", f"not done in {limit_s / 60:.0f} minutes")
+        except Exception as error:  # noqa: BLE001 - one peer must not end the others; it is named
+            self.failed = True
+            self._leave_out(f"{peer}: the rest of large", f"FAILED: {reason(error)}")
+        finally:
+            self.samples += large.samples(cases)
+            shutil.rmtree(server.home, ignore_errors=True)
+
+    def _leave_out(self, what: str, why: str) -> None:
+        self.not_run[what] = why
+        _say(f"NOT RUN: {what}: {why}")
 
 
 def main() -> int:
     arguments = _arguments()
     scale = QUICK if arguments.quick else DEFAULT
     if arguments.environments:
-        scale = Scale(scale.seconds, arguments.environments, scale.events, scale.commands)
+        scale = replace(scale, environments=arguments.environments)
+    signal.signal(signal.SIGTERM, _interrupt)
     with tempfile.TemporaryDirectory(prefix="envd-bench-", dir=arguments.dir) as scratch:
-        home = Path(scratch)
-        peers, missing = _present([OURS, *dict.fromkeys(arguments.peer)], home)
-        before = calibrate(home)
-        samples: list[Sample] = []
-        for repetition in range(arguments.reps):
-            for peer in peers:
-                _say(f"repetition {repetition + 1} of {arguments.reps}: {peer}")
-                server = SERVERS[peer](home / f"{peer}-{repetition}")
-                samples += uvloop.run(Repetition(server, scale, arguments.case).run())
-        about = _about(arguments, scale, missing, (before, calibrate(home)))
-    _report(samples, about)
-    return 0
+        run = Run(Path(scratch), arguments, scale)
+        peers, absent = _present([OURS, *dict.fromkeys(arguments.peer)], run.home)
+        run.not_run.update(absent)
+        lacking = compiled.missing(peers)
+        for name, why in lacking.items():
+            run.not_run[name] = f"{why}; the plain rows come from Python instead"
+            _say(f"NOT RUN: {name}: {run.not_run[name]}")
+        before = calibrate(run.home)
+        with _interruptible(run):
+            run.everything(peers, fast=not lacking)
+        about = _about(run, (before, calibrate(run.home)))
+    _report(run.samples, about)
+    return 130 if run.stopped else int(run.failed)
+
+
+@contextmanager
+def _interruptible(run: Run) -> Iterator[None]:
+    try:
+        yield
+    except (KeyboardInterrupt, asyncio.CancelledError):
+        run.stopped = True
+        run.not_run["the rest"] = "it was interrupted"
+
+
+def _interrupt(_number: int, _frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+def _ended_by_signals(work: Coroutine[object, object, None]) -> None:
+    """Run it; Ctrl-C and SIGTERM cancel it, so that it stops its server on the way out."""
+
+    async def run() -> None:
+        task = asyncio.ensure_future(work)
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, task.cancel)
+        await task
+
+    try:
+        uvloop.run(run())
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.signal(signal.SIGTERM, _interrupt)
 
 
 def _arguments() -> argparse.Namespace:
@@ -60,13 +188,36 @@ def _arguments() -> argparse.Namespace:
     others = [name for name in SERVERS if name != OURS]
     parser.add_argument("--peer", action="append", default=[], choices=others, help="beside whom")
     parser.add_argument("--reps", type=int, default=3, help="repetitions (3)")
-    parser.add_argument("--case", action="append", default=[], choices=CASES, help="only these")
+    parser.add_argument(
+        "--case",
+        action="append",
+        default=[],
+        choices=ALL_CASES,
+        metavar="NAME",
+        help=f"only these: {', '.join(ALL_CASES)}",
+    )
     parser.add_argument("--quick", action="store_true", help="less of each, for a first look")
     parser.add_argument("--environments", type=int, default=0, help="how many are imported")
+    parser.add_argument(
+        "--large",
+        type=int,
+        nargs="?",
+        const=ENVIRONMENTS,
+        default=None,
+        metavar="N",
+        help=f"environments of the large cases ({ENVIRONMENTS:,}, with --quick 0: none)",
+    )
+    parser.add_argument(
+        "--large-seconds", type=float, default=SETS_S, help="how long they are written to (60)"
+    )
     parser.add_argument("--dir", default=None, help="where the data goes (the temporary directory)")
     arguments = parser.parse_args()
-    if arguments.reps < 1 or arguments.environments < 0:
-        parser.error("--reps is at least 1 and --environments not negative")
+    if arguments.large is None:
+        arguments.large = 0 if arguments.quick else ENVIRONMENTS
+    if arguments.reps < 1 or min(arguments.environments, arguments.large) < 0:
+        parser.error("--reps is at least 1, --environments and --large are not negative")
+    if arguments.large_seconds <= 0:
+        parser.error("--large-seconds is above 0")
     return arguments
 
 
@@ -84,18 +235,14 @@ def _present(wanted: Sequence[str], home: Path) -> tuple[list[str], Mapping[str,
     return present, missing
 
 
-def _about(
-    arguments: argparse.Namespace,
-    scale: Scale,
-    missing: Mapping[str, str],
-    syncs: tuple[tuple[float, float], tuple[float, float]],
-) -> dict[str, object]:
+def _about(run: Run, syncs: tuple[tuple[float, float], tuple[float, float]]) -> dict[str, object]:
     return {
         "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        "repetitions": arguments.reps,
-        "imported_environments": scale.environments,
-        "seconds_a_case": scale.seconds,
-        "not_run": dict(missing),
+        "repetitions": run.arguments.reps,
+        "imported_environments": run.scale.environments,
+        "large_environments": run.arguments.large,
+        "seconds_a_case": run.scale.seconds,
+        "not_run": dict(run.not_run),
         "fdatasync_ms_median_p99_before": syncs[0],
         "fdatasync_ms_median_p99_after": syncs[1],
         "processors": os.cpu_count(),
@@ -106,8 +253,11 @@ def _about(
 
 
 def _report(samples: Sequence[Sample], about: Mapping[str, object]) -> None:
-    made = rows(samples, AIMS)
-    text = "\n".join([*(f"{key}: {said}" for key, said in about.items()), "", table(made)])
+    few = about["large_environments"] != ENVIRONMENTS
+    aims = {case: AIMS[case] for case in AIMS if not (few and case in LARGE_CASES)}
+    made = rows(samples, aims)
+    plain = {key: said for key, said in about.items() if key != "not_run"}
+    text = "\n".join([*(f"{key}: {said}" for key, said in plain.items()), "", table(made)])
     not_run = about["not_run"]
     if isinstance(not_run, dict):
         text += "".join(f"\nNOT RUN: {name}: {why}" for name, why in not_run.items())

@@ -1,13 +1,20 @@
-"""envd through its gRPC API: the operations of the cases."""
+"""envd through its gRPC API, and through its Python client where a case is about that."""
 
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from typing import Final
 
+import aiohttp
+import grpc
+
+import envd
 from bench.channels import BothStreams, Channels, Metadata, Unary
+from bench.compiled import GrpcRequest, H2load
+from bench.live import LiveReads
 from bench.payload import (
     BATCH,
     COMMIT_NAMES,
@@ -15,26 +22,43 @@ from bench.payload import (
     NAMES,
     SETS,
     VARIABLES,
+    NotReady,
     Operation,
     Variant,
+    drawn,
     value,
 )
 from envd.wire._pb import environment_pb2 as pb
 
 _SERVICE: Final = "/envd.v1.EnvironmentService/"
 _IMPORT_BATCH: Final = 50
+_METRICS: Final = aiohttp.ClientTimeout(5)
+_LAG: Final = re.compile(r"^envd_flush_lag_seconds(?:\{.*\})? (\S+)$", re.MULTILINE)
+STREAM: Final = "batched: one WriteStream"
+CLIENT: Final = "batched: client.set"
 
 
 class NodeClient:
     """The cases' operations for one envd; every call carries its token, as in production."""
 
-    def __init__(self, address: str, token: Callable[[], str]) -> None:
+    lacks: Mapping[str, str] = {}
+
+    def __init__(self, address: str, http: str, token: Callable[[], str]) -> None:
+        self._address = address
+        self._http = http
         self._channels = Channels(address)
+        self._clients: list[envd.Client] = []
+        self._live: list[LiveReads] = []
         self._token = token
+        self._probes = 0
         self.variants: Mapping[str, Sequence[Variant]] = {
-            "set": (Variant("Write", self._sets),),
-            "set-batched": (Variant("batched: one WriteStream", self._batched_sets),),
-            "get": (Variant("Get of a variable", self._gets),),
+            "set": (Variant("Write", self._sets, H2load(address, self._one_set)),),
+            "set-batched": (
+                Variant(STREAM, self._batched_sets),
+                Variant(CLIENT, self._client_sets),
+            ),
+            "get": (Variant("Get of a variable", self._gets, H2load(address, self._one_get)),),
+            "read-live": (Variant("env[NAME], 100 changes/s beside", self._live_reads),),
             "commit": (Variant("Write of 100", self._commits),),
             "read": (Variant("Get", self._reads),),
             "read-batched": (Variant("batched: BatchGet of 100", self._batch_reads),),
@@ -46,10 +70,38 @@ class NodeClient:
 
     async def answers(self) -> None:
         (call,) = await self._channels.unary(_SERVICE + "List", 1)
-        await call(pb.ListRequest(limit=1).SerializeToString(), metadata=self._metadata)
+        try:
+            await call(pb.ListRequest(limit=1).SerializeToString(), metadata=self._metadata)
+        except grpc.aio.AioRpcError as error:
+            if error.code() is grpc.StatusCode.UNAVAILABLE:
+                raise NotReady from error
+            raise
+
+    async def flush_lag_s(self) -> float | None:
+        url = f"http://{self._http}/metrics"
+        try:
+            async with (
+                aiohttp.ClientSession(timeout=_METRICS) as session,
+                session.get(url, headers=dict(self._metadata)) as answer,
+            ):
+                found = _LAG.search(await answer.text())
+        except (aiohttp.ClientError, TimeoutError):
+            return None  # a node so busy that it does not tell is looked at again soon
+        return None if found is None else float(found[1])
 
     async def close(self) -> None:
+        live, self._live = self._live, []
+        clients, self._clients = self._clients, []
+        for one in live:
+            await one.close()
+        for client in clients:
+            await client.close()
         await self._channels.close()
+
+    def _client(self) -> envd.Client:
+        client = envd.connect(self._address, token=self._token(), snapshot=False)
+        self._clients.append(client)
+        return client
 
     # -- operations --------------------------------------------------------------------
 
@@ -57,13 +109,79 @@ class NodeClient:
         return await self._unary("Write", callers, lambda n: _set(n).SerializeToString(), 1)
 
     async def _batched_sets(self, callers: int) -> Sequence[Operation]:
+        return self._streamed(callers, _set)
+
+    def _streamed(
+        self, callers: int, request: Callable[[int], pb.WriteRequest]
+    ) -> Sequence[Operation]:
         stream = WriteStream(self._channels.both_streams(_SERVICE + "WriteStream"), self._metadata)
 
         async def run(n: int) -> int:
-            await stream.write(_set(n))
+            await stream.write(request(n))
             return 1
 
         return [run] * callers
+
+    async def _client_sets(self, callers: int) -> Sequence[Operation]:
+        client = self._client()
+
+        async def run(n: int) -> int:
+            await client.set(f"set/e{n % SETS}", {"A": value("A", n)})
+            return 1
+
+        return [run] * callers
+
+    def random_sets(self, prefix: str, environments: int) -> Variant:
+        draw = drawn(environments)
+
+        def request(n: int) -> pb.WriteRequest:
+            name = NAMES[n % VARIABLES]
+            put = pb.Put(name=name, value=value(name, n))
+            return pb.WriteRequest(environment=f"{prefix}/e{draw()}", puts=[put])
+
+        async def begin(callers: int) -> Sequence[Operation]:
+            return self._streamed(callers, request)
+
+        return Variant(STREAM, begin)
+
+    async def _live_reads(self, _: int) -> Sequence[Operation]:
+        live = await LiveReads.begin(self._client())
+        self._live.append(live)
+        return [live.read]
+
+    async def _one_set(self) -> GrpcRequest:
+        answer = await self._call("Write", _ONE_SET)
+        return self._request("Write", _ONE_SET, answer, self._commits_so_far)
+
+    async def _one_get(self) -> GrpcRequest:
+        request = pb.GetRequest(environment="load/e0", variables=[NAMES[7]])
+        message = request.SerializeToString()
+        answer = await self._call("Get", message)
+        found = pb.GetResponse.FromString(answer).environment.variables
+        assert [one.name for one in found] == [NAMES[7]]
+        return self._request("Get", message, answer)
+
+    async def _call(self, method: str, message: bytes) -> bytes:
+        (call,) = await self._channels.unary(_SERVICE + method, 1)
+        return await call(message, metadata=self._metadata)
+
+    def _request(
+        self,
+        method: str,
+        message: bytes,
+        answer: bytes,
+        written: Callable[[], Awaitable[int]] | None = None,
+    ) -> GrpcRequest:
+        return GrpcRequest(_SERVICE + method, message, self._metadata, len(answer), written)
+
+    async def _commits_so_far(self) -> int:
+        """Commits of one key's part of the node, without this method's own.
+
+        The last part of a write's token counts them.
+        """
+        token = pb.WriteResponse.FromString(await self._call("Write", _ONE_SET)).token
+        self._probes += 1
+        return int(token.rpartition(".")[2], 16) - self._probes
 
     async def _gets(self, callers: int) -> Sequence[Operation]:
         def message(n: int) -> bytes:
@@ -114,10 +232,10 @@ class NodeClient:
 
     # -- bulk and events ---------------------------------------------------------------
 
-    def import_(self, prefix: str, environments: int) -> Callable[[], Awaitable[None]]:
+    def import_(self, prefix: str, numbers: range) -> Callable[[], Awaitable[None]]:
         messages = [
-            _import(prefix, range(at, min(at + _IMPORT_BATCH, environments)))
-            for at in range(0, environments, _IMPORT_BATCH)
+            _import(prefix, numbers[at : at + _IMPORT_BATCH])
+            for at in range(0, len(numbers), _IMPORT_BATCH)
         ]
 
         async def requests() -> AsyncIterator[bytes]:
@@ -129,7 +247,7 @@ class NodeClient:
             answers = [raw async for raw in call(requests(), metadata=self._metadata)]
             parsed = map(pb.ImportResponse.FromString, answers)
             done = sum(one.HasField("done") for answer in parsed for one in answer.results)
-            assert done == environments
+            assert done == len(numbers)
 
         return run
 
@@ -218,6 +336,9 @@ def _import(prefix: str, numbers: range) -> bytes:
         for n in numbers
     ]
     return pb.ImportRequest(environments=items).SerializeToString()
+
+
+_ONE_SET: Final = _set(0).SerializeToString()
 
 
 async def _awaited(call: Awaitable[bytes]) -> bytes:

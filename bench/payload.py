@@ -5,9 +5,12 @@ A variable is 86 bytes of name and value together; an environment has 20 of them
 
 from __future__ import annotations
 
+import random
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol, TypeAlias
+
+from bench.compiled import Compiled
 
 VARIABLES: Final = 20
 COMMIT_VARIABLES: Final = 100
@@ -17,6 +20,7 @@ LOADED: Final = 5_000
 SETS: Final = 1_000
 """Environments that the sets go round in."""
 VARIABLE_BYTES: Final = 86
+SEED: Final = 7
 NAMES: Final = tuple(f"VARIABLE_{n:02}" for n in range(VARIABLES))
 COMMIT_NAMES: Final = tuple(f"VARIABLE_{n:03}" for n in range(COMMIT_VARIABLES))
 
@@ -29,25 +33,49 @@ def value(name: str, n: int) -> str:
     return f"{n:012}".ljust(VARIABLE_BYTES - len(name), "x")
 
 
+def drawn(environments: int) -> Callable[[], int]:
+    """Draws numbers of environments at random; the same ones for every peer."""
+    chance = random.Random(SEED)
+    return lambda: chance.randrange(environments)
+
+
 @dataclass(frozen=True, slots=True)
 class Variant:
-    """One way in which a peer does what a case asks for; `begin` connects so many callers."""
+    """One way in which a peer does what a case asks for; `begin` connects so many callers.
+
+    `compiled` does the same from a compiled generator, where there is one.
+    """
 
     label: str
     begin: Callable[[int], Awaitable[Sequence[Operation]]]
+    compiled: Compiled | None = None
+
+
+class NotReady(Exception):
+    """The server listens, but does not serve yet."""
 
 
 class Client(Protocol):
     """What the cases ask of a peer. A kind that `variants` lacks is one the peer can't do."""
 
     variants: Mapping[str, Sequence[Variant]]
+    lacks: Mapping[str, str]
+    """Cases that the peer can't do, and why."""
 
     async def answers(self) -> None:
-        """Return once the server answers a call; raises where it does not."""
+        """Return once the server answers a call; raises NotReady where it does not yet."""
         ...
 
-    def import_(self, prefix: str, environments: int) -> Callable[[], Awaitable[None]]:
-        """Prepare every message of an import, and return what sends them."""
+    def import_(self, prefix: str, numbers: range) -> Callable[[], Awaitable[None]]:
+        """Prepare every message of an import of PREFIX/eN, and return what sends them."""
+        ...
+
+    def random_sets(self, prefix: str, environments: int) -> Variant:
+        """Sets of one variable each, of environments PREFIX/eN drawn at random."""
+        ...
+
+    async def flush_lag_s(self) -> float | None:
+        """How old the oldest write is that only the journal has; None where it is not told."""
         ...
 
     async def export(self, prefix: str) -> int:

@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Final, TypeAlias
 
+from bench.compiled import RedisBenchmark
 from bench.payload import (
     BATCH,
     COMMIT_NAMES,
@@ -14,8 +15,10 @@ from bench.payload import (
     NAMES,
     SETS,
     VARIABLES,
+    NotReady,
     Operation,
     Variant,
+    drawn,
     value,
 )
 
@@ -86,15 +89,22 @@ class Connection:
 class RedisClient:
     """The cases' operations for one Redis."""
 
+    lacks: Mapping[str, str] = {
+        "read-live-1": "it has no mapping that a watch keeps current",
+        "propagation": "what it publishes is not tied to what it keeps",
+    }
+
     def __init__(self, port: int) -> None:
         self._port = port
         self._open: list[Connection] = []
+        get = RedisBenchmark(port, _get_words(0), lambda: self.stats("hget"))
+        put = RedisBenchmark(port, _set_words(0), lambda: self.stats("hset"))
         self.variants: Mapping[str, Sequence[Variant]] = {
-            "set": (Variant("HSET", lambda count: self._each(count, _set, 1)),),
+            "set": (Variant("HSET", lambda count: self._each(count, _set, 1), put),),
             "set-batched": (
                 Variant("HSET, one connection", lambda count: self._shared(count, _set, 1)),
             ),
-            "get": (Variant("HGET", lambda count: self._each(count, _get, 1)),),
+            "get": (Variant("HGET", lambda count: self._each(count, _get, 1), get),),
             "commit": (
                 Variant("HSET of 100", lambda count: self._each(count, _commit, len(COMMIT_NAMES))),
             ),
@@ -103,7 +113,28 @@ class RedisClient:
         }
 
     async def answers(self) -> None:
-        await (await self._connect()).send(command("PING"))
+        connection = await self._connect()
+        try:
+            await connection.send(command("PING"))
+        except RuntimeError as error:
+            if str(error).startswith("-LOADING"):
+                raise NotReady from error
+            raise
+        found = await connection.send(command("CONFIG", "GET", "append*"))
+        assert isinstance(found, list)
+        settings = dict(zip(found[::2], found[1::2], strict=True))
+        if (settings[b"appendonly"], settings[b"appendfsync"]) != (b"yes", b"always"):
+            raise RuntimeError("redis-server does not sync what it answers for")
+
+    async def flush_lag_s(self) -> float | None:
+        return None
+
+    async def stats(self, name: str) -> str:
+        """The line of one command in INFO commandstats; "" where it was never called."""
+        answer = await (await self._connect()).send(command("INFO", "commandstats"))
+        assert isinstance(answer, bytes)
+        start = f"cmdstat_{name}:"
+        return next((line for line in answer.decode().split() if line.startswith(start)), "")
 
     async def close(self) -> None:
         for connection in self._open:
@@ -136,8 +167,17 @@ class RedisClient:
 
         return [operation(await self._connect()) for _ in range(callers)]
 
-    def import_(self, prefix: str, environments: int) -> Callable[[], Awaitable[None]]:
-        messages = [_environment(f"{prefix}/e{n}", NAMES, n) for n in range(environments)]
+    def random_sets(self, prefix: str, environments: int) -> Variant:
+        draw = drawn(environments)
+
+        def message(n: int) -> bytes:
+            name = NAMES[n % VARIABLES]
+            return command("HSET", f"{prefix}/e{draw()}", name, value(name, n))
+
+        return Variant("HSET, one connection", lambda count: self._shared(count, message, 1))
+
+    def import_(self, prefix: str, numbers: range) -> Callable[[], Awaitable[None]]:
+        messages = [_environment(f"{prefix}/e{n}", NAMES, n) for n in numbers]
 
         async def run() -> None:
             connection = await self._connect()
@@ -167,7 +207,7 @@ class RedisClient:
                 return count
 
     async def propagation(self, count: int) -> Sequence[float]:
-        return ()  # what it publishes is not tied to what it keeps
+        return ()
 
 
 def _operation(connection: Connection, message: Callable[[int], bytes], units: int) -> Operation:
@@ -185,12 +225,20 @@ def _environment(key: str, names: Sequence[str], n: int) -> bytes:
     return command(*words)
 
 
+def _set_words(n: int) -> Sequence[str]:
+    return "HSET", f"set/e{n % SETS}", "A", value("A", n)
+
+
 def _set(n: int) -> bytes:
-    return command("HSET", f"set/e{n % SETS}", "A", value("A", n))
+    return command(*_set_words(n))
+
+
+def _get_words(n: int) -> Sequence[str]:
+    return "HGET", f"load/e{n % LOADED}", NAMES[7]
 
 
 def _get(n: int) -> bytes:
-    return command("HGET", f"load/e{n % LOADED}", NAMES[7])
+    return command(*_get_words(n))
 
 
 def _commit(n: int) -> bytes:

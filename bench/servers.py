@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
-import signal
 import socket
 import subprocess
 import sys
@@ -15,18 +14,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-import grpc
-
+from bench import processes
 from bench.etcd import EtcdClient
 from bench.node import NodeClient
-from bench.payload import LOADED, NAMES, Client
+from bench.payload import LOADED, NAMES, Client, NotReady
 from bench.resp import RedisClient
 
 READY_S: Final = 60.0
-STOP_S: Final = 60.0
 CALIBRATION_SYNCS: Final = 300
 CACHE: Final = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "envd-bench"
-_HZ: Final = os.sysconf("SC_CLK_TCK")
+_QUOTA: Final = 32 << 30
+"""What etcd may keep: its default of 2 GiB is less than the largest case."""
 
 
 class Missing(Exception):
@@ -45,18 +43,16 @@ class Server:
     client: Client
     environ: Mapping[str, str] = field(default_factory=dict)
     process: subprocess.Popen[bytes] | None = None
+    ready_s: float = READY_S
 
     async def start(self) -> float:
         """Start, and return the seconds until it answered a call."""
         self.home.mkdir(parents=True, exist_ok=True)
         begun = time.perf_counter()
         with (self.home.parent / f"{self.home.name}.log").open("ab") as log:
-            self.process = subprocess.Popen(  # noqa: ASYNC220 - nothing else runs here
-                self.command, stdout=log, stderr=log, env={**os.environ, **self.environ}
-            )
+            self.process = processes.begin(self.command, self.environ, log)
         while not _listens(self.address):
-            if self.process.poll() is not None or time.perf_counter() - begun > READY_S:
-                raise RuntimeError(f"{self.name} did not start; see its log in {self.home.parent}")
+            self._check_starting(begun)
             await asyncio.sleep(0.002)
         await self._answers(begun)
         taken = time.perf_counter() - begun
@@ -67,38 +63,43 @@ class Server:
         """A server may listen a little before it serves."""
         while True:
             try:
-                return await self.client.answers()
-            except grpc.aio.AioRpcError as error:
-                waited = time.perf_counter() - begun
-                if error.code() is not grpc.StatusCode.UNAVAILABLE or waited > READY_S:
-                    raise
+                async with asyncio.timeout(self.ready_s):
+                    return await self.client.answers()
+            except NotReady:
+                self._check_starting(begun)
                 await asyncio.sleep(0.002)
+
+    def _check_starting(self, begun: float) -> None:
+        if not self.lives():
+            raise RuntimeError(f"{self.name} ended when it started: {self.last_words()}")
+        if time.perf_counter() - begun > self.ready_s:
+            raise RuntimeError(f"{self.name} was not ready after {self.ready_s:g} s")
+
+    def lives(self) -> bool:
+        """Whether its process runs."""
+        return self.process is not None and self.process.poll() is None
+
+    def last_words(self) -> str:
+        """The last line of its log."""
+        log = self.home.parent / f"{self.home.name}.log"
+        lines = log.read_text(errors="replace").split("\n") if log.exists() else []
+        return next((line.strip() for line in reversed(lines) if line.strip()), "it said nothing")
 
     def stop(self) -> None:
         """Stop it and wait for its end."""
-        if self.process is not None:
-            self.process.send_signal(signal.SIGTERM)
-            try:
-                self.process.wait(STOP_S)
-            except subprocess.TimeoutExpired:
-                self.process.kill()
-                self.process.wait()
-            self.process = None
+        process, self.process = self.process, None
+        if process is not None:
+            processes.end(process)
 
     def cpu_s(self) -> float:
         """Processor seconds so far, of all its threads."""
         assert self.process is not None
-        text = Path(f"/proc/{self.process.pid}/stat").read_text()
-        fields = text.rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / _HZ  # utime, stime: proc(5)
+        return processes.cpu_s(self.process.pid)
 
-    def rss_mb(self) -> float:
-        """Resident memory now."""
+    def memory_mb(self) -> tuple[float, float]:
+        """Resident memory now, and what of it is anonymous: not the pages of files."""
         assert self.process is not None
-        for line in Path(f"/proc/{self.process.pid}/status").read_text().splitlines():
-            if line.startswith("VmRSS:"):
-                return int(line.split()[1]) / 1024
-        raise ValueError("no VmRSS")
+        return processes.memory_mb(self.process.pid)
 
     def disk_mb(self) -> float:
         """What its files take on the disk."""
@@ -125,7 +126,7 @@ def _envd(home: Path) -> Server:
         f"127.0.0.1:{port}",
         [sys.executable, "-m", "envd.daemon", *flags, "--http", f"127.0.0.1:{http}"],
         [envctl, "get", _read_environment(), NAMES[1]],
-        NodeClient(f"127.0.0.1:{port}", token),
+        NodeClient(f"127.0.0.1:{port}", f"127.0.0.1:{http}", token),
         {"ENVD_ADDR": f"unix:{home / 'envd.sock'}"},
     )
 
@@ -138,7 +139,7 @@ def _etcd(home: Path) -> Server:
     command += ["--listen-client-urls", f"http://{address}"]
     command += ["--advertise-client-urls", f"http://{address}"]
     command += ["--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer]
-    command += ["--initial-cluster", f"default={peer}"]
+    command += ["--initial-cluster", f"default={peer}", "--quota-backend-bytes", str(_QUOTA)]
     etcdctl = str(binary.with_name("etcdctl"))
     key = f"{_read_environment()}/{NAMES[1]}"
     read = [etcdctl, "--endpoints", address, "get", key]
@@ -173,13 +174,6 @@ SERVERS: Final[Mapping[str, Callable[[Path], Server]]] = {
     "etcd": _etcd,
     "redis-always": _redis_always,
 }
-
-
-def machine_cpu_s() -> float:
-    """Processor seconds that all processes of the machine took since it booted."""
-    first = Path("/proc/stat").read_text().partition("\n")[0]
-    user, nice, system, _idle, _iowait, *interrupts = map(int, first.split()[1:9])
-    return (user + nice + system + sum(interrupts)) / _HZ
 
 
 def calibrate(home: Path) -> tuple[float, float]:

@@ -157,3 +157,73 @@ def test_the_plot_is_an_image_with_a_bar_for_each_row() -> None:
 
     bars = [one for one in root.iter("{http://www.w3.org/2000/svg}rect") if one.get("fill")]
     assert len(bars) == 1 + len(samples)  # and the background
+
+
+def by(generator: str, peer: str, value: float, variant: str = "put") -> Sample:
+    return Sample("set-64", peer, variant, value, "sets/s", 1, 0, 0, 0, 80, 32, 20, generator)
+
+
+def test_a_ratio_is_of_two_compiled_generators_or_of_two_in_python() -> None:
+    found = made(
+        by("h2load, one key", "envd", 30),
+        by("h2load, one key", "etcd", 10),
+        by("redis-benchmark, one key", "redis-always", 20),
+    )
+
+    assert (found["etcd"].ratio, found["redis-always"].ratio) == (3.0, 1.5)
+
+
+def test_a_compiled_generator_is_not_compared_with_one_in_python() -> None:
+    aim = Aim(2, "etcd", "put")
+
+    found = made(by("h2load, one key", "envd", 30), by("python", "etcd", 10), aims=(aim,))
+
+    assert found["etcd"].ratio is None
+    assert found["etcd"].verdict == ""
+
+
+def test_an_aim_can_name_which_of_our_variants_should_reach_it() -> None:
+    ours = [by("python", "envd", 30, "stream"), by("python", "envd", 10, "client")]
+    aims = (Aim(2, "etcd", "put", "stream"), Aim(2, "etcd", "put", "client"))
+
+    found = rows([*ours, by("python", "etcd", 10)], {"set-64": aims})
+
+    assert found[2].ratio == 3.0  # that of our first variant
+    assert found[2].verdict == ("stream 3.00 x, aim >= 2 x: met; client 1.00 x, aim >= 2 x: MISSED")
+
+
+def test_a_variant_of_the_same_name_is_what_a_row_is_compared_with() -> None:
+    ours = [by("", "envd", 40, "before"), by("", "envd", 20, "after")]
+
+    found = rows([*ours, by("", "etcd", 10, "before"), by("", "etcd", 10, "after")], {})
+
+    assert [row.ratio for row in found] == [None, None, 4.0, 2.0]
+
+
+def test_a_large_bound_is_written_out() -> None:
+    assert Aim(1_000_000).verdict(2e6, "reads/s") == "aim >= 1,000,000 reads/s: met"
+
+
+def test_the_table_names_the_generator_and_the_anonymous_memory() -> None:
+    head, line = table(rows([by("h2load, one key", "envd", 30)], {})).splitlines()
+
+    assert line[head.index("load by") :].startswith("h2load, one key")
+    assert line[head.index("anon MB") :].startswith("20 ")
+
+
+def test_the_json_has_the_anonymous_memory_and_the_generator_of_each_row() -> None:
+    samples = [by("python", "envd", 30)]
+
+    (row,) = json.loads(document(rows(samples, {}), {}, samples))["rows"]
+
+    assert (row["anon_mb"], row["generator"]) == (20, "python")
+
+
+def test_the_plot_says_each_case_once_and_where_an_aim_was_missed() -> None:
+    samples = [by("h2load, one key", "envd", 30), by("h2load, one key", "etcd", 90)]
+
+    picture = plot(rows(samples, {"set-64": (Aim(100),)}))
+
+    assert picture.count(">set-64<") == 1
+    assert ">envd, put, h2load<" in picture
+    assert picture.count("envd&#x27;s aim missed") == 1
