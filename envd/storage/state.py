@@ -27,6 +27,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from hashlib import blake2b
+from itertools import islice
 from pathlib import Path
 
 import lmdb
@@ -219,6 +220,13 @@ class StateDb:
         """What became of an operation id, if it is still known."""
         raw = self._get(b"operations", key)
         return None if raw is None else records.decode_operation(raw)
+
+    def operation_keys(self, after: bytes, limit: int) -> list[bytes]:
+        """Keys of known operation ids after the key `after`, in order, at most `limit`."""
+        with self._cursor(b"operations") as cursor:
+            if not cursor.set_range(after + b"\0" if after else b""):
+                return []
+            return [bytes(key) for key in islice(cursor.iternext(values=False), limit)]
 
     def vectors(self) -> dict[tuple[int, int], int]:
         """Last seq by (partition, origin)."""

@@ -35,6 +35,7 @@ from envd.storage.journal import DEFAULT_SEGMENT_BYTES, Journal, stopping
 from envd.storage.memtable import Dirty, Memtable, Pending
 from envd.storage.recovery import DroppedTail
 from envd.storage.rows import IndexEntry
+from envd.storage.seen import SeenKeys, learn
 from envd.storage.state import HISTORY_PAGE_BYTES, Batch, StateDb, operation_key
 from envd.wire import records
 
@@ -92,6 +93,7 @@ class DurableStore:
             disk=disk,
         )
         self._memtable = Memtable(options.memtable_bytes)
+        self._seen = SeenKeys(clock.monotonic_ms())
         self._listeners: list[Callable[[Applied], None]] = []
         self._failure_listeners: list[Callable[[EnvdError], None]] = []
         self._visible_lsn = 0
@@ -101,6 +103,7 @@ class DurableStore:
         self._flush_failure: EnvdError | None = None
         self._room = asyncio.Event()
         self._flusher: asyncio.Task[None] | None = None
+        self._learner: asyncio.Task[None] | None = None
         self._closing: asyncio.Task[None] | None = None
 
     @classmethod
@@ -173,6 +176,10 @@ class DurableStore:
             _log.info("store.replayed", extra={"commits": applied})
             await self.flush()
         self._flusher = loop.create_task(self._flush_behind(), name="store-flush")
+        self._learner = loop.create_task(
+            learn(self._seen, self._state.operation_keys, self._clock.monotonic_ms()),
+            name="store-operations",
+        )
 
     def _reapply(self, record: LogRecord) -> None:
         commit = record.commit
@@ -217,7 +224,10 @@ class DurableStore:
 
     def find_operation(self, author: str, operation: str) -> OperationResult | None:
         key = operation_key(author, operation)
-        return self._memtable.operation(key) or self._state.operation(key)
+        known = self._memtable.operation(key)
+        if known is None and self._seen.may_hold(key):
+            known = self._state.operation(key)
+        return known
 
     def environments(self, prefix: str, after: str, limit: int) -> list[ListedEnvironment]:
         newer = self._newer_entries(prefix, after)
@@ -338,6 +348,8 @@ class DurableStore:
             return durable
         encoded = records.encode_commit(record.commit)
         operation = _operation_of(record.commit)
+        if operation is not None:
+            self._seen.add(operation, self._clock.monotonic_ms())
         pending: Pending | None = None
 
         def done(lsn: int, error: EnvdError | None) -> None:
@@ -494,9 +506,10 @@ class DurableStore:
     async def _close(self) -> None:
         self._room.set()
         try:
-            if self._flusher is not None:
-                self._flusher.cancel()
-                await asyncio.wait((self._flusher,))
+            for task in (self._learner, self._flusher):
+                if task is not None:
+                    task.cancel()
+                    await asyncio.wait((task,))
             await self._journal.close()
             await self.flush()
         finally:
