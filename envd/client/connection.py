@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from envd.core.answers import (
     EnvironmentView,
@@ -22,6 +22,9 @@ from envd.core.requests import (
     WatchRequest,
     WriteRequest,
 )
+
+if TYPE_CHECKING:
+    from envd.core.backups import BackupListing, BackupRequest
 
 
 class Connection(Protocol):
@@ -58,5 +61,14 @@ class Connection(Protocol):
         other call can be made on a connection that watches.
         """
         ...
+
+    def backup(self, request: BackupRequest) -> Iterator[bytes]:
+        """The bytes of a new backup; it is whole only if the iterator comes to its end.
+
+        No other call can be made on a connection meanwhile.
+        """
+        ...
+
+    def backups(self) -> BackupListing: ...
 
     def close(self) -> None: ...

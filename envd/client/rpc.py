@@ -9,15 +9,17 @@ write that surely did not arrive, go on to the next address. Proxies of the envi
 
 from __future__ import annotations
 
+import os
 import socket
-from collections.abc import Callable, Iterable, Iterator, MutableSequence, Sequence
+from collections.abc import Callable, Iterator, MutableSequence, Sequence
 from dataclasses import replace
-from typing import Final, TypeVar, cast
+from typing import Final, TypeVar
 from uuid import uuid4
 
 import grpc
 from google.protobuf.message import Message
 
+from envd.client.rpc_errors import error_from_rpc, is_lost, was_never_sent
 from envd.core.answers import (
     EnvironmentView,
     HistoryPage,
@@ -26,14 +28,13 @@ from envd.core.answers import (
     WatchEvent,
     WriteAnswer,
 )
+from envd.core.backups import BackupListing, BackupRequest
 from envd.core.errors import (
     EnvdError,
     InvalidRequest,
     LimitExceeded,
-    OutcomeUnknown,
     Unauthenticated,
     Unavailable,
-    Unsupported,
 )
 from envd.core.requests import (
     DeleteRequest,
@@ -44,16 +45,16 @@ from envd.core.requests import (
     WatchRequest,
     WriteRequest,
 )
-from envd.wire import api, api_errors, api_streams
+from envd.wire import api, api_backup, api_streams, trace_context
+from envd.wire._pb import backup_pb2 as backup
 from envd.wire._pb import cluster_pb2 as cluster
 from envd.wire._pb import environment_pb2 as pb
 
 CLUSTER: Final = cluster.DESCRIPTOR.services_by_name["ClusterService"].full_name
+BACKUPS: Final = backup.DESCRIPTOR.services_by_name["BackupService"].full_name
 SERVICE: Final = pb.DESCRIPTOR.services_by_name["EnvironmentService"].full_name
 MAX_MESSAGE_BYTES: Final = 8 << 20
 CONNECT_TIMEOUT_S: Final = 5.0
-_NEVER_SENT: Final = "failed to connect to all addresses"
-_MAX_FOREIGN_TEXT: Final = 200
 _OPTIONS: Final = (
     ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
     ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
@@ -108,7 +109,7 @@ class GrpcConnection:
         raw = _serialized(_built(lambda: api_streams.watch_message(request)))
         stream: grpc.UnaryStreamMultiCallable[bytes, bytes]
         stream = self._any_channel().unary_stream(f"/{SERVICE}/Watch", None, None)
-        messages = stream(raw, metadata=self._metadata)
+        messages = stream(raw, metadata=self._sent())
         try:
             for message in messages:
                 yield api_streams.event_from(pb.WatchResponse.FromString(message))
@@ -118,6 +119,24 @@ class GrpcConnection:
         finally:
             messages.cancel()
         raise Unavailable("the node ended the watch", hint="watch again", reason="STOPPING")
+
+    def backup(self, request: BackupRequest) -> Iterator[bytes]:
+        raw = _serialized(_built(lambda: api_backup.create_message(request)))
+        stream: grpc.UnaryStreamMultiCallable[bytes, bytes]
+        stream = self._any_channel().unary_stream(f"/{BACKUPS}/Create", None, None)
+        messages = stream(raw, metadata=self._sent())
+        try:
+            for message in messages:
+                yield backup.CreateBackupResponse.FromString(message).data
+        except grpc.RpcError as error:
+            self._move_on()
+            raise error_from_rpc(error) from error
+        finally:
+            messages.cancel()
+
+    def backups(self) -> BackupListing:
+        raw = self._read("List", backup.ListBackupsRequest, BACKUPS)
+        return api_backup.listing_from(backup.ListBackupsResponse.FromString(raw))
 
     def write(self, request: WriteRequest) -> WriteAnswer:
         named = _with_operation(request)
@@ -165,6 +184,10 @@ class GrpcConnection:
 
     # -- calls -------------------------------------------------------------------------
 
+    def _sent(self) -> tuple[tuple[str, str], ...]:
+        """The metadata of a call: the token, and the trace that the call is part of."""
+        return (*self._metadata, *trace_context.metadata(os.environ))
+
     def _read(self, method: str, build: Callable[[], Message], service: str = SERVICE) -> bytes:
         return self._call(self._unary(method, service), _serialized(_built(build)), None)
 
@@ -184,8 +207,8 @@ class GrpcConnection:
             try:
                 return send(channel, raw)
             except grpc.RpcError as error:
-                if _lost(error):
-                    if operation is not None and _NEVER_SENT not in (error.details() or ""):
+                if is_lost(error):
+                    if operation is not None and not was_never_sent(error):
                         return self._once_more(send, raw, operation, error)
                     unreached.append(f"{self.address} (the connection broke)")
                 else:
@@ -215,81 +238,13 @@ class GrpcConnection:
         def send(channel: grpc.Channel, raw: bytes) -> bytes:
             call: grpc.UnaryUnaryMultiCallable[bytes, bytes]
             call = channel.unary_unary(f"/{service}/{method}", None, None)
-            return call(raw, timeout=self._timeout_s, metadata=self._metadata)
+            return call(
+                raw,
+                timeout=self._timeout_s,
+                metadata=self._sent(),
+            )
 
         return send
-
-
-def error_from_rpc(error: grpc.RpcError, *, operation: str | None = None) -> EnvdError:
-    """The EnvdError that a node answered with, or what a failure of gRPC itself means.
-
-    `operation` is the id of a write, None for a read: where it is unclear what became of a
-    write, that is OutcomeUnknown.
-    """
-    code = error.code()
-    found = _own_error(error)
-    if found is not None and not (operation is not None and code is grpc.StatusCode.INTERNAL):
-        return found
-    if operation is not None and code in _UNCLEAR:
-        return OutcomeUnknown(
-            f"no answer to the write ({_IN_WORDS.get(code, 'the node failed')}); "
-            "it may or may not be done",
-            hint=f"repeat it with: --operation {operation}   It is done at most once",
-        )
-    if code in _IN_WORDS:
-        reason = "TIMEOUT" if code is grpc.StatusCode.DEADLINE_EXCEEDED else "NO_ANSWER"
-        return Unavailable(
-            f"no answer from the node ({_IN_WORDS[code]})",
-            hint="try again; envctl doctor tells how the node does",
-            reason=reason,
-        )
-    return _foreign(code, error.details() or "")
-
-
-_IN_WORDS: Final = {
-    grpc.StatusCode.DEADLINE_EXCEEDED: "it took too long",
-    grpc.StatusCode.UNAVAILABLE: "the connection broke",
-    grpc.StatusCode.CANCELLED: "the call was cancelled",
-}
-_UNCLEAR: Final = frozenset(
-    {*_IN_WORDS, grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN, grpc.StatusCode.DATA_LOSS}
-)
-
-
-def _own_error(error: grpc.RpcError) -> EnvdError | None:
-    """What a node of ours says in the details, None where they are not its."""
-    trailers = cast("Iterable[tuple[str, bytes]]", error.trailing_metadata() or ())
-    for key, value in trailers:
-        status = api_errors.parse_status(value) if key == api_errors.DETAILS_KEY else None
-        if status is not None and api_errors.is_ours(status):
-            return api_errors.error_of(status)
-    return None
-
-
-def _foreign(code: grpc.StatusCode, details: str) -> EnvdError:
-    """A status that gRPC or something in between made."""
-    if code is grpc.StatusCode.UNIMPLEMENTED:
-        return Unsupported("the node does not know this call", hint="is it an older envd?")
-    if code is grpc.StatusCode.RESOURCE_EXHAUSTED and "larger than max" in details:
-        return LimitExceeded("the message is larger than 8 MiB", hint="ask for less at once")
-    if code is grpc.StatusCode.RESOURCE_EXHAUSTED:
-        return Unavailable(
-            "the node has more calls than it takes; nothing was done",
-            hint="try again a little later",
-            reason=api_errors.OVERLOADED,
-            retry_after_ms=1000,
-        )
-    number: int = code.value[0]
-    message = details[:_MAX_FOREIGN_TEXT] or code.value[1]
-    kind = api_errors.class_of(number, "")
-    if issubclass(kind, OutcomeUnknown):
-        kind = EnvdError
-    return api_errors.made(kind, message, hint="", reason="")
-
-
-def _lost(error: grpc.RpcError) -> bool:
-    """Tell whether a call ended without an answer of a node because the connection failed."""
-    return error.code() is grpc.StatusCode.UNAVAILABLE and _own_error(error) is None
 
 
 def _with_operation(request: _AnyWrite) -> _AnyWrite:

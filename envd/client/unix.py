@@ -6,10 +6,11 @@ It needs neither grpc nor protobuf, so a simple `envctl` call takes tens of mill
 from __future__ import annotations
 
 import json
+import os
 import socket
 from collections.abc import Iterator
 from contextlib import suppress
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from envd.core.answers import (
     EnvironmentView,
@@ -29,8 +30,11 @@ from envd.core.requests import (
     WatchRequest,
     WriteRequest,
 )
-from envd.wire import plain
+from envd.wire import plain, trace_context
 from envd.wire.framing import LENGTH, MAX_FRAME_BYTES, WRITES, encode_frame
+
+if TYPE_CHECKING:
+    from envd.core.backups import BackupListing, BackupRequest
 
 WATCH_SILENCE_S = 60.0
 """A watch that says nothing for so long is dead: four heartbeats of the node (node.watch)."""
@@ -75,8 +79,29 @@ class UnixConnection:
     def status(self) -> Status:
         return plain.status(self._call("status", None))
 
+    def backups(self) -> BackupListing:
+        from envd.wire import plain_backup
+
+        return plain_backup.listing(self._call("backups", None))
+
+    def backup(self, request: BackupRequest) -> Iterator[bytes]:
+        from envd.wire import plain_backup
+
+        for item in self._items("backup", request):
+            try:
+                data = plain_backup.chunk_from_plain(item)
+            except ValueError as error:
+                raise self._lost(error, may_be_done=False) from error
+            if data is None:
+                return
+            yield data
+
     def watch(self, request: WatchRequest) -> Iterator[WatchEvent]:
-        frame = self._frame("watch", request)
+        for item in self._items("watch", request):
+            yield plain.watch_event(item)
+
+    def _items(self, call: str, request: object) -> Iterator[dict[str, Any]]:
+        frame = self._frame(call, request)
         self._socket.settimeout(max(WATCH_SILENCE_S, self._socket.gettimeout() or 0))
         try:
             self._socket.sendall(frame)
@@ -84,7 +109,7 @@ class UnixConnection:
                 answer = json.loads(self._receive())
                 if "error" in answer:
                     raise plain.error_from_plain(answer["error"])
-                yield plain.watch_event(answer["item"])
+                yield answer["item"]
         except (OSError, EOFError, ValueError) as error:
             raise self._lost(error, may_be_done=False) from error
         finally:
@@ -96,6 +121,8 @@ class UnixConnection:
     def _frame(self, call: str, request: object) -> bytes:
         arguments = plain.request_to_plain(request)
         document = {"call": call, "arguments": arguments, "token": self._token}
+        if traceparent := trace_context.current(os.environ):
+            document[trace_context.TRACEPARENT] = traceparent
         try:
             return encode_frame(document)
         except UnicodeEncodeError:

@@ -1,0 +1,29 @@
+from envd.client.bulk import Exported as Exported
+from envd.client.bulk import Imported as Imported
+from envd.client.changes import Change as Change
+from envd.client.client import Client as Client
+from envd.client.connecting import connect as connect
+from envd.client.connecting import connect_sync as connect_sync
+from envd.client.live import LiveEnvironment as LiveEnvironment
+from envd.client.picking import Server as Server
+from envd.client.reading import VariableInvalid as VariableInvalid
+from envd.client.reading import VariableMasked as VariableMasked
+from envd.client.reading import VariableMissing as VariableMissing
+from envd.client.sync import SyncClient as SyncClient
+from envd.client.sync import SyncEnvironment as SyncEnvironment
+from envd.core.errors import Conflict as Conflict
+from envd.core.errors import Denied as Denied
+from envd.core.errors import EnvdError as EnvdError
+from envd.core.errors import InvalidRequest as InvalidRequest
+from envd.core.errors import LimitExceeded as LimitExceeded
+from envd.core.errors import NotFound as NotFound
+from envd.core.errors import OutcomeUnknown as OutcomeUnknown
+from envd.core.errors import SnapshotError as SnapshotError
+from envd.core.errors import Unauthenticated as Unauthenticated
+from envd.core.errors import Unavailable as Unavailable
+from envd.core.errors import Unsupported as Unsupported
+from envd.core.requests import Put as Put
+from envd.core.requests import Unset as Unset
+from envd.core.requests import WriteRequest as WriteRequest
+
+__version__: str

@@ -1,0 +1,107 @@
+"""Where the node is, for a program that is not told: ENVD_ADDR, else the one of this machine.
+
+The token is ENVD_TOKEN; for the node of this machine it is also what the daemon of this user
+left in its data directory. Programs speak gRPC, so a Unix socket is no address for them.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+from envd.core.errors import InvalidRequest
+
+DEFAULT_LISTEN: Final = "127.0.0.1:7420"
+_LISTENING: Final = "0A"
+_LOOPBACK: Final = frozenset({"127.0.0.1", "::1", "localhost"})
+
+
+def addresses_of(given: Sequence[str], environ: Mapping[str, str]) -> tuple[Sequence[str], bool]:
+    """The addresses to use, and whether they were said by nobody.
+
+    Each of `given` is HOST:PORT, or several with commas. Raises InvalidRequest for what is no
+    address.
+    """
+    said = ",".join(given) if given else environ.get("ENVD_ADDR", "").strip()
+    found = tuple(dict.fromkeys(part.strip() for part in said.split(",") if part.strip()))
+    for address in found:
+        _check(address)
+    if given and not found:
+        raise InvalidRequest("there is no address to connect to", hint="name HOST:PORT")
+    return found or (DEFAULT_LISTEN,), not found
+
+
+def _check(address: str) -> None:
+    if address.startswith("unix:"):
+        raise InvalidRequest(
+            "a program reaches envd over gRPC, and unix:PATH is the way of envctl",
+            hint="name HOST:PORT, as in the daemon's --listen (127.0.0.1:7420 by default)",
+            reason="INVALID_ADDRESS",
+        )
+    host, _, port = address.rpartition(":")
+    good = host and host.isprintable() and not set(host) & set("/ @")
+    if not good or not port.isascii() or not port.isdigit() or not 0 < int(port) < 65536:
+        raise InvalidRequest(
+            f"{address[:64]!a} is no address of a node",
+            hint="use HOST:PORT, with IPv6 [::1]:7420",
+            reason="INVALID_ADDRESS",
+        )
+
+
+def token_of_this_machine(environ: Mapping[str, str], *, is_root: bool) -> str:
+    """What the daemon of this user left for its user, "" where there is none.
+
+    It is taken only where the listener on the default port belongs to this user or to root:
+    while envd is down another user of the machine may listen there.
+    """
+    directory = data_directory(environ, is_root=is_root)
+    if not directory or not may_have_token(DEFAULT_LISTEN):
+        return ""
+    return token_in(f"{directory}/admin.token")
+
+
+def data_directory(environ: Mapping[str, str], *, is_root: bool) -> str:
+    """Where the daemon of this user keeps its data, "" where that is unknown."""
+    named = environ.get("ENVD_DATA_DIR", "").strip()
+    if named:
+        return named
+    if is_root:
+        return "/var/lib/envd"
+    state, home = environ.get("XDG_STATE_HOME", ""), environ.get("HOME", "")
+    if not state.startswith("/"):  # XDG: a relative path is to be ignored
+        state = f"{home.rstrip('/')}/.local/state" if home.startswith("/") else ""
+    return f"{state.rstrip('/')}/envd" if state else ""
+
+
+def may_have_token(address: str) -> bool:
+    """A token from a file goes to loopback only where the listener is this user's or root's."""
+    host, _, port = address.rpartition(":")
+    if host.strip("[]") not in _LOOPBACK:
+        return True
+    users = _listeners(int(port))
+    return bool(users) and users <= {os.geteuid(), 0}
+
+
+def _listeners(port: int) -> set[int]:
+    """The users whose processes listen on a port of this machine (proc_net(5))."""
+    users = set()
+    for table in ("/proc/net/tcp", "/proc/net/tcp6"):
+        try:
+            with open(table, encoding="ascii") as opened:
+                rows = [line.split() for line in opened][1:]
+        except OSError:
+            continue
+        for row in rows:
+            if row[3] == _LISTENING and int(row[1].rpartition(":")[2], 16) == port:
+                users.add(int(row[7]))
+    return users
+
+
+def token_in(file: str) -> str:
+    """The token in a file, "" where there is none that this user may read."""
+    try:
+        with open(file, encoding="utf-8") as opened:
+            return opened.read(4096).strip()
+    except (OSError, ValueError):
+        return ""
