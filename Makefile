@@ -30,7 +30,7 @@ check: $(READY)
 
 bench: $(READY)
 	$(BIN)/python -m bench.local
-	$(BIN)/python -m bench.compare --quick --peer etcd --peer redis-always $(ARGS)
+	$(BIN)/python -m bench.compare --peer etcd --peer redis-always --reps 3 $(ARGS)
 
 proto: $(READY)
 	$(BIN)/python proto/generate.py
