@@ -52,6 +52,8 @@ DEFAULT_SEGMENT_BYTES = 32 << 20
 MAX_GROUP_BYTES = 4 << 20
 SPARE_NAME = "spare"
 _RECORD_OVERHEAD_BYTES = 8
+_SHORT = 16
+"""So many times `keep_segments` stay where they are short."""
 _ZEROS = bytes(1 << 20)
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _log = logging.getLogger(__name__)
@@ -346,13 +348,28 @@ class Journal:
         return spare
 
     def _reusable(self) -> list[SegmentFile]:
-        """The oldest segments that the state covers, without the newest few for readers."""
+        """The oldest segments that the state covers, without the newest ones for readers."""
         reusable = []
-        for known in self._segments[: max(0, len(self._segments) - self._keep_segments)]:
+        for known in self._segments[: len(self._segments) - self._kept()]:
             if known.last_lsn > self._covered_lsn:
                 break
             reusable.append(known)
         return reusable
+
+    def _kept(self) -> int:
+        """How many of the newest segments stay: `keep_segments`, or the bytes of as many.
+
+        A start begins a segment, so after several restarts most are short, and a watch that
+        was away still finds where it stopped.
+        """
+        room = self._keep_segments * self._segment_bytes
+        kept = 0
+        for known in reversed(self._segments):
+            room -= known.end
+            if kept >= self._keep_segments and (room < 0 or kept >= _SHORT * self._keep_segments):
+                break
+            kept += 1
+        return kept
 
     def _shrink(self, closed: Sequence[SegmentFile]) -> None:
         """Give back the unused room of closed segments, so that many restarts stay small.

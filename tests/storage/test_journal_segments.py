@@ -119,6 +119,21 @@ async def test_many_restarts_stay_small(tmp_path: Path) -> None:
     assert len(recover(tmp_path, sealer).records) == 10
 
 
+async def test_short_segments_of_restarts_stay_for_those_who_read_on(tmp_path: Path) -> None:
+    sealer = WitnessSealer()
+
+    for restart in range(40):
+        journal = await started(tmp_path, sealer, covered=restart, keep_segments=1)
+        await write_groups(journal, 1)
+        journal.cover(restart + 1)
+        if restart == 9:
+            assert [raw for _, raw in journal.read_after(0)] == [record(n) for n in range(1, 11)]
+        await journal.close()
+
+    assert 10 < len(journal._segments) <= 17  # 16 times keep_segments, and the one in use
+    assert journal.storage_bytes() < 2 * SEGMENT_BYTES
+
+
 async def test_the_bound_of_stamps_comes_back(tmp_path: Path) -> None:
     sealer = WitnessSealer()
     journal = await started(tmp_path, sealer)
