@@ -144,13 +144,13 @@ def create_restored(
     """
     made = not path.exists()
     _make(path)
-    check_empty(path)
+    check_empty(path, key_file)
     lock = _take_lock(path)
     record = NodeRecord(
         int.from_bytes(rng.token_bytes(8)) or 1, rng.token_bytes(16).hex(), 0, secured=True
     )
     try:
-        check_empty(path)
+        check_empty(path, key_file)
         _clear(path)
         try:
             _build(path / _PARTIAL, path, record, key_file, digest_key, rng, fill)
@@ -169,13 +169,15 @@ def create_restored(
     return record
 
 
-def check_empty(path: Path) -> None:
+def check_empty(path: Path, key_file: Path) -> None:
     """Refuse to restore over anything but the left-overs of a restore that was cut off.
 
-    Raises StorageError.
+    A key file of another name than local.key may be there. Raises StorageError.
     """
     try:
         present = {entry.name for entry in path.iterdir()} - _NOBODYS
+        if key_file.name != "local.key" and key_file.parent.resolve() == path.resolve():
+            present -= {key_file.name} - {*_RESTORED, "journal"}
     except OSError as error:
         raise _unusable(path, error) from error
     if _PARTIAL in present and "node.json" not in present:
@@ -275,6 +277,12 @@ def _check_own(path: Path, key_file: Path) -> None:
         raise _unusable(path, error) from error
     if "node.json" in present:
         return
+    if _PARTIAL in present:
+        raise StorageError(
+            f"a restore into {path} was cut off; there is no node yet",
+            hint=f"restore again: envctl backup restore FILE --data-dir {path}",
+            reason="RESTORE_CUT_OFF",
+        )
     if "journal" in present or "state" in present:
         raise Corrupt(
             f"{path} holds data but its node.json is missing",

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from envd.core.errors import InvalidRequest, KeyFileError
+from envd.core.errors import InvalidRequest, StorageError
 from envd.datadir import NodeRecord, create_restored
 from envd.ports import Rng
 from envd.security.backup_keys import FileKey, RecoveryKey, by_passphrase, by_recovery_key
@@ -78,15 +78,18 @@ class OpenBackup:
 
 
 def unlock(file: BackupFile, credential: Credential) -> FileKey:
-    """The key of a backup; raises KeyFileError where the credential is another one's."""
+    """The key of a backup; raises KeyFileError where the credential is another one's.
+
+    Raises Corrupt for a lock that can't be, StorageError for locks of a newer version.
+    """
     locks = file.header.locks
     try:
         if credential.recovery_key is not None:
             return by_recovery_key(locks, credential.recovery_key)
         if credential.passphrase:
             return by_passphrase(locks, credential.passphrase)
-    except KeyFileError as error:
-        raise KeyFileError(
+    except StorageError as error:
+        raise type(error)(
             f"{file.path}: {error.message}", hint=error.hint, reason=error.reason
         ) from error
     raise InvalidRequest("a passphrase or a recovery key is needed", reason="BACKUP_LOCKED")

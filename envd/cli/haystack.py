@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from envd.cli.exits import Failed
+from envd.cli.world import CREDENTIALS
 
 _BINARY_PROBE_BYTES = 8000  # As git does it: a NUL in the first 8000 bytes.
 _MAX_NAMED_OBJECTS = 100
@@ -23,11 +24,17 @@ _GIT = ("git", "--no-pager", "-c", "core.fsmonitor=false", "-c", "core.hooksPath
 
 
 class Text(NamedTuple):
-    """One file or object: `place` is its path, `object_id` is "" for a file."""
+    """One file or object: `place` is its path, `object_id` is "" for a file.
+
+    One that is `passed_over` counts for nothing but its name and, for a link, its target; the
+    content `is_names` where it is that of a directory.
+    """
 
     place: str
     content: bytes
     object_id: str = ""
+    passed_over: bool = False
+    is_names: bool = False
 
 
 @dataclass(slots=True)
@@ -51,7 +58,7 @@ class Rules:
 def files(path: Path, shown: str, rules: Rules) -> Iterator[Text]:
     """Every file below `path`, or `path` itself; those of git's own directories are left out."""
     if path.is_file():
-        yield from _file(str(path), shown, rules)
+        yield _file(str(path), shown, rules)
         return
     waiting = [(str(path), "" if shown == "." else shown.rstrip("/") + "/")]
     while waiting:
@@ -63,7 +70,9 @@ def files(path: Path, shown: str, rules: Rules) -> Iterator[Text]:
                 if entry.name != ".git":
                     below.append((entry.path, f"{name}/"))
             elif entry.is_file(follow_symlinks=False):
-                yield from _file(entry.path, name, rules)
+                yield _file(entry.path, name, rules)
+            elif entry.is_symlink():
+                yield Text(name, _target(entry.path), passed_over=True)
         waiting += reversed(below)
 
 
@@ -76,22 +85,28 @@ def _entries(directory: str, prefix: str, rules: Rules) -> list[os.DirEntry[str]
         return []
 
 
-def _file(path: str, shown: str, rules: Rules) -> Iterator[Text]:
+def _target(link: str) -> bytes:
+    try:
+        return os.fsencode(Path(link).readlink())
+    except OSError:
+        return b""
+
+
+def _file(path: str, shown: str, rules: Rules) -> Text:
+    content: bytes | None = None
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         with os.fdopen(descriptor, "rb") as opened:
             status = os.fstat(descriptor)
-            if not stat.S_ISREG(status.st_mode):
-                return
             if status.st_size > rules.max_bytes:
                 rules.large.append(shown)
-                return
-            content = opened.read(rules.max_bytes + 1)
+            elif stat.S_ISREG(status.st_mode):
+                content = opened.read(rules.max_bytes + 1)
     except OSError:
         rules.unreadable.append(shown)
-        return
-    if rules.takes(content):
-        yield Text(shown, content)
+    if content is None or not rules.takes(content):
+        return Text(shown, b"", passed_over=True)
+    return Text(shown, content)
 
 
 class Repository:
@@ -99,17 +114,18 @@ class Repository:
 
     def __init__(self, path: Path, environ: Mapping[str, str]) -> None:
         self._at = path if path.is_dir() else path.parent
-        self._environ = {name: each for name, each in environ.items() if name != "ENVD_TOKEN"}
+        self._environ = {name: each for name, each in environ.items() if name not in CREDENTIALS}
         self._environ |= {"GIT_NO_LAZY_FETCH": "1", "GIT_OPTIONAL_LOCKS": "0", "LC_ALL": "C"}
         self._output("rev-parse", "--git-dir")
 
     def objects(self, rules: Rules) -> list[str]:
-        """The ids of all contents, messages and tags that are not too large."""
+        """The ids of all contents, directories, messages and tags that are not too large."""
         found = []
         listing = self._output("cat-file", "--batch-all-objects", "--batch-check")
         for line in listing.splitlines():
-            name, kind, size = line.split()
-            if kind == "tree":
+            name, *_, size = line.split()
+            if not size.isdigit():  # "missing", where the repository is damaged
+                rules.unreadable.append(f"git object {name[:12]}")
                 continue
             if int(size) > rules.max_bytes:
                 rules.large.append(f"git object {name[:12]}")
@@ -133,8 +149,10 @@ class Repository:
                     rules.unreadable.append(f"git object {name[:12]}")
                     continue
                 content = git.stdout.read(int(head[2]) + 1)[:-1]
-                if rules.takes(content):
-                    kind = head[1].decode()
+                kind = head[1].decode()
+                if kind == "tree":
+                    yield Text("a directory", content, name, is_names=True)
+                elif rules.takes(content):
                     yield Text("" if kind == "blob" else f"{kind} message", content, name)
 
     def places(self, names: set[str]) -> dict[str, str]:

@@ -12,6 +12,9 @@ from envd.client.connection import Connection
 from envd.core.answers import WriteAnswer
 from envd.core.requests import WriteRequest
 
+CREDENTIALS = frozenset({"ENVD_TOKEN", "ENVD_BACKUP_PASSPHRASE"})
+"""Variables with a secret of envctl's own, which no program that it starts shall get."""
+
 
 class Pipeline(Protocol):
     """A way to a node on which many writes are under way at once."""

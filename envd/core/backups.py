@@ -15,14 +15,17 @@ from __future__ import annotations
 
 import base64
 import binascii
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from hashlib import blake2b
+from typing import Any
 
 RECOVERY_PUBLIC = "envd_recovery_pub_"
 RECOVERY_SECRET = "envd_recovery_key_"  # noqa: S105 - the public part of a key's text
 MAX_RECOVERY_KEYS = 8
 KEY_BYTES = 32
 _CHECK_BYTES = 4
+_MAX_SHOWN = 128
 
 
 def key_text(prefix: str, raw: bytes) -> str:
@@ -52,6 +55,15 @@ def check_recovery_key(text: str) -> str:
         raise ValueError("this is the secret half of a recovery key; keep it away from the node")
     key_bytes(RECOVERY_PUBLIC, text)
     return text
+
+
+def opened_by(lock: Mapping[str, Any]) -> str:
+    """What opens a lock of a header: "passphrase", a public recovery key, or an unknown kind."""
+    kind = lock.get("kind")
+    if kind == "scrypt":
+        return "passphrase"
+    named = lock.get("recovery_key") if kind == "x25519" else kind
+    return named[:_MAX_SHOWN] if isinstance(named, str) else "unknown"
 
 
 def _check(prefix: str, raw: bytes) -> bytes:

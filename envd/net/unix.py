@@ -40,7 +40,7 @@ from envd.core.requests import (
 )
 from envd.net import backup_service
 from envd.net.access import Access
-from envd.net.faults import Faults
+from envd.net.faults import Faults, bare
 from envd.net.unix_file import BACKLOG, bind
 from envd.node.api import EnvironmentApi
 from envd.node.backups import Backups
@@ -249,7 +249,7 @@ class _Connection:
             frame, code = _bounded(encode_frame({"answer": answer})), OK
             return frame, True
         except EnvdError as error:
-            failure, code = error, code_name(error)
+            failure, code = bare(error), code_name(error)
         except Exception as error:  # noqa: BLE001 - the call's outermost guard
             failure = self._faults.report(call, error, writes=call in WRITES)
             code = code_name(failure)
@@ -292,7 +292,7 @@ class _Connection:
         """Send items; a client that takes nothing for `stall_s` is given up."""
         async with aclosing(items):
             async for item in items:
-                self._send_frame(_bounded(encode_frame({"item": item})))
+                self._send_frame(_bounded(_item_frame(item)))
                 try:
                     async with asyncio.timeout(stall_s):
                         await self._writer.drain()
@@ -407,6 +407,12 @@ def _opened(request: object) -> tuple[str, object, str]:
             f"{shown} is no call of this socket", hint=f"there are {', '.join(CALLS)}"
         )
     return str(call), request.get("arguments"), request.get("token", "")
+
+
+def _item_frame(item: dict[str, Any]) -> bytes:
+    """As `encode_frame`, which takes eight times as long for the bytes of a backup."""
+    body = msgspec.json.encode({"item": item})
+    return LENGTH.pack(len(body)) + body
 
 
 def _bounded(frame: bytes) -> bytes:

@@ -77,6 +77,9 @@ class BackupSchedule:
         except EnvdError as error:
             self.failure = error.message
             return first_ms
+        except Exception as error:  # noqa: BLE001 - the schedule must outlive it
+            self._fault(error)
+            return first_ms
         if newest_ms is None:
             return first_ms
         left_ms = newest_ms + self._every_ms - self._clock.wall_ms()
@@ -93,7 +96,7 @@ class BackupSchedule:
         except EnvdError as error:
             return self._failed(error.message, error.hint)
         except Exception as error:  # noqa: BLE001 - the task's outermost guard
-            _log.critical("backup.fault", extra={"error": type(error).__name__}, exc_info=True)
+            self._fault(error)
             return self._failed("internal error", "the log tells where: look for backup.fault")
         self._failures, self.failure = 0, ""
         await self._prune()
@@ -106,8 +109,15 @@ class BackupSchedule:
             self.failure = error.message
             _log.error("backup.not_removed", extra={"detail": error.message, "mend": error.hint})
             return
+        except Exception as error:  # noqa: BLE001 - as above
+            self._fault(error)
+            return
         if removed:
             _log.info("backup.removed", extra={"files": list(removed)})
+
+    def _fault(self, error: Exception) -> None:
+        self.failure = "internal error"
+        _log.critical("backup.fault", extra={"error": type(error).__name__}, exc_info=True)
 
     def _failed(self, message: str, mend: str) -> int:
         self.failure = message

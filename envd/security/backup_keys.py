@@ -24,9 +24,10 @@ from __future__ import annotations
 import hmac
 import stat
 import unicodedata
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
@@ -46,7 +47,7 @@ from envd.core.backups import (
     key_bytes,
     key_text,
 )
-from envd.core.errors import Corrupt, InvalidRequest, KeyFileError
+from envd.core.errors import Corrupt, InvalidRequest, KeyFileError, StorageError
 from envd.files import write_private
 from envd.ports import Rng, Subkey
 from envd.security.sealing import NONCE_BYTES, subkey_of
@@ -77,11 +78,13 @@ class ScryptCost:
             raise ValueError("scrypt would cost too much")
 
 
-Lock = Mapping[str, str | int]
+Lock = Mapping[str, Any]
 """One lock as the header holds it: a JSON object, its bytes hexadecimal.
 
     {"kind": "scrypt", "salt": ..., "log_n": 17, "r": 8, "p": 1, "wrapped": ...}
     {"kind": "x25519", "recovery_key": "envd_recovery_pub_...", "ephemeral": ..., "wrapped": ...}
+
+A reader passes over those of a kind that it does not know.
 """
 
 
@@ -131,7 +134,7 @@ def new_passphrase_lock(
     return PassphraseLock(salt.hex(), cost.log_n, cost.r, cost.p, wrapped.hex(), file_key.hex())
 
 
-def by_passphrase(locks: Iterable[Lock], passphrase: str) -> FileKey:
+def by_passphrase(locks: Sequence[Lock], passphrase: str) -> FileKey:
     """The file key; raises KeyFileError where the passphrase does not open it, Corrupt."""
     for lock in locks:
         if lock.get("kind") == "scrypt":
@@ -139,11 +142,22 @@ def by_passphrase(locks: Iterable[Lock], passphrase: str) -> FileKey:
             salt, wrapped = _bytes(lock, "salt", SALT_BYTES), _bytes(lock, "wrapped", WRAPPED_BYTES)
             key = _scrypt(passphrase, salt, cost)
             return _unlocked(key, wrapped, "the passphrase does not open this backup")
+    _check_known(locks)
     raise KeyFileError(
         "no passphrase opens this backup, but a recovery key does",
         hint="name its file: --recovery-key FILE",
         reason="BACKUP_KEY_WRONG",
     )
+
+
+def _check_known(locks: Iterable[Lock]) -> None:
+    """Raise StorageError where a backup has none of the two locks that are known here."""
+    if not any(lock.get("kind") in ("scrypt", "x25519") for lock in locks):
+        raise StorageError(
+            "it is opened in a way that this version does not know",
+            hint="use the envd version that wrote it, or a later one",
+            reason="NEWER_FORMAT",
+        )
 
 
 def _cost(lock: Lock) -> ScryptCost:
@@ -276,7 +290,7 @@ def _lines(path: Path) -> Iterable[str]:
     return lines
 
 
-def by_recovery_key(locks: Iterable[Lock], key: RecoveryKey) -> FileKey:
+def by_recovery_key(locks: Sequence[Lock], key: RecoveryKey) -> FileKey:
     """The file key; raises KeyFileError where none of the locks is for this key, Corrupt."""
     private = X25519PrivateKey.from_private_bytes(key.raw)
     for lock in locks:
@@ -286,6 +300,7 @@ def by_recovery_key(locks: Iterable[Lock], key: RecoveryKey) -> FileKey:
             wrap = _x25519(private, peer, ephemeral + key_bytes(RECOVERY_PUBLIC, key.public))
             wrapped = _bytes(lock, "wrapped", WRAPPED_BYTES)
             return _unlocked(wrap, wrapped, "the recovery key does not open this backup")
+    _check_known(locks)
     raise KeyFileError(
         "the backup was not made for this recovery key",
         hint="envctl backup list FILE tells what opens it",

@@ -16,6 +16,7 @@ from envd.core.errors import Corrupt
 from envd.core.stamp import STAMP_BYTES, Stamp
 from envd.storage.backup_format import Figures
 from envd.storage.backup_rows import NodeRow, Row, RowKind, decode_node
+from envd.storage.rows import environment_key
 from envd.wire import records
 from envd.wire.records import StoredEnvironment
 
@@ -79,9 +80,10 @@ class RowCheck:
             self._base(key, value)
             return
         self._close()
-        if kind < self._last_kind:
+        place = self._place(kind, key)
+        if (kind, place) <= (self._last_kind, self._last_place):
             raise Corrupt("its rows are out of order")
-        self._last_kind = kind
+        self._last_kind, self._last_place = kind, place
         if kind is RowKind.ENVIRONMENT:
             self._environment(key, value)
         elif kind is RowKind.NODE:
@@ -92,6 +94,15 @@ class RowCheck:
             records.decode_conflict(value)
         elif len(value) != 8:
             raise Corrupt("one of its vectors has a wrong length")
+
+    def _place(self, kind: RowKind, key: bytes) -> bytes:
+        """By this the rows of a kind are in order, and each stands once."""
+        if kind is not RowKind.ENVIRONMENT:
+            return key
+        try:
+            return environment_key(key.decode())
+        except UnicodeDecodeError:
+            raise Corrupt("an environment's name is no text") from None
 
     def end(self, figures: Figures) -> None:
         """Check that nothing is missing; raises Corrupt."""

@@ -11,6 +11,7 @@ neither counts nor is removed, for somebody should look at it.
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -42,7 +43,7 @@ class NewFile:
 
     def __enter__(self) -> Self:
         try:
-            if self.path.exists() or self.path.is_symlink():
+            if os.path.lexists(self.path):
                 raise _taken(self.path)
             self._temporary.unlink(missing_ok=True)
             flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
@@ -92,6 +93,8 @@ class NewFile:
         except FileExistsError:
             raise
         except OSError:
+            if os.path.lexists(self.path):
+                raise FileExistsError from None
             self._temporary.rename(self.path)
         sync_directory(self.path.parent)
 
@@ -131,8 +134,17 @@ class BackupDirectory:
         return self._path / f"{self._prefix}{file_time(created_ms)}{SUFFIX}"
 
     def list(self) -> Sequence[BackupFacts]:
-        """All backups in it, oldest first; none where it is not there yet."""
-        return list_backups([self._path]) if self._path.is_dir() else []
+        """All backups in it, oldest first; none where it is not there yet.
+
+        Raises StorageError where it can't be read.
+        """
+        try:
+            there = stat.S_ISDIR(self._path.stat().st_mode)
+        except FileNotFoundError:
+            there = False
+        except OSError as error:
+            raise unusable(self._path, error) from error
+        return list_backups([self._path]) if there else []
 
     def own(self) -> Sequence[BackupFacts]:
         """Those whole ones that this node's schedule made, oldest first."""
@@ -146,10 +158,13 @@ class BackupDirectory:
         ]
 
     def prune(self, keep: Keep, now_ms: int) -> Sequence[str]:
-        """Remove what need not be kept; return the names. Raises StorageError."""
+        """Remove what need not be kept; return the names. Raises StorageError.
+
+        What a clock that was ahead has dated into the future takes no place of a newer one.
+        """
         oldest = _iso(now_ms - int(timedelta(days=keep.days) / timedelta(milliseconds=1)))
-        removed = []
-        for each in self.own()[: -max(1, keep.count)]:
+        now, removed = _iso(now_ms), []
+        for each in [each for each in self.own() if each.created <= now][: -max(1, keep.count)]:
             if each.created < oldest:
                 try:
                     Path(each.file).unlink(missing_ok=True)
@@ -172,7 +187,8 @@ def list_backups(paths: Iterable[Path], *, check: bool = False) -> Sequence[Back
     for path in paths:
         try:
             if path.is_dir():
-                files += sorted(path.glob(f"*{SUFFIX}"))[-MAX_LISTED:]
+                found_here = (each for each in path.iterdir() if each.name.endswith(SUFFIX))
+                files += sorted(found_here)[-MAX_LISTED:]
             else:
                 path.stat()
                 files.append(path)

@@ -22,7 +22,7 @@ from __future__ import annotations
 import struct
 from dataclasses import dataclass, field
 from hashlib import blake2b
-from typing import Annotated
+from typing import Annotated, Any
 from zlib import crc32
 
 import msgspec
@@ -37,6 +37,7 @@ CHUNK_BYTES = 1 << 20
 MIN_CHUNK_BYTES = 1 << 12
 MAX_CHUNK_BYTES = 4 << 20
 MAX_HEADER_BYTES = 64 << 10
+MAX_LOCKS = 64
 MAC_BYTES = 32
 HASH_BYTES = 32
 TAG_BYTES = 16
@@ -57,7 +58,8 @@ class Header(msgspec.Struct, frozen=True, kw_only=True):
 
     `created_ms` is unix time; `node_uid` are 16 hexadecimal digits, `salt` 32 bytes. Everything
     that the node had acknowledged up to its record number `covered_lsn` is in the backup. What
-    `locks` hold is told in `security.backup_keys`.
+    `locks` hold is told in `security.backup_keys`; more of them, and of other kinds, can be read
+    than are written, for later versions may know other ways to open a backup.
     """
 
     format: int = BACKUP_FORMAT
@@ -71,7 +73,7 @@ class Header(msgspec.Struct, frozen=True, kw_only=True):
     scheduled: bool = False
     chunk_bytes: Annotated[int, msgspec.Meta(ge=MIN_CHUNK_BYTES, le=MAX_CHUNK_BYTES)] = CHUNK_BYTES
     salt: Hex
-    locks: Annotated[tuple[dict[str, str | int], ...], msgspec.Meta(min_length=1, max_length=8)]
+    locks: Annotated[tuple[dict[str, Any], ...], msgspec.Meta(min_length=1, max_length=MAX_LOCKS)]
 
 
 class Figures(msgspec.Struct, frozen=True, kw_only=True):

@@ -13,6 +13,7 @@ once it is whole.
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import json
 import os
 import struct
@@ -110,6 +111,8 @@ class BackupProcesses:
 
 def _spawn(order: JobOrder) -> subprocess.Popen[bytes]:
     root = str(Path(envd.__file__).parent.parent)
+    # Settings may be secrets, and it reads none.
+    environment = {name: each for name, each in os.environ.items() if name[:5] != "ENVD_"}
     try:
         process = subprocess.Popen(
             # -P: what lies in the working directory is not ours to import.
@@ -117,12 +120,16 @@ def _spawn(order: JobOrder) -> subprocess.Popen[bytes]:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
+            env=environment,
             process_group=0,  # Ctrl-C is the daemon's to handle
         )
     except OSError as error:
         raise unusable(Path(sys.executable), error) from error
     encoded = msgspec.msgpack.encode(order)
     assert process.stdin is not None
+    assert process.stdout is not None
+    with suppress(OSError):  # the kernel's 64 KiB make many small pieces; a limit may forbid more
+        fcntl.fcntl(process.stdout, fcntl.F_SETPIPE_SZ, 4 * PIECE_BYTES)
     with suppress(BrokenPipeError):  # it died at once; its exit code tells
         process.stdin.write(ORDER_LENGTH.pack(len(encoded)) + encoded)
         process.stdin.flush()

@@ -6,6 +6,8 @@ than a chunk and a row, and whatever is wrong is one error that names the file a
 
 from __future__ import annotations
 
+import os
+import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -13,7 +15,7 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import BinaryIO, Self
 
-from envd.core.backups import BackupFacts
+from envd.core.backups import BackupFacts, opened_by
 from envd.core.errors import Corrupt, StorageError
 from envd.ports import Subkey
 from envd.storage.backup_check import RowCheck
@@ -53,12 +55,7 @@ class BackupFile:
     def __init__(self, path: Path) -> None:
         self.path = path
         try:
-            self._file: BinaryIO = path.open("rb")
-            if not self._file.seekable():
-                self._file.close()
-                raise _no_file(path)
-        except IsADirectoryError:
-            raise _no_file(path) from None
+            self._file: BinaryIO = os.fdopen(_open(path), "rb")
         except FileNotFoundError:
             raise StorageError(f"there is no backup {path}", reason="UNUSABLE") from None
         except OSError as error:
@@ -281,8 +278,13 @@ def _check_frame(start: bytes, body: bytes, kind: bytes) -> None:
         raise Corrupt("the checksum of a frame does not hold")
 
 
-def _no_file(path: Path) -> StorageError:
-    return StorageError(f"{path} is no file", hint="name the file of a backup", reason="UNUSABLE")
+def _open(path: Path) -> int:
+    """Open a file and nothing else; a pipe would have us wait for somebody who writes to it."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    if stat.S_ISREG(os.fstat(descriptor).st_mode):
+        return descriptor
+    os.close(descriptor)
+    raise StorageError(f"{path} is no file", hint="name the file of a backup", reason="UNUSABLE")
 
 
 def facts(path: Path, *, check: bool = False) -> BackupFacts:
@@ -321,7 +323,7 @@ def _facts(
         variables=figures.variables if figures else 0,
         commits=figures.commits if figures else 0,
         scheduled=header.scheduled,
-        locks=tuple(str(lock.get("recovery_key") or "passphrase") for lock in header.locks),
+        locks=tuple(opened_by(lock) for lock in header.locks),
     )
 
 

@@ -84,7 +84,7 @@ def decode_node(raw: bytes) -> NodeRow:
     """The inverse of `encode_node`; raises Corrupt."""
     try:
         node = _node_decoder.decode(raw)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         node = None
     if (
         node is None

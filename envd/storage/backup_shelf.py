@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime
 
 from envd.core.backups import BackupFacts, BackupRequest
@@ -45,7 +46,7 @@ class DirectoryShelf:
 
     async def list(self) -> Sequence[BackupFacts]:
         """All that are there, oldest first."""
-        return await finish_in_thread(self._directory.list)
+        return [_tellable(each) for each in await finish_in_thread(self._directory.list)]
 
     async def newest_ms(self) -> int | None:
         """When the newest whole one of this schedule was made."""
@@ -53,3 +54,11 @@ class DirectoryShelf:
         if not own or not own[-1].created:
             return None
         return int(datetime.fromisoformat(own[-1].created).timestamp() * 1000)
+
+
+def _tellable(found: BackupFacts) -> BackupFacts:
+    """With a file's name that is no UTF-8 escaped, since no answer could hold it."""
+    file, detail = (
+        text.encode("utf-8", "backslashreplace").decode() for text in (found.file, found.detail)
+    )
+    return replace(found, file=file, detail=detail)

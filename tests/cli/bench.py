@@ -288,7 +288,7 @@ class Envctl:
         executed: list[tuple[str, list[str], dict[str, str]]] = []
 
         def spawn(arguments: list[str], environment: Mapping[str, str]) -> int:
-            assert "ENVD_TOKEN" not in environment
+            assert not {"ENVD_TOKEN", "ENVD_BACKUP_PASSPHRASE"} & environment.keys()
             *program, file = arguments
             self.edited.append((program, Path(file)))
             return self.editor(Path(file))

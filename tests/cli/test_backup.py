@@ -106,6 +106,7 @@ def test_create_makes_a_recovery_key_and_says_what_to_do_with_it(envctl: Envctl)
     assert envctl.ok("backup verify b --recovery-key my.key").out.count("opened") == 1
     again = envctl("backup create --new-recovery-key my.key --file c")
     assert again.code == 1
+    assert "--recovery-key" in again.err
     assert left_over(envctl) == ["b", "my.key"]
 
 
@@ -130,11 +131,17 @@ def test_create_without_anybody_to_ask_says_how(envctl: Envctl) -> None:
     assert left_over(envctl) == []
 
 
-@pytest.mark.parametrize("secret", ["short", KeyboardInterrupt])
-def test_create_that_is_not_gone_through_with_leaves_nothing(
-    envctl: Envctl, secret: str | type[BaseException]
+@pytest.mark.parametrize(
+    ("secret", "code"), [("short", 2), ("", 1), (EOFError, 1), (KeyboardInterrupt, 130)]
+)
+def test_create_that_is_not_gone_through_with_asks_once_and_leaves_nothing(
+    envctl: Envctl, secret: str | type[BaseException], code: int
 ) -> None:
-    assert envctl("backup create --file b", typed="", secret=secret).code in {2, 130}
+    result = envctl("backup create --file b", typed="", secret=secret)
+
+    assert result.code == code
+    assert "internal" not in result.err
+    assert len(envctl.questions) == 1
     assert left_over(envctl) == []
 
 

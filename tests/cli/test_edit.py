@@ -13,7 +13,7 @@ import pytest
 from envd.cli.commands.editing import MARK
 from tests.cli.bench import CANARY, Envctl
 
-EDITOR = {"VISUAL": "", "EDITOR": "nano -w", "ENVD_TOKEN": "t"}
+EDITOR = {"VISUAL": "", "EDITOR": "nano -w", "ENVD_TOKEN": "t", "ENVD_BACKUP_PASSPHRASE": "p"}
 
 
 @pytest.fixture

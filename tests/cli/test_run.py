@@ -24,7 +24,8 @@ def got(result: Result) -> dict[str, str]:
 
 
 def test_a_program_gets_inherited_variables_and_ours(web: Envctl) -> None:
-    result = web("run web/prod -- env -0", environ={"MINE": "1", "ENVD_TOKEN": "t"})
+    secrets = {"ENVD_TOKEN": "t", "ENVD_BACKUP_PASSPHRASE": "p"}
+    result = web("run web/prod -- env -0", environ={"MINE": "1", **secrets})
 
     assert result.executed is not None
     path, arguments, environment = result.executed

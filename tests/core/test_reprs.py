@@ -67,7 +67,7 @@ CARRIERS = (
     EntryColumns(["TOKEN"], [CANARY], b"\1", [STAMP], [ZERO]),
     ExportedEnvironment("e", "00", {"owner": CANARY}, ["TOKEN"], [CANARY], [0], False),
     _state,
-    Applied(1, _record, _state),
+    Applied(1, _record, _state, 64),
     StoredEnvironment(_state),
     Frame(64, 128, 1, 0, [CANARY.encode()]),
 )

@@ -97,10 +97,11 @@ class Shelf:
     clock: Clock
     newest: int | None = None
     took_ms: int = 0
-    failing: list[EnvdError] = field(default_factory=list)
+    failing: list[Exception] = field(default_factory=list)
     made_at: list[int] = field(default_factory=list)
     pruned_at: list[int] = field(default_factory=list)
-    prune_fails: bool = False
+    prune_fails: EnvdError | OSError | None = None
+    newest_fails: OSError | None = None
     directory: str = "/backups"
 
     async def add(self, request: BackupRequest, created_ms: int) -> BackupFacts:
@@ -113,13 +114,15 @@ class Shelf:
     async def prune(self, now_ms: int) -> Sequence[str]:
         self.pruned_at.append(now_ms)
         if self.prune_fails:
-            raise StorageError("can't remove it")
+            raise self.prune_fails
         return ["old"]
 
     async def list(self) -> Sequence[BackupFacts]:
         return [BackupFacts("/backups/one", 10)]
 
     async def newest_ms(self) -> int | None:
+        if self.newest_fails:
+            raise self.newest_fails
         return self.newest
 
 
@@ -196,8 +199,19 @@ async def test_after_a_failure_that_is_over_the_usual_interval_holds() -> None:
     assert schedule.failure == ""
 
 
+async def test_a_fault_of_ours_is_told_and_does_not_end_the_schedule() -> None:
+    fault = PermissionError(13, "no")
+    shelf = Shelf(Clock(), newest_fails=fault, failing=[fault], prune_fails=fault)
+
+    schedule = await run(shelf, every="1h", sleeps=140)
+
+    assert len(shelf.made_at) == 4
+    assert len(shelf.pruned_at) == 3
+    assert schedule.failure == "internal error"
+
+
 async def test_what_can_not_be_removed_is_told_and_makes_no_more_backups() -> None:
-    shelf = Shelf(Clock(), prune_fails=True)
+    shelf = Shelf(Clock(), prune_fails=StorageError("can't remove it"))
 
     schedule = await run(shelf, sleeps=100)
 

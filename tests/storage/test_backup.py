@@ -276,13 +276,32 @@ async def test_a_restore_cut_off_anywhere_is_no_node_and_is_begun_anew(
     for number, name in enumerate(moved, 1):  # what is there after `step` steps
         (whole / name).rename((new if number < step - 3 else partial) / name)
 
-    with pytest.raises(StorageError):
+    with pytest.raises(StorageError) as refused:
         open_directory(new)
+    assert refused.value.reason == "RESTORE_CUT_OFF"
     restore(backup, new)
 
     async with Restored(new) as node:
         assert values_of(node.store, "web/dev") == {"ONE": "1", "FROM_ELSEWHERE": "2"}
     assert not partial.exists()
+
+
+def test_a_key_file_of_another_name_may_lie_in_the_directory(backup: Path, tmp_path: Path) -> None:
+    new = tmp_path / "new"
+    key = new / "my.key"
+    flip(backup, -2000)
+    with pytest.raises(Corrupt), BackupFile(backup) as file:
+        opened(file).restore(new, key, SystemRng())
+    made = key.read_bytes()  # what a restore that failed has left
+
+    flip(backup, -2000)
+    with BackupFile(backup) as file:
+        opened(file).restore(new, key, SystemRng())
+
+    assert key.read_bytes() == made
+    assert not (new / "local.key").exists()
+    with pytest.raises(StorageError), BackupFile(backup) as file:
+        opened(file).restore(new, new / "node.json", SystemRng())
 
 
 async def test_a_key_file_elsewhere_is_used_or_made(backup: Path, tmp_path: Path) -> None:

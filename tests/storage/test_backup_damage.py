@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import tracemalloc
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -228,7 +229,7 @@ def test_a_hostile_header_can_not_make_scrypt_cost_much(
         {"chunk_bytes": "4096"},
         {"format": 2},
         {"locks": []},
-        {"locks": [{}] * 9},
+        {"locks": [{}] * 65},
         {"locks": None},
         {"node": "n" * 1000},
         {"created_ms": -1},
@@ -315,10 +316,17 @@ def rows_of(data: Path) -> list[Row]:
         return list(snapshot.rows())
 
 
-def sealed(rows: list[Row], file: Path) -> None:
+def sealed(
+    rows: list[Row],
+    file: Path,
+    *,
+    more_fields: dict[str, Any] | None = None,
+    more_locks: Sequence[dict[str, Any]] = (),
+) -> None:
     """A backup with these rows whatever they are, made by one who knows the recovery key.
 
     The figures are those of the rows that are there, so that nothing but the rows is wrong.
+    `more_fields` are fields of the header, `more_locks` come before the one of the key.
     """
     key, locks = locked(BackupRequest((RECOVERY.public,)), CountingRng())
     proved = proved_part(
@@ -332,9 +340,13 @@ def sealed(rows: list[Row], file: Path) -> None:
             covered_lsn=0,
             chunk_bytes=4096,
             salt="00" * 32,
-            locks=tuple(dict(lock) for lock in locks),
+            locks=(*more_locks, *(dict(lock) for lock in locks)),
         )
     )
+    if more_fields:
+        start_bytes = layout.PREAMBLE_START.size
+        header = json.dumps(json.loads(proved[start_bytes:]) | more_fields).encode()
+        proved = layout.PREAMBLE_START.pack(layout.MAGIC, len(header)) + header
     start = preamble(proved, key.mac(proved))
     cipher = ChunkCipher(key.payload(bytes(32)), preamble_digest(start))
     plain = b"".join(encode_row(*row) for row in rows)
@@ -376,6 +388,53 @@ def test_rows_that_somebody_made_up_are_a_clean_error(
     sealed(rows, file)
 
     only_clean_errors(file)
+
+
+def test_what_later_versions_add_to_a_header_is_passed_over(data: Path, file: Path) -> None:
+    vault = {"kind": "vault", "key": {"name": "k", "versions": [1, 2.5, None]}}
+    locks = [vault] * 20
+
+    sealed(rows_of(data), file, more_fields={"later": {"a": [1]}}, more_locks=locks)
+
+    verify(file)
+    assert facts(file).locks == (*["vault"] * 20, RECOVERY.public)
+
+
+@pytest.mark.parametrize("credential", [Credential("correct horse"), Credential("", RECOVERY)])
+def test_a_backup_with_none_but_unknown_locks_takes_a_later_version(
+    whole: bytes, file: Path, credential: Credential
+) -> None:
+    header = header_of(whole) | {"locks": [{"kind": "vault"}, {}, {"kind": ["x"]}]}
+    file.write_bytes(with_header(whole, json.dumps(header).encode()))
+
+    with BackupFile(file) as opened_file, pytest.raises(StorageError, match=file.name) as refused:
+        unlock(opened_file, credential)
+
+    assert refused.value.reason == "NEWER_FORMAT"
+    assert facts(file).locks == ("vault", "unknown", "unknown")
+
+
+@pytest.mark.parametrize("kind", [RowKind.VECTOR, RowKind.OPERATION, RowKind.ENVIRONMENT])
+def test_rows_of_one_kind_stand_in_order_and_each_once(data: Path, kind: RowKind) -> None:
+    rows = rows_of(data)
+    first, second = groups(rows, kind)[:2]
+    before = rows[: rows.index(first[0])]
+
+    for wrong in ([*first, *first], [*second, *first]):
+        check = RowCheck()
+        with pytest.raises(Corrupt, match="out of order"):
+            deque(map(check.see, [*before, *wrong]), maxlen=0)
+
+
+def groups(rows: list[Row], kind: RowKind) -> list[list[Row]]:
+    """The rows of a kind, each with those that belong to it."""
+    found: list[list[Row]] = []
+    for row in rows:
+        if row.kind is kind:
+            found.append([row])
+        elif kind is RowKind.ENVIRONMENT and row.kind in (RowKind.BASE, RowKind.COMMIT):
+            found[-1].append(row)
+    return found
 
 
 def test_rows_that_are_as_they_were_are_taken(data: Path, file: Path) -> None:

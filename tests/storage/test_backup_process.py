@@ -130,6 +130,21 @@ async def test_a_child_that_is_killed_is_an_error_and_no_file(
     assert failed.value.reason == "BACKUP_FAILED"
 
 
+async def test_the_child_gets_none_of_the_daemons_settings(
+    processes: BackupProcesses, store: DurableStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ENVD_SECURITY__ADMIN_TOKEN", "canary")
+    await large(store)
+    before = children()
+    async with aclosing(processes.stream(REQUEST, START_MS)) as stream:
+        await anext(stream)
+        (child,) = children() - before
+        given = await asyncio.to_thread(Path(f"/proc/{child}/environ").read_bytes)
+
+    assert b"PATH=" in given
+    assert b"ENVD_" not in given
+
+
 async def test_the_child_ends_when_the_daemon_is_gone(
     processes: BackupProcesses, store: DurableStore
 ) -> None:
@@ -300,6 +315,50 @@ def test_a_damaged_backup_neither_counts_nor_is_removed(filled: Path) -> None:
     assert days(filled) == [8]
     assert facts(newest).state == "damaged"
     assert newest.exists()
+
+
+def test_what_a_clock_that_was_ahead_made_takes_no_place_of_a_newer_one(filled: Path) -> None:
+    removed = BackupDirectory(filled, UID).prune(Keep(2, 0), START_MS + 5 * DAY_MS)
+
+    assert days(filled) == [4, 5, 6, 7, 8, 9]
+    assert len(removed) == 4
+
+
+def test_what_is_no_file_among_the_backups_is_told_and_nobody_waits_for_it(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.envd-backup")
+    (tmp_path / "directory.envd-backup").mkdir()
+    (tmp_path / "nowhere.envd-backup").symlink_to("missing")
+    (tmp_path / "round.envd-backup").symlink_to("round.envd-backup")
+    descriptors = len(list(Path("/proc/self/fd").iterdir()))
+
+    found = list_backups([tmp_path])
+
+    assert [each.state for each in found] == ["damaged"] * 4
+    assert len(list(Path("/proc/self/fd").iterdir())) == descriptors
+
+
+async def test_a_name_that_is_no_utf_8_does_not_spoil_the_list(
+    shelf: DirectoryShelf, tmp_path: Path
+) -> None:
+    await shelf.add(REQUEST, START_MS)
+    await asyncio.to_thread((tmp_path / "backups" / "\udcff.envd-backup").write_bytes, b"rubbish")
+
+    found = await shelf.list()
+
+    assert [each.state for each in found] == ["damaged", "whole"]
+    assert all((each.file + each.detail).encode() for each in found)
+
+
+async def test_a_shelf_that_can_not_be_read_is_told(
+    processes: BackupProcesses, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("")
+    shelf = DirectoryShelf(BackupDirectory(tmp_path / "file" / "b", UID), Keep(), processes)
+
+    with pytest.raises(StorageError):
+        await shelf.newest_ms()
+    with pytest.raises(StorageError):
+        await shelf.list()
 
 
 def test_a_list_is_in_order_of_time_and_refuses_what_is_not_there(filled: Path) -> None:

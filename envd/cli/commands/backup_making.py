@@ -105,7 +105,10 @@ def _new_key(invocation: Invocation, path: Path) -> str:
     try:
         write_recovery_key(path, key, made.strftime("%Y-%m-%dT%H:%M:%SZ"))
     except FileExistsError:
-        raise Failed(f"{path} is there already; nothing was done") from None
+        raise Failed(
+            f"{path} is there already; nothing was done",
+            hint=f"use that key: --recovery-key {path}; or name another file",
+        ) from None
     except OSError as error:
         raise Failed(f"can't write {path}: {error.strerror}") from error
     invocation.screen.note(f"wrote the recovery key {path}; keep it safe, and away from the node")

@@ -33,7 +33,7 @@ def restore(invocation: Invocation, words: Sequence[str]) -> int:
     key_file = cwd / (invocation.arguments.text("--key-file") or data_dir / "local.key")
     with BackupFile(path) as file:
         if data_dir.exists():
-            check_empty(data_dir)
+            check_empty(data_dir, key_file)
         file.check()
         key = unlock(file, credential(invocation))
         size_mib = file.size_bytes >> 20

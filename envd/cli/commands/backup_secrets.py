@@ -28,10 +28,26 @@ def passphrase(invocation: Invocation, *, new: bool) -> str:
             "a passphrase or a recovery key is needed, and nobody can be asked",
             hint=f"--passphrase-file FILE, {VARIABLE}, or --recovery-key",
         )
-    asked = invocation.world.ask_secret("Passphrase of the backup: ")
-    if new and invocation.world.ask_secret("The same again: ") != asked:
-        raise Failed("the two passphrases differ; nothing was done", reason="PASSPHRASES_DIFFER")
+    asked = _asked(invocation, "Passphrase of the backup: ")
+    if new:
+        from envd.security.backup_keys import check_passphrase
+
+        check_passphrase(asked)  # before it is typed again
+        if _asked(invocation, "The same again: ") != asked:
+            raise Failed(
+                "the two passphrases differ; nothing was done", reason="PASSPHRASES_DIFFER"
+            )
     return asked
+
+
+def _asked(invocation: Invocation, prompt: str) -> str:
+    try:
+        answer = invocation.world.ask_secret(prompt)
+    except EOFError:
+        answer = ""
+    if not answer:
+        raise Failed("no passphrase was typed; nothing was done", reason="PASSPHRASE_MISSING")
+    return answer
 
 
 def is_passphrase_given(invocation: Invocation) -> bool:

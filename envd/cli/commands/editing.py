@@ -29,6 +29,7 @@ from envd.cli.exits import Failed
 from envd.cli.grammar import REVEAL, WRITE_FLAGS, Command
 from envd.cli.invocation import Invocation, short
 from envd.cli.states import Cell
+from envd.cli.world import CREDENTIALS
 from envd.core.answers import EnvironmentView
 from envd.core.errors import EnvdError, InvalidRequest, NotFound
 from envd.formats.read import Assignment, parse
@@ -206,7 +207,7 @@ def _edited(
 def _open_editor(invocation: Invocation, file: Path) -> None:
     environ = invocation.world.environ
     editor = environ.get("VISUAL") or environ.get("EDITOR") or _FALLBACK
-    given = {name: value for name, value in environ.items() if name != "ENVD_TOKEN"}
+    given = {name: value for name, value in environ.items() if name not in CREDENTIALS}
     invocation.screen.flush()
     try:
         code = invocation.world.spawn([*shlex.split(editor), str(file)], given)

@@ -2,8 +2,8 @@
 
 With --watch it is a child instead (see `supervising`).
 
-The program inherits this process's environment, without ENVD_TOKEN; ours beat inherited
-variables but those that --keep names, and later environments beat earlier ones. With
+The program inherits this process's environment, without envctl's own credentials; ours beat
+inherited variables but those that --keep names, and later environments beat earlier ones. With
 --pristine it gets ours alone. The program is looked for along the PATH of this process.
 """
 
@@ -18,6 +18,7 @@ from envd.cli import exits, offline, target
 from envd.cli.exits import UsageError
 from envd.cli.grammar import Command, Flag
 from envd.cli.invocation import Invocation
+from envd.cli.world import CREDENTIALS
 from envd.core.answers import EnvironmentView
 from envd.core.errors import EnvdError, InvalidRequest, Unavailable
 from envd.core.names import check_variable
@@ -174,12 +175,12 @@ def _environment(invocation: Invocation, ours: Mapping[str, str]) -> dict[bytes,
 
 
 def _inherited(environ: Mapping[str, str]) -> dict[str, str]:
-    """This process's environment as it was given, without the credential.
+    """This process's environment as it was given, without the credentials.
 
     In the C locale Python adds LC_CTYPE to its own environment (PEP 538); a program that
     envctl runs shall not get it.
     """
-    inherited = {name: value for name, value in environ.items() if name != "ENVD_TOKEN"}
+    inherited = {name: value for name, value in environ.items() if name not in CREDENTIALS}
     if environ is os.environ and inherited.get("LC_CTYPE") == "C.UTF-8":
         try:
             with open("/proc/self/environ", "rb") as opened:
@@ -224,8 +225,8 @@ RUN = Command(
     about="""
     Run a program with the variables of one or more environments; of several, later ones win.
     They are added to the environment of this shell and beat what is there, but names that
-    --keep matches. ENVD_TOKEN is not passed on. envctl is replaced by the program, so signals
-    and the exit code are the program's own.
+    --keep matches. ENVD_TOKEN and ENVD_BACKUP_PASSPHRASE are not passed on. envctl is replaced
+    by the program, so signals and the exit code are the program's own.
 
     With --watch envctl stays, passes signals on and ends with the program's exit code. Where
     the variables that the program would get have changed, it is restarted (SIGTERM, after 10
