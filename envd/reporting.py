@@ -23,7 +23,16 @@ if TYPE_CHECKING:
 
 COORDINATOR_SPANS: Final = {
     name: f"coordinator.{name}"
-    for name in ("begin_write", "delete", "history", "list", "read", "rendered", "rollback", "write")
+    for name in (
+        "begin_write",
+        "delete",
+        "history",
+        "list",
+        "read",
+        "rendered",
+        "rollback",
+        "write",
+    )
 }
 STORE_SPANS: Final = {"append": "store.append"}
 

@@ -16,14 +16,13 @@ from typing import TYPE_CHECKING, NamedTuple
 from envd.cli import contexts
 from envd.cli.exits import Failed, UsageError
 from envd.client.connection import Connection
+from envd.client.discovery import DEFAULT_LISTEN, data_directory, may_have_token, token_in
 from envd.core.errors import Unavailable
 
 if TYPE_CHECKING:
     from envd.cli.grammar import Arguments
 
-DEFAULT_LISTEN = "127.0.0.1:7420"
 DEFAULT_TIMEOUT_S = 30.0
-_LISTENING = "0A"
 _PROBE_S = 3.0
 _START = "start one with: envd   (to try it out: envctl dev)"
 
@@ -107,17 +106,6 @@ def _is_host(text: str) -> bool:
     return bool(text) and text.isprintable() and not set(text) & set("/ @")
 
 
-def data_directory(environ: Mapping[str, str], *, is_root: bool) -> str:
-    """Where the daemon of this user keeps its data, "" where that is unknown."""
-    named = environ.get("ENVD_DATA_DIR", "").strip()
-    if named:
-        return named
-    if is_root:
-        return "/var/lib/envd"
-    state = contexts.home(environ, "XDG_STATE_HOME", ".local/state")
-    return f"{state}/envd" if state else ""
-
-
 def connect(endpoint: Endpoint) -> Connection:
     """Connect to the first address that answers; raises Unavailable where none does."""
     refusals: list[str] = []
@@ -143,8 +131,8 @@ def connect(endpoint: Endpoint) -> Connection:
     from envd.client.rpc import GrpcConnection
 
     token = endpoint.token
-    if not token and all(map(_may_have_token_file, answering)):
-        token = token_of(endpoint.token_file)
+    if not token and all(map(may_have_token, answering)):
+        token = token_in(endpoint.token_file)
     return GrpcConnection(tuple(answering), token=token, timeout_s=endpoint.timeout_s)
 
 
@@ -173,44 +161,6 @@ def _of_this_machine(environ: Mapping[str, str], token: str, timeout_s: float) -
     found = (f"unix:{path}", DEFAULT_LISTEN) if path else (DEFAULT_LISTEN,)
     token_file = f"{directory}/admin.token" if directory else ""
     return Endpoint(found, token, token_file, timeout_s)
-
-
-def _may_have_token_file(address: str) -> bool:
-    """A token from a file goes to loopback only where the listener is this user's or root's.
-
-    While envd is down another user of the machine may listen on its port.
-    """
-    host, _, port = address.rpartition(":")
-    if host.strip("[]") not in {"127.0.0.1", "::1", "localhost"}:
-        return True
-    users = _listeners(int(port))
-    return bool(users) and users <= {os.geteuid(), 0}
-
-
-def _listeners(port: int) -> set[int]:
-    """The users whose processes listen on a port of this machine (proc_net(5))."""
-    users = set()
-    for table in ("/proc/net/tcp", "/proc/net/tcp6"):
-        try:
-            with open(table, encoding="ascii") as opened:
-                rows = [line.split() for line in opened][1:]
-        except OSError:
-            continue
-        for row in rows:
-            if row[3] == _LISTENING and int(row[1].rpartition(":")[2], 16) == port:
-                users.add(int(row[7]))
-    return users
-
-
-def token_of(file: str) -> str:
-    """The token in a file, "" where there is none that this user may read."""
-    if not file:
-        return ""
-    try:
-        with open(file, encoding="utf-8") as opened:
-            return opened.read(4096).strip()
-    except (OSError, ValueError):
-        return ""
 
 
 def _clean(token: str) -> str:

@@ -86,6 +86,10 @@ class Arguments:
         value = self._flags.get(flag)
         return value if isinstance(value, str) else ""
 
+    def is_empty(self, flag: str) -> bool:
+        """Tell whether a flag was given with "" as its value."""
+        return self._flags.get(flag) == ""
+
     def texts(self, flag: str) -> list[str]:
         """Every value of a flag that may be repeated."""
         values = self._flags.get(flag)

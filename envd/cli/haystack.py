@@ -7,10 +7,12 @@ known. Of git only plumbing is called, which runs no hooks, filters or external 
 
 from __future__ import annotations
 
+import codecs
 import os
 import stat
 import subprocess
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -20,7 +22,8 @@ from envd.cli.world import CREDENTIALS
 
 _BINARY_PROBE_BYTES = 8000  # As git does it: a NUL in the first 8000 bytes.
 _MAX_NAMED_OBJECTS = 100
-_GIT = ("git", "--no-pager", "-c", "core.fsmonitor=false", "-c", "core.hooksPath=/dev/null")
+_SAFELY = ("core.fsmonitor=false", "core.hooksPath=/dev/null", "core.quotePath=false")
+_GIT = ("git", "--no-pager", *(word for each in _SAFELY for word in ("-c", each)))
 
 
 class Text(NamedTuple):
@@ -49,7 +52,8 @@ class Rules:
 
     def takes(self, content: bytes) -> bool:
         """Tell whether a content is looked into; notes one that is not."""
-        if self.binary or b"\0" not in content[:_BINARY_PROBE_BYTES]:
+        utf_16 = content[:2] in {codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE}
+        if self.binary or utf_16 or b"\0" not in content[:_BINARY_PROBE_BYTES]:
             return True
         self.binaries += 1
         return False
@@ -137,13 +141,17 @@ class Repository:
         """The objects of these ids."""
         command = self._command("cat-file", "--batch")
         with subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=self._environ
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env=self._environ,
         ) as git:
             assert git.stdin is not None
             assert git.stdout is not None
             for name in names:
-                git.stdin.write(f"{name}\n".encode())
-                git.stdin.flush()
+                with suppress(BrokenPipeError):  # git gives up at a damaged object.
+                    os.write(git.stdin.fileno(), f"{name}\n".encode())
                 head = git.stdout.readline().split()
                 if len(head) != 3:
                     rules.unreadable.append(f"git object {name[:12]}")
@@ -158,20 +166,23 @@ class Repository:
     def places(self, names: set[str]) -> dict[str, str]:
         """Where contents stand: `COMMIT:PATH`, of the commit that brought it in."""
         found = {name: name[:12] for name in names}
-        listing = self._output("rev-list", "--objects", "--all", "--reflog")
-        for line in listing.splitlines():
-            name, _, path = line.partition(" ")
-            if name in names and path:
-                found[name] = f"{name[:12]}:{path}"
-        for name in sorted(names)[:_MAX_NAMED_OBJECTS]:
-            path = found[name].partition(":")[2]
-            commits = self._output(
-                *("log", "--all", "--reflog", "--no-ext-diff", "--no-textconv", "--format=%h"),
-                f"--find-object={name}",
-            ).split()
-            if commits and path:
-                found[name] = f"{commits[-1]}:{path}"
+        with suppress(Failed):  # In a damaged repository they are told without.
+            for line in self._output("rev-list", "--objects", "--all", "--reflog").splitlines():
+                name, _, path = line.partition(" ")
+                if name in names and path:
+                    found[name] = f"{name[:12]}:{path}"
+            for name in sorted(names)[:_MAX_NAMED_OBJECTS]:
+                found[name] = self._first_place(name) or found[name]
         return found
+
+    def _first_place(self, name: str) -> str:
+        told = self._output(
+            *("log", "--all", "--reflog", "--no-ext-diff", "--no-textconv", "--no-renames"),
+            *("--format=%x00%h", "--name-only", f"--find-object={name}"),
+        )
+        commit, _, paths = told.rpartition("\0")[2].partition("\n")
+        path = paths.strip("\n").partition("\n")[0]
+        return f"{commit}:{path}" if path else ""
 
     def _command(self, *arguments: str) -> list[str]:
         return [*_GIT, "-C", str(self._at), *arguments]

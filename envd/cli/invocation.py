@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from envd.cli import endpoint
 from envd.cli.exits import Failed, UsageError
-from envd.cli.grammar import Arguments, Command
+from envd.cli.grammar import DRY_RUN, Arguments, Command
 from envd.cli.screen import Screen
 from envd.cli.world import World
 from envd.client.connection import Connection
@@ -222,9 +222,10 @@ class Invocation:
         if self.arguments.on("--yes"):
             return
         if not self.world.stdin.isatty():
+            look = "look at it with --dry-run, then " if DRY_RUN in self.command.flags else ""
             raise UsageError(
                 "nobody can be asked, since standard input is no terminal; nothing was changed",
-                hint="look at it with --dry-run, then repeat it with --yes",
+                hint=f"{look}repeat it with --yes",
             )
         self.world.stdout.flush()
         self.world.stderr.write(f"{question} [y/N] ")

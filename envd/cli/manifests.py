@@ -29,7 +29,7 @@ from typing import NamedTuple
 from envd.cli.documents import Item, read_document
 from envd.cli.exits import Failed
 from envd.cli.sources import MAX_FILE_BYTES
-from envd.core.errors import InvalidRequest, LimitExceeded
+from envd.core.errors import InvalidRequest, LimitExceeded, Unsupported
 from envd.core.layers import EXTENDS, bases_of
 from envd.core.metadata import check_setting, is_setting, unknown_setting
 from envd.core.names import MAX_VARIABLES, check_environment
@@ -90,7 +90,7 @@ class Directory(NamedTuple):
 
     places: tuple[Place, ...]
     passed_over: tuple[str, ...]
-    """Files with other suffixes, which are not read."""
+    """Files with other suffixes and links to directories, which are not read."""
 
 
 def read_directory(root: Path, shown: str) -> Directory:
@@ -106,7 +106,7 @@ def read_directory(root: Path, shown: str) -> Directory:
     passed_over = []
     for path in _files(root):
         name = f"{shown.rstrip('/')}/{path.relative_to(root)}"
-        if path.suffix not in SUFFIXES:
+        if path.suffix not in SUFFIXES or path.is_dir():
             passed_over.append(name)
             continue
         place = Place(_environment_of(path.relative_to(root), name), path, name)
@@ -126,6 +126,8 @@ def read_directory(root: Path, shown: str) -> Directory:
 def read_manifest(place: Place) -> Manifest:
     """Read one file; raises Failed or InvalidRequest with its name."""
     try:
+        if place.path.exists() and not place.path.is_file():
+            raise Failed(f"{place.shown} is no file")  # A pipe would be waited for.
         with place.path.open("rb") as opened:
             raw = opened.read(MAX_FILE_BYTES + 1)
     except OSError as error:
@@ -152,19 +154,21 @@ def _manifest(place: Place, raw: bytes) -> Manifest:
 
 
 def _files(root: Path) -> Iterator[Path]:
-    """Every file below `root` in order; hidden ones are left out, links to directories too."""
-    try:
-        entries = sorted(root.iterdir())
-    except OSError as error:
-        raise Failed(f"can't read {root}: {error.strerror}") from error
-    for entry in entries:
-        if entry.name.startswith("."):
-            continue
-        if entry.is_dir():
-            if not entry.is_symlink():
-                yield from _files(entry)
-        elif entry.is_file():
-            yield entry
+    """Every file below `root`, and links to directories; hidden ones are left out."""
+    waiting = [root]
+    while waiting:
+        directory = waiting.pop()
+        try:
+            entries = sorted(directory.iterdir())
+        except OSError as error:
+            raise Failed(f"can't read {directory}: {error.strerror}") from error
+        for entry in entries:
+            if entry.name.startswith("."):
+                continue
+            if entry.is_dir() and not entry.is_symlink():
+                waiting.append(entry)
+            else:
+                yield entry
 
 
 def _environment_of(relative: Path, shown: str) -> str:
@@ -182,7 +186,7 @@ def _bases_first(found: dict[str, Place]) -> tuple[Place, ...]:
         return found[name].extends if name in found else ()
 
     order: dict[str, None] = {}
-    for name, place in found.items():
+    for name, place in sorted(found.items()):
         try:
             order.update(dict.fromkeys(layers(name, bases)))
         except (Conflict, LimitExceeded) as error:
@@ -251,7 +255,7 @@ class _Reader:
                 raise self._source.error(
                     each.line,
                     f"the value of {name} is {each.kind}, expected text",
-                    hint=f'put quotes around it: {name} = "..."',
+                    hint='put quotes around it: "..."',
                 )
             if _matches(name, secrets) and _matches(name, plain):
                 raise self._source.error(each.line, f"{name} is matched by secrets and by plain")
@@ -270,7 +274,7 @@ class _Reader:
                 found[name] = value = self._setting(name, each)
                 if value:
                     check_setting(name, value)
-            except InvalidRequest as error:
+            except (InvalidRequest, Unsupported) as error:
                 if error.reason == INVALID_FILE:
                     raise
                 raise self._source.error(each.line, error.message, hint=error.hint) from error

@@ -13,6 +13,7 @@ from contextlib import suppress
 from envd.cli import endpoint
 from envd.cli.endpoint import Endpoint
 from envd.cli.invocation import Invocation
+from envd.client.discovery import token_in
 from envd.core.answers import EnvironmentView
 from envd.core.errors import SnapshotError
 
@@ -101,4 +102,4 @@ def _credential(where: Endpoint) -> str:
     """The token that is used with certainty; on the Unix socket there is none."""
     if where.token or any(address.startswith("unix:") for address in where.addresses):
         return where.token
-    return endpoint.token_of(where.token_file)
+    return token_in(where.token_file)

@@ -8,6 +8,7 @@ example. Values stay in this process's memory.
 from __future__ import annotations
 
 import base64
+import html
 import json
 import re
 from collections.abc import Iterable, Iterator
@@ -134,12 +135,23 @@ def is_everyday(value: str) -> bool:
 def forms(value: str) -> dict[bytes, str]:
     """The bytes to look for, each with the word for its form."""
     found = {value.encode(): "as it is"}
-    for text in (quote(value, safe=""), quote_plus(value, safe=""), quote(value)):
+    spared = (quote(value, safe=each) for each in ("", "/", _SPARED_BY_JAVASCRIPT))
+    for text in (*spared, quote_plus(value, safe="")):
         for spelled in (text, re.sub("%..", lambda code: code.group().lower(), text)):
             found.setdefault(spelled.encode(), "URL-encoded")
     for ascii_only in (True, False):
         escaped = json.dumps(value, ensure_ascii=ascii_only)[1:-1]
         found.setdefault(escaped.encode(), "escaped")
+        found.setdefault(escaped.replace("/", "\\/").encode(), "escaped")
+    found.setdefault(
+        re.sub(r'([\\"$`])', r"\\\1", value).encode(), "escaped"
+    )  # as in a shell's "..."
+    for quotes in (True, False):
+        entities = html.escape(value, quote=quotes)
+        found.setdefault(entities.encode(), "escaped")
+        found.setdefault(entities.replace("&#x27;", "&#39;").encode(), "escaped")
+    for encoding in ("utf-16-le", "utf-16-be"):
+        found.setdefault(value.encode(encoding), "UTF-16")
     for encoded in _base64(value.encode()):
         found.setdefault(encoded, "base64")
         found.setdefault(encoded.translate(_URL_SAFE), "base64")
@@ -147,6 +159,46 @@ def forms(value: str) -> dict[bytes, str]:
 
 
 _URL_SAFE = bytes.maketrans(b"+/", b"-_")
+_SPARED_BY_JAVASCRIPT = "!~*'()"
+_WHITE_SPACE = b" \t\r\n"
+
+
+class Broken(NamedTuple):
+    """A form that may be broken into lines or indented: `anchor`, a piece of it, is looked for,
+    and where that stands, all of it (`whole`, without white space)."""
+
+    anchor: bytes
+    whole: bytes
+    form: str
+
+    def __repr__(self) -> str:
+        """Leave the value out."""
+        return f"Broken({self.form})"
+
+
+def broken_forms(value: str) -> Iterator[Broken]:
+    """The forms that may be broken: a value of several lines, such as a key, and base64.
+
+    Lines of base64 end anywhere, but one of two neighbours of 8 bytes is always whole.
+    """
+    lines = value.encode().split()
+    if len(lines) > 1 and "\n" in value:
+        longest = max(lines, key=len)
+        if len(longest) >= MIN_BYTES:
+            yield Broken(longest, b"".join(lines), "in other lines")
+    for encoded in _base64(value.encode()):
+        middle = len(encoded) // 2
+        for at in (middle - MIN_BYTES, middle):
+            if at >= 0 and at + MIN_BYTES <= len(encoded):
+                yield Broken(encoded[at : at + MIN_BYTES], encoded, "base64")
+
+
+def surroundings(text: bytes, start: int, length: int) -> bytes:
+    """What stands around `start` without its white space, so far as `length` bytes may reach;
+    nothing where no line ends there, for then a whole form would be found."""
+    reach = 4 * length + 256
+    around = text[max(start - reach, 0) : start + reach]
+    return around.translate(None, _WHITE_SPACE) if b"\n" in around else b""
 
 
 def _base64(raw: bytes) -> Iterator[bytes]:

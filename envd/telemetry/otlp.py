@@ -24,8 +24,9 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
+import requests
 from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.metrics.export import MetricExportResult, MetricsData
@@ -125,6 +126,21 @@ class Line:
             "endpoint": shown(self._endpoint),
             "lost_batches": self.failures,
         }
+
+
+class _Heads(requests.Session):
+    """Takes the head of an answer and no more: what follows may be endless, or never end.
+
+    A redirection is no success; nobody is sent on to where the settings do not point.
+    """
+
+    def request(self, *arguments: Any, **named: Any) -> requests.Response:
+        """As the SDK calls it."""
+        response = super().request(*arguments, **{**named, "stream": True})
+        response.close()
+        if 300 <= response.status_code < 400:
+            raise requests.TooManyRedirects
+        return response
 
 
 class _Spans(SpanExporter):
@@ -227,7 +243,7 @@ class OtlpExport:
         if endpoint:
             began_ns = time.time_ns()
             self._reader = _Metrics(
-                OTLPMetricExporter(endpoint=endpoint, timeout=self._timeout_s),
+                OTLPMetricExporter(endpoint=endpoint, timeout=self._timeout_s, session=_Heads()),
                 self._line("metrics", endpoint),
                 lambda: metrics_data(telemetry.registry(), self._resource, began_ns),
                 self._destinations.interval_s,
@@ -269,7 +285,7 @@ class OtlpExport:
 
     def _traces(self, endpoint: str) -> TracerProvider:
         exporter = _Spans(
-            OTLPSpanExporter(endpoint=endpoint, timeout=self._timeout_s),
+            OTLPSpanExporter(endpoint=endpoint, timeout=self._timeout_s, session=_Heads()),
             self._line("traces", endpoint),
         )
         # Sampled is decided before a span is made.

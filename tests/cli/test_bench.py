@@ -89,3 +89,10 @@ def test_percentiles_are_of_the_nearest_rank() -> None:
     assert figures.percentile_ms(99) == 4.0
     assert figures.rate == 2.0
     assert Figures(case, 1).percentile_ms(99) == 0.0
+
+
+def test_without_a_terminal_it_names_no_flag_that_it_lacks(envctl: Envctl) -> None:
+    result = envctl("bench")
+
+    assert result.code == 2
+    assert "hint: repeat it with --yes\n" in result.err

@@ -140,8 +140,10 @@ CASES = [
 NEEDED = pytest.mark.parametrize(("words", "completion"), CASES)
 
 
-def completed(envctl: Envctl, shell: str, script: str, *, before: str = "") -> list[str]:
-    """What a shell says to `script`, after `before`, its completions and a quiet envctl."""
+def completed(
+    envctl: Envctl, shell: str, script: str, *, before: str = "", listed: str = ""
+) -> list[str]:
+    """What a shell says to `script`, after `before`, its completions and an envctl that lists."""
     program = shutil.which(shell)
     if program is None:
         pytest.skip(f"there is no {shell} here")
@@ -149,7 +151,7 @@ def completed(envctl: Envctl, shell: str, script: str, *, before: str = "") -> l
         envctl.ok(f"create {name}")
     (envctl.home / "some-dir").mkdir()
     envctl.file("some-file", "")
-    listed = envctl.ok("list -o json").out
+    listed = listed or envctl.ok("list -o json").out
     quiet = {
         "fish": f"function envctl; printf '%s' '{listed}'; end",
     }.get(shell, f"envctl() {{ printf '%s' '{listed}'; }}")
@@ -180,6 +182,16 @@ printf '%s\\n' "${{COMPREPLY[@]}}"
 
     assert completion in found
     assert all(each.startswith(words[-1]) for each in found)
+
+
+def test_bash_runs_nothing_that_a_node_says(envctl: Envctl) -> None:
+    script = "COMP_WORDS=(envctl get ''); COMP_CWORD=2; _envctl; printf '%s\\n' \"${COMPREPLY[@]}\""
+    names = "".join(f'  "environment": "{name}",\n' for name in ("web/a", "$(touch ran)", "`id`"))
+
+    found = completed(envctl, "bash", script, listed=names)
+
+    assert found == ["web/a"]
+    assert not (envctl.home / "ran").exists()
 
 
 @NEEDED

@@ -13,6 +13,7 @@ import pytest
 
 from envd.cli import endpoint
 from envd.cli.endpoint import Endpoint
+from envd.client import discovery
 from envd.core.errors import Unauthenticated, Unavailable
 from envd.settings import default_data_dir
 from tests.cli.bench import Envctl
@@ -79,7 +80,7 @@ def test_where_nothing_is_said_it_is_the_node_of_this_machine(
 def test_the_data_directory_is_that_of_the_daemon(state: dict[str, str], is_root: bool) -> None:
     environ = {"HOME": "/home/ada", **state}
 
-    found = endpoint.data_directory(environ, is_root=is_root)
+    found = discovery.data_directory(environ, is_root=is_root)
 
     assert found == str(default_data_dir(environ, is_root=is_root))
 
@@ -87,18 +88,18 @@ def test_the_data_directory_is_that_of_the_daemon(state: dict[str, str], is_root
 def test_the_token_of_the_daemon_goes_over_tcp(tmp_path: Path) -> None:
     (tmp_path / "admin.token").write_text(f"{TOKEN}\n")
 
-    assert endpoint.token_of(str(tmp_path / "admin.token")) == TOKEN
-    assert endpoint.token_of(str(tmp_path / "none")) == ""
+    assert discovery.token_in(str(tmp_path / "admin.token")) == TOKEN
+    assert discovery.token_in(str(tmp_path / "none")) == ""
 
 
 def test_a_token_file_goes_only_to_listeners_that_are_ours() -> None:
     with socket.create_server(("127.0.0.1", 0)) as ours:
         port = ours.getsockname()[1]
 
-        assert endpoint._listeners(port) == {os.geteuid()}
-        assert endpoint._may_have_token_file(f"127.0.0.1:{port}")
-    assert not endpoint._may_have_token_file(f"127.0.0.1:{port}")
-    assert endpoint._may_have_token_file(f"envd.example.com:{port}")
+        assert discovery._listeners(port) == {os.geteuid()}
+        assert discovery.may_have_token(f"127.0.0.1:{port}")
+    assert not discovery.may_have_token(f"127.0.0.1:{port}")
+    assert discovery.may_have_token(f"envd.example.com:{port}")
 
 
 def test_no_token_is_shown_in_a_repr(contexts: Envctl) -> None:

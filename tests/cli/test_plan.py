@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from envd.core.errors import OutcomeUnknown, Unavailable
+from envd.core.names import MAX_OPERATION_ID_BYTES
 from envd.core.requests import WriteRequest
 from tests.cli.bench import CANARY, Envctl
 
@@ -228,6 +230,29 @@ def test_a_named_plan_is_done_or_nothing_is(web: Envctl) -> None:
     assert web(f"apply -f envs --plan {name} --yes").code == 0
 
 
+def test_the_command_that_does_a_plan_is_about_the_same(web: Envctl) -> None:
+    web.ok("set web/prod OLD=x")
+    web.ok("set web/old A=1")
+    (web.home / "envs").rename(web.home / "my envs")
+
+    last = web.ok("plan -f 'my envs' --prune --delete-missing web").lines[-1]
+
+    begin = "to do exactly this: envctl apply -f 'my envs' --prune --delete-missing web --plan "
+    assert last.startswith(begin)
+    web.ok(f"{last.partition('envctl ')[2]} --yes")
+    assert web("get web/old").code == 3
+    assert web("apply -f 'my envs' --plan 5c1d0e4f9a7b2233 --prune --yes").code == 0
+
+
+@pytest.mark.parametrize("flag", ["--plan", "--delete-missing"])
+def test_a_flag_whose_variable_is_not_set_is_refused(web: Envctl, flag: str) -> None:
+    result = web(f"apply -f envs {flag} '' --yes")
+
+    assert result.code == 2
+    assert f"error: {flag} has no value\n" in result.err
+    assert web("get api A").code == 3
+
+
 # -- deleting what has no file ---------------------------------------------------------
 
 
@@ -338,6 +363,34 @@ def test_where_the_node_is_gone_the_rest_is_not_tried(web: Envctl, error: Except
     ]
 
 
+@pytest.mark.parametrize(("error", "code"), [(Unavailable("away"), 5), (OutcomeUnknown("x"), 8)])
+def test_where_nothing_is_done_the_exit_code_does_not_say_partly(
+    web: Envctl, error: Exception, code: int
+) -> None:
+    def before(call: str, request: Any) -> None:
+        if call == "write":
+            raise error
+
+    web.node.before = before
+
+    result = web("apply -f envs --yes")
+
+    assert result.code == code
+    assert "0 of 3 environments were changed; these were not:" in result.err
+    assert "web/prod: not tried" in result.err
+
+
+def test_long_operation_ids_stay_different(web: Envctl) -> None:
+    for last in "ab":
+        write(web, api_env=f"A={last}\n")
+        web.ok("apply -f envs --yes --operation", "é" * 63 + last)
+
+    operations = [each.operation for each in web.node.writes() if each.environment == "api"]
+
+    assert len(set(operations)) == 2
+    assert all(len(each.encode()) <= MAX_OPERATION_ID_BYTES for each in operations)
+
+
 def test_each_environment_has_an_operation_of_its_own_that_is_always_the_same(web: Envctl) -> None:
     def sent(line: str) -> list[WriteRequest]:
         before = len(web.node.writes())
@@ -387,6 +440,7 @@ def test_comparing_without_the_right_to_reveal_tells_so(web: Envctl) -> None:
         ("a_toml", "[settings]\nownr = 'x'\n", "a.toml:2: 'ownr' is no setting"),
         ("a_toml", "[settings]\nextends = 'A B'\n", "a.toml:2: 'A B' is no environment name"),
         ("a_toml", "[settings]\nowner = 1\n", "a.toml:2: owner is a number"),
+        ("a_toml", "[settings]\nprotected = true\n", "a.toml:2: this version has no approvals"),
         ("a_toml", "bindings = []\n", "this version has no cloud stores"),
         ("a_toml", "plain=['A']\nsecrets=['A']\n[variables]\nA=''\n", "a.toml:4: A is matched by"),
         ("a_yaml", "variables:\n  PORT: 80\n", "envs/a.yaml:2: the value of PORT is a number"),
@@ -474,9 +528,44 @@ def test_other_files_are_told_hidden_ones_and_links_to_directories_are_not_read(
     result = envctl.ok("plan -f envs")
 
     assert result.err == (
-        "note: not .toml, .yaml or .env, so not read: envs/README.md, envs/b.json\n"
+        "note: not read (no .toml, .yaml or .env, or a link to a directory): "
+        "envs/README.md, envs/b.json, envs/link\n"
     )
     assert {name for name, _, _ in operations(envctl)} == {"a", "c"}
+
+
+def test_a_file_that_can_not_be_read_is_refused_not_taken_as_missing(web: Envctl) -> None:
+    web.ok("set web/old A=1")
+    old = web.home / "envs/web/old.env"
+    old.symlink_to("nowhere")
+
+    line = "apply -f envs --delete-missing web --yes"
+    broken = web(line)
+    old.unlink()
+    os.mkfifo(old)
+    pipe = web(line)
+
+    assert (broken.code, pipe.code) == (1, 1)
+    assert "error: can't read envs/web/old.env: No such file" in broken.err
+    assert "error: envs/web/old.env is no file\n" in pipe.err
+    assert web.value("web/old", "A") == "1"
+
+
+def test_directories_deeper_than_any_name_are_walked(
+    web: Envctl, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(web.home / "envs")
+    depth = 1100
+    for _ in range(depth):
+        Path("d").mkdir()
+        os.chdir("d")
+
+    result = web("plan -f envs")
+
+    for _ in range(depth):  # What removes the rest of it may be less patient.
+        os.chdir("..")
+        Path("d").rmdir()
+    assert result.code == 0
 
 
 @pytest.mark.parametrize(

@@ -7,11 +7,14 @@ import json
 import os
 import shutil
 import subprocess
+import textwrap
 from urllib.parse import quote
 
 import pytest
 
-from envd.cli.secret_values import forms, is_everyday
+from envd.cli.commands.scanning import Search
+from envd.cli.haystack import Text
+from envd.cli.secret_values import Holdings, Owner, forms, is_everyday
 from tests.cli.bench import CANARY, Envctl
 
 ODD = 'p@ss "wörd"/x+\n2'
@@ -52,6 +55,9 @@ def test_a_value_is_told_by_place_and_owner_and_never_shown(web: Envctl) -> None
         ("URL-encoded", quote(ODD, safe="").replace("%C3", "%c3").replace("%B6", "%b6").lower()),
         ("escaped", json.dumps({"a": ODD})),
         ("escaped", json.dumps({"a": ODD}, ensure_ascii=False)),
+        ("escaped", json.dumps({"a": ODD}).replace("/", "\\/")),
+        ("escaped", ODD.replace('"', '\\"')),
+        ("escaped", ODD.replace('"', "&quot;")),
         ("base64", base64.b64encode(ODD.encode()).decode()),
         ("base64", base64.b64encode(f"u:{ODD}@".encode()).decode()),
         ("base64", base64.b64encode(f"us:{ODD}@h".encode()).decode()),
@@ -66,10 +72,65 @@ def test_a_value_is_found_in_other_forms(web: Envctl, form: str, text: str) -> N
     assert lines_found(result.out) == [f"tree/a.txt:1: web/prod ODD ({form})"]
 
 
+@pytest.mark.parametrize("rest", ["!", "'", "(", ")*~"])
+def test_what_javascript_encodes_is_found(web: Envctl, rest: str) -> None:
+    web.ok("set web/dev KEY --secret --raw", stdin=f"a b/9xQz{rest}")
+    web.file("tree/a.txt", quote(f"a b/9xQz{rest}", safe="!~*'()"))
+
+    assert lines_found(web("scan tree").out) == ["tree/a.txt:1: web/dev KEY (URL-encoded)"]
+
+
+KEY_LINES = [base64.b64encode(bytes(range(at, at + 48))).decode() for at in (3, 60, 130)]
+KEY = "\n".join(["-----BEGIN PRIVATE KEY-----", *KEY_LINES, "-----END PRIVATE KEY-----", ""])
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "form"),
+    [
+        (KEY, 1, "as it is"),
+        (KEY.replace("\n", "\r\n"), 2, "in other lines"),
+        ("key: |\n" + textwrap.indent(KEY, "      "), 3, "in other lines"),
+        (" ".join(KEY_LINES), 0, ""),
+        ("\n".join(KEY_LINES), 0, ""),
+    ],
+)
+def test_a_value_of_several_lines_is_found_however_they_stand(
+    web: Envctl, text: str, line: int, form: str
+) -> None:
+    web.ok("set web/dev KEY --secret --raw", stdin=KEY)
+    web.file("tree/a.txt", text)
+
+    found = lines_found(web("scan tree").out)
+
+    assert found == ([f"tree/a.txt:{line}: web/dev KEY ({form})"] if line else [])
+
+
+@pytest.mark.parametrize("width", [60, 64, 76])
+@pytest.mark.parametrize("value", [KEY, CANARY])
+def test_base64_is_found_wherever_its_lines_end(value: str, width: int) -> None:
+    search = Search.of(Holdings({value: [Owner("web/dev", "KEY")]}))
+
+    def forms_in(text: str) -> set[str]:
+        lines = textwrap.wrap(base64.b64encode(text.encode()).decode(), width)
+        return {each.form for each in search.look_into(Text("a", "\r\n".join(lines).encode()))}
+
+    for before in range(100):
+        assert forms_in("#" * before + value + "###") == {"base64"}
+        assert not forms_in("#" * before + value[:-1] + "?###")
+
+
 def test_no_form_is_part_of_an_unrelated_text() -> None:
     for value in (CANARY, ODD, "12345678abc", "ééééèèàà"):
         for raw in forms(value):
             assert len(raw) >= 8
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-be"])
+def test_text_in_utf_16_is_no_binary(web: Envctl, encoding: str) -> None:
+    mark = "\ufeff" if encoding == "utf-16-be" else ""
+    web.file("tree/a.txt", f"{mark}one\n{CANARY}\n".encode(encoding))
+
+    assert lines_found(web("scan tree").out) == ["tree/a.txt:2: web/prod API (UTF-16)"]
 
 
 def test_what_is_clean_is_told_so(web: Envctl) -> None:
@@ -163,6 +224,39 @@ def test_a_name_that_is_a_secret_is_found_and_masked(web: Envctl) -> None:
 
     assert lines_found(result.out) == ["tree/********.txt: web/prod API (in the file's name)"]
     assert CANARY not in web("scan tree -o json").out
+
+
+def test_names_of_what_is_passed_over_are_looked_at_and_masked(web: Envctl) -> None:
+    web.file(f"tree/large-{CANARY}", b" " * ((1 << 20) + 1))
+    web.file(f"tree/binary-{CANARY}", b"\0")
+    (web.home / f"tree/link-{CANARY}").symlink_to("nowhere")
+    (web.home / "tree/target").symlink_to(CANARY)
+
+    result = web("scan tree --max-size 1")
+
+    assert lines_found(result.out) == [
+        "tree/binary-********: web/prod API (in the file's name)",
+        "tree/large-********: web/prod API (in the file's name)",
+        "tree/link-********: web/prod API (in the file's name)",
+        "tree/target:1: web/prod API (as it is)",
+    ]
+    assert "note: larger than 1 MiB (--max-size): tree/large-********\n" in result.err
+    assert CANARY not in result.err + web("scan tree --max-size 1 -o json").out
+
+
+def test_the_name_of_what_can_not_be_read_is_masked(web: Envctl) -> None:
+    directory = web.home / f"tree/{CANARY}"
+    directory.mkdir()
+
+    def before(call: str, request: object) -> None:
+        if directory.exists():
+            directory.rmdir()
+
+    web.node.before = before
+
+    result = web(f"scan tree/{CANARY}")
+
+    assert result.err == "error: 1 file could not be read: tree/********/\n"
 
 
 def test_standard_input_is_searched(web: Envctl) -> None:
@@ -269,6 +363,20 @@ def test_values_in_the_history_are_found_with_their_commit(repository: Envctl) -
     assert lines_found(result.out) == [f"{commit}:a.txt:2: web/prod API (as it is)"]
 
 
+def test_the_path_is_that_in_the_commit_which_brought_it(repository: Envctl) -> None:
+    repository.file("tree/ältere.txt", f"{CANARY}\n")
+    git(repository, "add", ".")
+    git(repository, "commit", "-qm", "first")
+    commit = git(repository, "log", "--format=%h")
+    git(repository, "mv", "ältere.txt", "newer.txt")
+    git(repository, "commit", "-qm", "renamed")
+    (repository.home / "tree/newer.txt").unlink()
+
+    result = repository("scan tree --history")
+
+    assert lines_found(result.out) == [f"{commit}:ältere.txt:1: web/prod API (as it is)"]
+
+
 def test_messages_and_what_no_branch_reaches_are_found(repository: Envctl) -> None:
     repository.file("tree/a.txt", "x\n")
     git(repository, "add", ".")
@@ -282,6 +390,39 @@ def test_messages_and_what_no_branch_reaches_are_found(repository: Envctl) -> No
     assert len(found) == 2
     assert any("(commit message)" in line for line in found)
     assert CANARY not in "".join(found)
+
+
+def test_a_name_in_the_history_is_found_once(repository: Envctl) -> None:
+    repository.file(f"tree/{CANARY}.txt", "x\n")
+    for number in range(3):
+        repository.file("tree/b.txt", str(number))
+        git(repository, "add", ".")
+        git(repository, "commit", "-qm", str(number))
+    git(repository, "rm", "-q", f"{CANARY}.txt")
+    git(repository, "commit", "-qm", "gone")
+
+    result = repository("scan tree --history")
+
+    (found,) = lines_found(result.out)
+    assert found.endswith(" (a directory): web/prod API (in the file's name)")
+    assert CANARY not in result.out + result.err
+
+
+def test_a_damaged_repository_is_not_called_clean(repository: Envctl) -> None:
+    for number in range(3):
+        repository.file(f"tree/{number}.txt", os.urandom(200).hex())
+    git(repository, "add", ".")
+    git(repository, "commit", "-qm", "first")
+    git(repository, "repack", "-adq")
+    (pack,) = (repository.home / "tree/.git/objects/pack").glob("*.pack")
+    pack.chmod(0o644)
+    raw = pack.read_bytes()
+    pack.write_bytes(raw[:20] + bytes(len(raw) - 40) + raw[-20:])
+
+    result = repository("scan tree --history")
+
+    assert result.code in {1, 7}
+    assert result.err.startswith("error: ")
 
 
 def test_the_token_is_not_given_to_git_nor_is_a_hook_run(repository: Envctl) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -20,10 +20,14 @@ PATIENCE_S = 30
 
 @dataclass
 class Collector:
-    """Answers with `status`; `paths` and `bodies` are what came, in order."""
+    """Answers with `status`; `paths` and `bodies` are what came, in order.
+
+    One that is `endless` goes on answering until nobody listens. A redirection leads to `url`.
+    """
 
     url: str = ""
     status: int = 200
+    endless: bool = False
     paths: list[str] = field(default_factory=list)
     bodies: list[bytes] = field(default_factory=list)
     _news: threading.Condition = field(default_factory=threading.Condition)
@@ -95,8 +99,13 @@ def collecting() -> Iterator[Collector]:
             body = self.rfile.read(int(self.headers["Content-Length"]))
             collector.take(self.path, body)
             self.send_response(collector.status)
-            self.send_header("Content-Length", "0")
+            self.send_header("Location", f"{collector.url}/elsewhere")
+            if not collector.endless:
+                self.send_header("Content-Length", "0")
             self.end_headers()
+            with suppress(ConnectionError):
+                while collector.endless:
+                    self.wfile.write(b"x" * 65536)
 
         def log_message(self, *_: object) -> None:
             """Nothing: tests are quiet."""

@@ -142,10 +142,11 @@ def test_when_it_is_back_that_is_told_and_the_pauses_begin_anew(logged: io.Strin
     assert line.failures == 2
 
 
+@pytest.mark.parametrize("status", [301, 307, 400])
 async def test_what_a_collector_refuses_is_counted_and_nobody_waits(
-    collector: Collector, logged: io.StringIO
+    collector: Collector, logged: io.StringIO, status: int
 ) -> None:
-    collector.status = 400
+    collector.status = status
     wanted = Destinations(f"{collector.url}/v1/traces", f"{collector.url}/v1/metrics")
     export = OtlpExport(wanted, Origin("1", "node-1", "default"), ratio=1.0)
     telemetry = Telemetry(export=export)
@@ -157,6 +158,21 @@ async def test_what_a_collector_refuses_is_counted_and_nobody_waits(
     assert sorted(set(collector.paths)) == ["/v1/metrics", "/v1/traces"]
     assert telemetry.export_failures == 2
     assert events(logged).count("telemetry.export_failed") == 2
+
+
+async def test_an_answer_without_an_end_is_not_read(
+    collector: Collector, logged: io.StringIO
+) -> None:
+    collector.endless = True
+    wanted = Destinations(f"{collector.url}/v1/traces", f"{collector.url}/v1/metrics")
+    telemetry = Telemetry(export=OtlpExport(wanted, Origin("1", "node-1", "default"), ratio=1.0))
+
+    telemetry.requests.begin(telemetry.requests.of("Get")).end("OK")
+    await telemetry.close()
+
+    assert [span.name for span in collector.spans()] == ["Get"]
+    assert telemetry.export_failures == 0
+    assert "telemetry.not_all_sent" not in events(logged)
 
 
 # Spans in one process.

@@ -23,7 +23,7 @@ from envd.core.errors import (
 )
 from envd.wire.plain import to_plain
 
-_MAX_OPERATION = 100
+_MAX_OPERATION_BYTES = 100
 
 
 @dataclass(slots=True)
@@ -39,6 +39,7 @@ def _apply(invocation: Invocation) -> int:
     arguments = invocation.arguments
     if arguments.on("--exit-code") and not arguments.on("--dry-run"):
         raise UsageError("--exit-code goes with --dry-run")
+    planning.refuse_empty(invocation, "--plan")
     plan = planning.make_plan(invocation)
     planning.refuse_other_plan(invocation, plan)
     if arguments.on("--dry-run"):
@@ -103,8 +104,9 @@ def _carried_out(invocation: Invocation, planned: Planned) -> WriteAnswer:
 
 def _operation(invocation: Invocation, environment: str) -> str:
     """An id is for one environment; this one is the same in each try with the same --operation."""
-    of_this = blake2b(environment.encode(), digest_size=8).hexdigest()
-    return f"{invocation.operation[:_MAX_OPERATION]}.{of_this}"
+    whole = invocation.operation
+    of_this = blake2b(f"{whole}\0{environment}".encode(), digest_size=8).hexdigest()
+    return f"{whole.encode()[:_MAX_OPERATION_BYTES].decode(errors='ignore')}.{of_this}"
 
 
 def _show_done(invocation: Invocation, planned: Planned, answer: WriteAnswer) -> None:
@@ -126,17 +128,23 @@ def _told(invocation: Invocation, plan: Plan, outcome: Outcome) -> int:
             )
         return exits.DONE
     environment, first = outcome.failed[0]
-    if not outcome.done and len(outcome.failed) == 1 and not outcome.not_tried:
-        raise type(first)(
-            f"{environment}: {first.message}", hint=first.hint, reason=first.reason
-        ) from first
+    alone = len(outcome.failed) == 1 and not outcome.not_tried
+    if not outcome.done and alone:
+        raise _again(first, f"{environment}: {first.message}") from first
     lines = [f"{name}: {error.message}" for name, error in outcome.failed]
     lines += [f"{name}: not tried" for name in outcome.not_tried]
     count = f"{len(outcome.done)} of {len(plan.steps)} environments were changed; these were not:"
+    told = "\n       ".join([count, *lines])
+    if not outcome.done and outcome.not_tried and len(outcome.failed) == 1:
+        raise _again(first, told) from first  # Nothing is done, so it is not done in part.
     raise PartlyDone(
-        "\n       ".join([count, *lines]),
+        told,
         hint="what is done is done; mend the rest and apply again, which does only that",
     )
+
+
+def _again(error: EnvdError, message: str) -> EnvdError:
+    return type(error)(message, hint=error.hint, reason=error.reason)
 
 
 def _document(outcome: Outcome) -> dict[str, Any]:

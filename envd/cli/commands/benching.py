@@ -26,6 +26,7 @@ from envd.cli.grammar import YES, Command, Flag
 from envd.cli.invocation import Invocation
 from envd.cli.world import Pipeline
 from envd.client.connection import Connection
+from envd.client.discovery import token_in
 from envd.core.errors import EnvdError, NotFound
 from envd.core.requests import DeleteRequest, Put, ReadRequest, WriteRequest
 
@@ -156,7 +157,7 @@ def _pipelined(invocation: Invocation, environments: list[str], seconds: int) ->
     figures = Figures(_PIPELINED, len(environments))
     monotonic = invocation.world.monotonic
     where = endpoint.choose(invocation.arguments, invocation.world.environ)
-    token = where.token or endpoint.token_of(where.token_file)
+    token = where.token or token_in(where.token_file)
 
     async def call_on(client: Pipeline, environment: str, end: float) -> None:
         now, number = monotonic(), 0

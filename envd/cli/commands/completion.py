@@ -16,8 +16,9 @@ from envd.cli.table import SUMMARIES
 _SHELLS = ("bash", "zsh", "fish")
 _NAMES = (
     "envctl list --output json --timeout 2s 2>/dev/null"
-    """ | sed -n 's/^ *"environment": "\\([^"]*\\)".*/\\1/p'"""
+    """ | sed -n 's|^ *"environment": "\\([a-z0-9._/-]*\\)".*|\\1|p'"""
 )
+"""Names and nothing else: bash's compgen would run what stands in $(...)."""
 _WITHOUT_ENVIRONMENT = {
     *("undelete", "find", "context", "login", "whoami", "dev", "doctor", "completion"),
     *("plan", "apply", "scan", "bench", "backup"),

@@ -6,6 +6,7 @@ from envd.cli import contexts, endpoint, exits, offline
 from envd.cli.exits import Failed, UsageError
 from envd.cli.grammar import Command, Flag
 from envd.cli.invocation import Invocation
+from envd.client.discovery import DEFAULT_LISTEN
 
 _DEFAULT_CONTEXT = "default"
 _MAX_TOKEN_BYTES = 4096
@@ -22,7 +23,7 @@ def _login(invocation: Invocation) -> int:
         invocation.arguments.text("--server")
         or ("" if wanted else environ.get("ENVD_ADDR", ""))
         or before.server
-        or endpoint.DEFAULT_LISTEN
+        or DEFAULT_LISTEN
     )
     addresses = endpoint.addresses(server, "--server")
     token = _token(invocation, server)

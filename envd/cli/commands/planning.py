@@ -64,6 +64,7 @@ class Plan(NamedTuple):
 
 def make_plan(invocation: Invocation) -> Plan:
     """Compare the directory with the node, and show what differs."""
+    refuse_empty(invocation, "--delete-missing")
     directory, shown = _directory(invocation)
     _note_files(invocation, directory)
     removals = _missing(invocation, directory, shown)
@@ -111,7 +112,9 @@ def _note_files(invocation: Invocation, directory: Directory) -> None:
         names = ", ".join(directory.passed_over[:3])
         more = len(directory.passed_over) - 3
         rest = f" and {more} more" if more > 0 else ""
-        invocation.screen.note(f"note: not .toml, .yaml or .env, so not read: {names}{rest}")
+        invocation.screen.note(
+            f"note: not read (no .toml, .yaml or .env, or a link to a directory): {names}{rest}"
+        )
 
 
 def _missing(invocation: Invocation, directory: Directory, shown: str) -> list[str]:
@@ -234,9 +237,27 @@ def refuse_other_plan(invocation: Invocation, plan: Plan) -> None:
     if wanted and plan.steps and wanted.lower() != plan.name:
         raise Conflict(
             f"the plan is {plan.name} now, not {wanted[:64]!a}; nothing was changed",
-            hint=f"look at it again: envctl plan -f {invocation.arguments.text('--directory')}",
+            hint=f"look at it again: envctl plan {_scope(invocation)}",
             reason="PLAN_CHANGED",
         )
+
+
+def _scope(invocation: Invocation) -> str:
+    """The flags that say what a plan is about, for a command that a person may copy."""
+    from shlex import quote
+
+    arguments = invocation.arguments
+    scope = f"-f {quote(arguments.text('--directory'))}"
+    scope += " --prune" if arguments.on("--prune") else ""
+    missing = arguments.text("--delete-missing")
+    return f"{scope} --delete-missing {quote(missing)}" if missing else scope
+
+
+def refuse_empty(invocation: Invocation, *flags: str) -> None:
+    """Raise where a flag was given without a value, as "$PLAN" does when that is not set."""
+    for flag in flags:
+        if invocation.arguments.is_empty(flag):
+            raise UsageError(f"{flag} has no value", hint="is the variable in it set?")
 
 
 def end_plan(invocation: Invocation, plan: Plan) -> int:
@@ -248,9 +269,8 @@ def end_plan(invocation: Invocation, plan: Plan) -> int:
             invocation.screen.line()
         invocation.screen.line(in_figures(plan))
         if plan.steps and not plan.count("conflict"):
-            directory = invocation.arguments.text("--directory")
             invocation.screen.line(
-                f"to do exactly this: envctl apply -f {directory} --plan {plan.name}"
+                f"to do exactly this: envctl apply {_scope(invocation)} --plan {plan.name}"
             )
     different = bool(plan.steps) and invocation.arguments.on("--exit-code")
     return exits.DIFFERENCES if different else exits.DONE

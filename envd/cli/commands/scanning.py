@@ -15,7 +15,14 @@ from envd.cli.grammar import Command, Flag
 from envd.cli.haystack import Repository, Rules, Text, files
 from envd.cli.invocation import Invocation
 from envd.cli.needles import Needles
-from envd.cli.secret_values import Holdings, Owner, forms, gather
+from envd.cli.secret_values import (
+    Holdings,
+    Owner,
+    broken_forms,
+    forms,
+    gather,
+    surroundings,
+)
 from envd.core.errors import Denied
 
 _MAX_MIB = 64
@@ -44,47 +51,77 @@ class Finding(NamedTuple):
         return f"{line}: {first.environment} {first.variable} ({', '.join(remarks)})"
 
 
+class Meaning(NamedTuple):
+    """Whose value a needle is, in which form; with `whole` it is a piece of that."""
+
+    owners: tuple[Owner, ...]
+    form: str
+    whole: bytes = b""
+
+    def __repr__(self) -> str:
+        """Leave the value out."""
+        return f"Meaning({self.form})"
+
+
 @dataclass(slots=True)
 class Search:
     """Looks for what envd holds, text by text."""
 
     needles: Needles
-    meanings: list[list[tuple[tuple[Owner, ...], str]]] = field(repr=False)
+    meanings: list[list[Meaning]] = field(repr=False)
     looked_into: int = 0
 
     @classmethod
     def of(cls, holdings: Holdings) -> Search:
         """Make it of all forms of all values."""
-        meanings: dict[bytes, list[tuple[tuple[Owner, ...], str]]] = {}
-        for value, owners in holdings.owners.items():
+        meanings: dict[bytes, list[Meaning]] = {}
+        for value, given in holdings.owners.items():
+            owners = tuple(given)
             for raw, form in forms(value).items():
-                meanings.setdefault(raw, []).append((tuple(owners), form))
+                meanings.setdefault(raw, []).append(Meaning(owners, form))
+            for piece in broken_forms(value):
+                meaning = Meaning(owners, piece.form, piece.whole)
+                meanings.setdefault(piece.anchor, []).append(meaning)
         return cls(Needles(meanings), list(meanings.values()))
 
     def look_into(self, text: Text) -> Iterator[Finding]:
         """The findings in a text, each secret once a line."""
-        self.looked_into += 1
+        self.looked_into += not text.passed_over
         place, in_name = self.without_values(text.place)
-        for owners, _form in in_name:
-            yield Finding(place, text.object_id, 0, "", owners)
+        for meaning in in_name:
+            yield Finding(place, text.object_id, 0, "", meaning.owners)
         line, counted_to, seen = 1, 0, set()
-        for start, number in self.needles.find(text.content):
+        for start, meaning in self._found(text.content):
             line += text.content.count(b"\n", counted_to, start)
             counted_to = start
-            for owners, form in self.meanings[number]:
-                finding = Finding(place, text.object_id, line, form, owners)
-                if finding not in seen:
-                    seen.add(finding)
-                    yield finding
+            at, form = (0, "") if text.is_names else (line, meaning.form)
+            finding = Finding(place, text.object_id, at, form, meaning.owners)
+            if finding not in seen:
+                seen.add(finding)
+                yield finding
 
-    def without_values(self, place: str) -> tuple[str, list[tuple[tuple[Owner, ...], str]]]:
+    def _found(self, text: bytes) -> Iterator[tuple[int, Meaning]]:
+        """What stands where; of a secret that is found in several forms at one place, the first."""
+        ends: dict[tuple[Owner, ...], int] = {}
+        for start, number in self.needles.find(text):
+            meanings = self.meanings[number]
+            around = surroundings(text, start, max(len(each.whole) for each in meanings))
+            for meaning in meanings if around else (each for each in meanings if not each.whole):
+                whole = meaning.whole
+                if start >= ends.get(meaning.owners, 0) and (not whole or whole in around):
+                    ends[meaning.owners] = start + (len(whole) or self.needles.length(number))
+                    yield start, meaning
+
+    def without_values(self, place: str) -> tuple[str, list[Meaning]]:
         """The name of a file with the values in it masked, and what they mean."""
         raw = place.encode(errors="surrogateescape")
-        hits = self.needles.find(raw)
-        for start, number in reversed(hits):
-            raw = raw[:start] + _MASKED.encode() + raw[start + self.needles.length(number) :]
-        shown = raw.decode(errors="backslashreplace")
-        return shown, [meaning for _, number in hits for meaning in self.meanings[number]]
+        meanings = []
+        for start, number in reversed(self.needles.find(raw)):
+            exact = [meaning for meaning in self.meanings[number] if not meaning.whole]
+            if exact:
+                raw = raw[:start] + _MASKED.encode() + raw[start + self.needles.length(number) :]
+            meanings += exact
+        return raw.decode(errors="backslashreplace"), meanings
 
 
 def _scan(invocation: Invocation) -> int:
@@ -155,17 +192,31 @@ def _in_history(
     names = repository.objects(rules)
     texts = repository.texts(names, rules)
     found = _searched(invocation, search, texts, len(names), "searching git's objects")
-    places = repository.places({each.object_id for each in found}) if found else {}
-    placed = [_placed(search, each, places) for each in found]
+    contents = {each.object_id for each in found if not each.place}
+    places = repository.places(contents) if contents else {}
+    placed = _each_name_once(_placed(search, each, places) for each in found)
     for each in placed:
         invocation.tell(each.text(each.place))
     return placed
 
 
+def _each_name_once(findings: Iterable[Finding]) -> list[Finding]:
+    """Without the repetitions of names: a directory is an object anew with every change in it."""
+    named: set[tuple[Owner, ...]] = set()
+    kept = []
+    for each in findings:
+        if each.line or each.owners not in named:
+            kept.append(each)
+        if not each.line:
+            named.add(each.owners)
+    return kept
+
+
 def _placed(search: Search, finding: Finding, places: dict[str, str]) -> Finding:
-    where = places[finding.object_id]
     if finding.place:
         where = f"{finding.object_id[:12]} ({finding.place})"
+    else:
+        where = places[finding.object_id]
     masked, _ = search.without_values(where)
     return finding._replace(place=masked)
 
@@ -180,6 +231,8 @@ def _told(
     rules: Rules,
     findings: list[Finding],
 ) -> int:
+    for names in (rules.large, rules.unreadable):
+        names[:] = [search.without_values(name)[0] for name in names]
     if invocation.shows_tables():
         _summary(invocation, holdings, search, findings)
     else:
@@ -261,13 +314,15 @@ SCAN = Command(
     usage=("[PATH|-] [--history] [--current]",),
     about="""
     Look for the secret values that envd holds, in the files at or below PATH (default: here).
-    All environments whose secrets you may read count, with the values that they had before.
-    A value is found as it is, as base64 (alone or within a longer text), URL-encoded, and with
-    the escapes of JSON. It is shown where it stands and whose it is, never the value.
+    All environments whose secrets you may read count, with the values that they had before;
+    deleted ones do not. A value is found as it is, indented or broken into other lines, as
+    base64 (alone or within a longer text), URL-encoded, in UTF-16, and with the escapes of JSON,
+    HTML and shells. It is shown where it stands and whose it is, never the value.
 
     With --history every object of the git repository around PATH is searched, also those that
-    no branch reaches any more. Links are not followed; .git, binary files and files above
-    the size of --max-size are passed over. Values that are short or common are not looked for.
+    no branch reaches any more. Links are not followed; .git is passed over, and of binary files
+    and those above --max-size all but the name. Values that are short or common are not looked
+    for.
 
     The exit code is 9 if something was found, 0 if not, 7 if files could not be read.
     """,
