@@ -55,6 +55,22 @@ def test_only_what_is_below_the_prefix_is_shown(web: Envctl) -> None:
     assert [line.split("  ")[1] for line in web("watch web/").lines] == ["web/qa"]
 
 
+def test_a_change_of_a_base_is_shown_where_it_is_asked_for(web: Envctl) -> None:
+    web.ok("set web/base A=1")
+    web.ok("settings web/prod extends=web/base")
+    for line, shown in (
+        ("watch web/prod", []),
+        ("watch web/prod --resolved", ["web/prod through web/base  admin  set A"]),
+    ):
+        web.node.while_watching = [doing(web, "set web/base A=2")]
+
+        assert [each.split("  ", 1)[1] for each in web(line).lines] == shown
+
+    web.node.while_watching = [doing(web, "set web/base A=3")]
+    document = json.loads(web("watch web/prod --resolved -o json").out)
+    assert (document["environment"], document["through"]) == ("web/prod", "web/base")
+
+
 def test_json_is_a_document_in_each_line(web: Envctl) -> None:
     web.node.while_watching = [doing(web, "set web/prod A=1"), doing(web, "unset web/prod A")]
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from envd.cli.commands.past import in_words, local_time
-from envd.cli.grammar import Command
+from envd.cli.grammar import Command, Flag
 from envd.cli.invocation import Invocation
 from envd.core.answers import Changed, Reset, SnapshotItem, WatchEvent
 from envd.core.errors import Unavailable
@@ -25,7 +25,8 @@ LONGEST_PAUSE_S = 10.0
 def _watch(invocation: Invocation) -> int:
     words = invocation.take_words(most=1)
     prefix = check_prefix(words[0]) if words else ""
-    for event in resumed(invocation, prefix):
+    resolve = invocation.arguments.on("--resolved")
+    for event in resumed(invocation, prefix, resolve=resolve):
         if isinstance(event, Changed):
             _show(invocation, event)
         elif isinstance(event, Reset):
@@ -33,7 +34,9 @@ def _watch(invocation: Invocation) -> int:
     raise AssertionError("a watch has no end")
 
 
-def resumed(invocation: Invocation, prefix: str, *, patient: bool = False) -> Iterator[WatchEvent]:
+def resumed(
+    invocation: Invocation, prefix: str, *, patient: bool = False, resolve: bool = False
+) -> Iterator[WatchEvent]:
     """The events of a watch, for ever, over restarts of the node.
 
     Raises Unavailable where the node does not answer at first, unless `patient`; later it
@@ -42,7 +45,7 @@ def resumed(invocation: Invocation, prefix: str, *, patient: bool = False) -> It
     token, pause_s, begun, away = "", FIRST_PAUSE_S, patient, False
     while True:
         try:
-            for event in invocation.connection.watch(WatchRequest(prefix, token)):
+            for event in invocation.connection.watch(WatchRequest(prefix, token, resolve=resolve)):
                 if away:
                     _say(invocation, f"watching again, at {invocation.connection.address}")
                 begun, away, pause_s = True, False, FIRST_PAUSE_S
@@ -67,27 +70,34 @@ def _say(invocation: Invocation, text: str) -> None:
 
 def _show(invocation: Invocation, event: Changed) -> None:
     commit = event.commit
+    through = {"through": event.through} if event.through else {}
+    document = {**to_plain(commit), "token": event.token, **through}
     if invocation.output == "json":
-        invocation.screen.document_in_line({**to_plain(commit), "token": event.token})
+        invocation.screen.document_in_line(document)
         return
     if invocation.output == "yaml":
         invocation.screen.block("---\n")
-        invocation.document({**to_plain(commit), "token": event.token})
+        invocation.document(document)
     else:
         message = f"  ({commit.message})" if commit.message else ""
         when, done = local_time(commit.time), in_words(commit)
-        invocation.screen.line(f"{when}  {commit.environment}  {commit.actor}  {done}{message}")
+        where = f"{commit.environment} through {event.through}" if through else commit.environment
+        invocation.screen.line(f"{when}  {where}  {commit.actor}  {done}{message}")
     invocation.screen.flush()
 
 
 WATCH = Command(
-    usage=("[PREFIX]",),
+    usage=("[PREFIX] [--resolved]",),
     about="""
     Show each change of the environments, or of those below a prefix, as it happens: when,
     where, who, and the names. Values are not shown. With --output json each change is one
     document in one line. Where the node goes away, the watch goes on once it is back, with
     what happened in between. Ctrl-C ends it.
+
+    With --resolved a change of what an environment extends is shown as a change of that
+    environment too: "web/prod through web/base".
     """,
+    flags=(Flag("--resolved", "with the changes of what they extend"),),
     examples=(
         ("envctl watch", "everything"),
         ("envctl watch payments", "payments and what is below it"),
