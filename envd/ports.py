@@ -70,7 +70,7 @@ class Sealer(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, weakref_slot=True)
 class StoredState:
     """An environment's state with its revision, which takes the digest key to compute."""
 
@@ -80,11 +80,15 @@ class StoredState:
 
 @dataclass(frozen=True, slots=True)
 class Applied:
-    """A durable commit in the order this node took it in; `lsn` counts from 1."""
+    """A durable commit in the order this node took it in; `lsn` counts from 1.
+
+    `size_bytes` is that of the commit as it is stored.
+    """
 
     lsn: int
     record: LogRecord
     after: StoredState
+    size_bytes: int
 
 
 @dataclass(frozen=True, slots=True)

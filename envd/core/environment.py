@@ -43,15 +43,15 @@ class Environment:
     variables: Mapping[str, Entry] = field(default_factory=dict, repr=False)
     metadata: Mapping[str, Entry] = field(default_factory=dict, repr=False)
     deleted_at: Stamp = ZERO
-    _summary: Summary | None = field(default=None, repr=False, compare=False)
+    _summary: Summary | None = field(default=None, init=False, repr=False, compare=False)
 
     @property
     def summary(self) -> Summary:
         """What this state comes to; computed once."""
-        summary = self._summary
-        if summary is None:
-            summary = _summarize(self)
-            object.__setattr__(self, "_summary", summary)
+        return self._summary or self._remember(_summarize(self))
+
+    def _remember(self, summary: Summary) -> Summary:
+        object.__setattr__(self, "_summary", summary)
         return summary
 
     @property
@@ -115,7 +115,7 @@ class Environment:
                 changes.overwrites,
             )
             return Environment(self.name, whole, self.metadata, self.deleted_at)
-        _, live, settings, names, characters = self.summary
+        highest, live, settings, names, characters = self.summary
         variables: dict[str, Entry] | None = None
         metadata: dict[str, Entry] | None = None
         for kind, name, value, secret, overwrites in changes:
@@ -138,14 +138,15 @@ class Environment:
             else:
                 live += gained
         changed = variables is not None or metadata is not None
-        highest = stamp if changed else self.summary.highest
-        return Environment(
+        after = Environment(
             self.name,
             self.variables if variables is None else variables,
             self.metadata if metadata is None else metadata,
             self.deleted_at,
-            Summary(highest, live, settings, names, characters),
         )
+        highest = stamp if changed else highest
+        after._remember(Summary(highest, live, settings, names, characters))
+        return after
 
     def merge(self, other: Environment) -> Environment:
         """Return the least state that holds both; names must be equal."""

@@ -122,24 +122,19 @@ def check_value(variable: str, value: str) -> int:
     return size
 
 
-def check_columns(variables: Sequence[str], values: Sequence[str]) -> None:
-    """Check as many variables and values at once, raising as for each one alone.
+def are_legal(variables: Sequence[str], values: Sequence[str]) -> bool:
+    """Tell whether all of them pass `check_variable` and `check_value`, at a fraction of the cost.
 
-    Joined, most of them pass at a fraction of the cost; only where that fails are they looked
-    at one by one, which tells what is wrong.
+    False says only that they have to be looked at one by one.
     """
     joined, text = "\0".join(variables) + "\0", "".join(values)
-    if (
+    return (
         joined.count("\0") == len(variables)
-        and _VARIABLES.fullmatch(joined)
+        and _VARIABLES.fullmatch(joined) is not None
         and "\0" not in text
         and len(text) * 4 <= MAX_VALUE_BYTES
         and _is_utf8(text)
-    ):
-        return
-    for name, value in zip(variables, values, strict=True):
-        check_variable(name)
-        check_value(name, value)
+    )
 
 
 def _is_utf8(text: str) -> bool:

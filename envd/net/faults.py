@@ -6,7 +6,7 @@ and the places that it passed, and the caller gets "internal error".
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, TypeVar
 
 from envd.core.errors import EnvdError, OutcomeUnknown
 from envd.logs import get_logger, places
@@ -14,6 +14,7 @@ from envd.wire.api_errors import INTERNAL_REASON
 
 _log = get_logger(__name__)
 _MAX_CAUSES: Final = 5
+ErrorT = TypeVar("ErrorT", bound=BaseException)
 
 
 class Faults:
@@ -40,6 +41,17 @@ class Faults:
             hint="the node's log tells where: look for request.failed",
             reason=INTERNAL_REASON,
         )
+
+
+def bare(error: ErrorT) -> ErrorT:
+    """The error without where it passed, for a guard that keeps it in a variable.
+
+    An error leads to the frames that it passed, and they to the guard's: with the variable that
+    is a circle, which keeps the whole request until the cycle collector comes by. That looks
+    at numbers of objects: of requests of megabytes it would let gigabytes pile up.
+    """
+    error.__traceback__ = error.__cause__ = error.__context__ = None
+    return error
 
 
 def _types(error: BaseException) -> str:

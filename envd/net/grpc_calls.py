@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, Final, Never, TypeAlias, TypeVar
+from typing import Any, Final, TypeAlias, TypeVar
 
 import grpc
 from google.protobuf.message import DecodeError, Message
@@ -18,7 +18,7 @@ from google.protobuf.message import DecodeError, Message
 from envd.core.answers import Identity
 from envd.core.errors import EnvdError, InvalidRequest, Unauthenticated, Unavailable
 from envd.net.access import Access, bearer_token
-from envd.net.faults import Faults
+from envd.net.faults import Faults, bare
 from envd.telemetry.requests import CANCELLED, OK, Kind, MethodFigures, Requests, Underway
 from envd.wire.api_errors import DETAILS_KEY, code_name, status_of
 from envd.wire.trace_context import TRACEPARENT
@@ -105,13 +105,14 @@ class Calls:
                 code = OK
                 return answered
             except EnvdError as error:
-                failure, code = error, code_name(error)
+                failure, code = bare(error), code_name(error)
             except Exception as error:  # noqa: BLE001 - the call's outermost guard
                 failure = self.faults.report(name, error, writes=name in _WRITES)
                 code = code_name(failure)
             finally:
                 underway.end(code)
-            return await _abort(context, failure)
+            _refuse(context, failure)
+            return b""
 
         return grpc.unary_unary_rpc_method_handler(handle)
 
@@ -162,16 +163,20 @@ class Calls:
             await run(self._identity(context))
             code = OK
             return
-        except ClientGone:
+        except ClientGone as gone:
+            bare(gone)
             return
+        except asyncio.CancelledError as gone:
+            bare(gone)
+            raise
         except EnvdError as error:
-            failure, code = error, code_name(error)
+            failure, code = bare(error), code_name(error)
         except Exception as error:  # noqa: BLE001 - the call's outermost guard
             failure = self.faults.report(figures.method, error)
             code = code_name(failure)
         finally:
             underway.end(code)
-        await _abort(context, failure)
+        _refuse(context, failure)
 
     def _begin(self, figures: MethodFigures, context: Context, kind: Kind) -> Underway:
         traceparent = _traceparent(context) if self.requests.traces else ""
@@ -220,7 +225,13 @@ def _parsed(parse: Callable[[bytes], RequestT], raw: bytes) -> RequestT:
         ) from None
 
 
-async def _abort(context: Context, error: EnvdError) -> Never:
+def _refuse(context: Context, error: EnvdError) -> None:
+    """Let the call end with this error.
+
+    `context.abort` would raise, and keep what it raised, with the request in its frames, in a
+    circle until the cycle collector comes by.
+    """
     status = status_of(error)
-    details = ((DETAILS_KEY, status.SerializeToString()),)
-    await context.abort(_CODES[status.code], status.message, details)
+    context.set_code(_CODES[status.code])
+    context.set_details(status.message)
+    context.set_trailing_metadata(((DETAILS_KEY, status.SerializeToString()),))

@@ -18,6 +18,7 @@ from envd.net.grpc_calls import Handler
 SERVICE: Final = "grpc.health.v1.Health"
 MAX_WATCHES: Final = 100
 """Health is asked without a credential, so what it holds is bounded tightly."""
+_MALFORMED: Final = (grpc.StatusCode.INVALID_ARGUMENT, "the message can't be read")
 
 
 class Health:
@@ -49,15 +50,18 @@ class Health:
         }
 
     async def _check(self, request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
-        await _refuse_malformed(request, context)
+        if request is None:
+            return _refuse(context, *_MALFORMED)
         if request.service not in self._services:
-            await context.abort(grpc.StatusCode.NOT_FOUND, "there is no such service here")
+            return _refuse(context, grpc.StatusCode.NOT_FOUND, "there is no such service here")
         return self._response(request.service)
 
     async def _watch(self, request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> None:
-        await _refuse_malformed(request, context)
+        if request is None:
+            return _refuse(context, *_MALFORMED)
         if self._watches >= MAX_WATCHES:
-            await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "too many watches of health")
+            exhausted = grpc.StatusCode.RESOURCE_EXHAUSTED
+            return _refuse(context, exhausted, "too many watches of health")
         self._watches += 1
         try:
             told = None
@@ -68,7 +72,7 @@ class Health:
                     await context.write(response)
                     told = response
                 elif self._ending:
-                    return
+                    return None
                 else:
                     await changed.wait()
         finally:
@@ -94,6 +98,9 @@ def _parsed(raw: bytes) -> Any:
         return None
 
 
-async def _refuse_malformed(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> None:
-    if request is None:
-        await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "the message can't be read")
+def _refuse(
+    context: grpc.aio.ServicerContext[Any, Any], code: grpc.StatusCode, details: str
+) -> None:
+    """Let the call end so; not by `abort`, see `grpc_calls`."""
+    context.set_code(code)
+    context.set_details(details)

@@ -15,7 +15,7 @@ from typing import Final
 from aiohttp import hdrs, web
 from aiohttp.typedefs import Handler, Middleware
 
-from envd.net.http_guard import resource_of
+from envd.net.http_guard import IDENTITY, resource_of
 from envd.net.http_routes import AnyOperation, Call, NoQuery, Operation
 from envd.node.api import EnvironmentApi
 from envd.telemetry.node import OPENMETRICS, PLAIN, Telemetry
@@ -64,12 +64,13 @@ def counted(requests: Requests, operations: Sequence[AnyOperation]) -> Middlewar
         figures, kind = known.get((method, resource_of(request)), other)
         traceparent = request.headers.get(TRACEPARENT, "") if requests.traces else ""
         underway, code = requests.begin(figures, traceparent, kind), _CLIENT_GONE
-        underway.about(request.match_info.get("name", ""))
         try:
             response = await handler(request)
             code = str(response.status)
             return response
         finally:
+            if IDENTITY in request:  # What strangers name is not told to a collector.
+                underway.about(request.match_info.get("name", ""))
             underway.end(code)
 
     return count

@@ -19,7 +19,7 @@ from envd.core.requests import WriteRequest
 from envd.net.faults import Faults
 from envd.net.grpc_calls import ClientGone, Stopper
 from envd.node.writing import Writing
-from envd.telemetry.requests import OK, Requests
+from envd.telemetry.requests import CANCELLED, OK, Requests
 from envd.wire.api_errors import code_name
 
 KeyT = TypeVar("KeyT")
@@ -151,6 +151,8 @@ class Pipeline(Generic[KeyT]):
 
     def _let_go(self) -> None:
         """Wait no longer for writes whose answers nobody takes; they are done all the same."""
+        if self._under_way:
+            self._figures.count(CANCELLED, len(self._under_way))
         for _, writing, _ in self._under_way:
             if isinstance(writing, Writing):
                 writing.forget()

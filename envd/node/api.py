@@ -83,10 +83,14 @@ class EnvironmentApi:
             self._allow_layers(identity, request)
 
     def _allow_layers(self, identity: Identity, request: ReadRequest) -> None:
-        for base in self._coordinator.layers(check_environment(request.environment)):
-            self._allow(identity, "read", base)
+        """What a layer extends, and whether it is there, is only for who may read it."""
+
+        def look(layer: str) -> None:
+            self._allow(identity, "read", layer)
             if request.reveal:
-                self._allow(identity, "reveal", base)
+                self._allow(identity, "reveal", layer)
+
+        self._coordinator.look_at_layers(check_environment(request.environment), look)
 
     def _state(
         self, identity: Identity, name: str, *, reveal: bool, resolve: bool

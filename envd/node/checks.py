@@ -30,8 +30,8 @@ def check_write(request: WriteRequest) -> None:
     if not count and not request.replace and not request.must_not_exist:
         raise InvalidRequest("the write changes nothing", hint="name what to set or to unset")
     if type(request.puts) is PutColumns and not request.unsets:
-        names.check_columns(request.puts.names, request.puts.values)
-        if len(set(request.puts.names)) == count:
+        variables, values = request.puts.names, request.puts.values
+        if len(set(variables)) == count and names.are_legal(variables, values):
             return
     seen: set[tuple[Kind, str]] = set()
     for put in request.puts:

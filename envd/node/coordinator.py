@@ -328,12 +328,18 @@ class Coordinator:
                 self._renderings.keep(name, reveal, state, known)
         return known
 
-    def layers(self, name: str) -> list[str]:
-        """`name` and what it extends now, the lowest layer first.
+    def look_at_layers(self, name: str, look: Callable[[str], None]) -> None:
+        """Call `look` for `name` and for all it extends, each before anything is told of it.
 
-        Raises NotFound, Conflict for a circle, LimitExceeded for too many layers.
+        Raises what `look` does, NotFound, Conflict for a circle, LimitExceeded for too many
+        layers.
         """
-        return layers(name, self._bases_of)
+
+        def bases(layer: str) -> tuple[str, ...]:
+            look(layer)
+            return self._bases_of(layer)
+
+        layers(name, bases)
 
     def _bases_of(self, name: str) -> tuple[str, ...]:
         state = self._store.visible(name)
@@ -349,7 +355,7 @@ class Coordinator:
                 hint="leave out either the revision or the layers",
             )
         single = replace(request, resolve=False, variables=(), token="")
-        names = self.layers(request.environment)
+        names = layers(request.environment, self._bases_of)
         views = [self.read(replace(single, environment=name)) for name in names]
         return resolved_view(views, request.variables)
 

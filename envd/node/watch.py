@@ -18,7 +18,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, replace
-from itertools import islice
+from itertools import chain, islice, pairwise
 
 from envd.core.answers import (
     Changed,
@@ -39,8 +39,9 @@ from envd.node.views import commit_view, read_watch_token, watch_token
 from envd.ports import Applied, Store
 
 RING_COMMITS = 10_000
-RING_CHANGES = 20_000
-"""A ring of imports would hold the variables of as many environments as it has commits."""
+RING_BYTES = 8 << 20
+"""An estimate. Commits may be of megabytes, so a number of them says nothing of memory."""
+_CHANGE_BYTES = 200
 DEFAULT_HEARTBEAT_S = 15.0
 DEFAULT_MAX_WATCHES = 10_000
 _BATCH = 256
@@ -73,14 +74,16 @@ class WatchHub:
         heartbeat_s: float = DEFAULT_HEARTBEAT_S,
         max_watches: int = DEFAULT_MAX_WATCHES,
         ring_commits: int = RING_COMMITS,
+        ring_bytes: int = RING_BYTES,
     ) -> None:
         self._store = store
         self._node_uid = node_uid
         self._heartbeat_s = heartbeat_s
         self._max_watches = max_watches
-        self._ring_commits = ring_commits
-        self._ring: list[tuple[int, Commit]] = []
-        self._ring_changes = 0
+        self._most_commits = ring_commits
+        self._most_bytes = ring_bytes
+        self._ring: list[tuple[int, Commit, int]] = []
+        self._ring_bytes = 0
         self._waiting: dict[str, set[asyncio.Event]] = {}
         self._resolving: dict[str, set[asyncio.Event]] = {}
         self._extenders = Extenders(store)
@@ -106,9 +109,10 @@ class WatchHub:
 
     def _applied(self, applied: Applied) -> None:
         commit = applied.record.commit
-        self._ring.append((applied.lsn, commit))
-        self._ring_changes += len(commit.changes)
-        if len(self._ring) > 2 * self._ring_commits or self._ring_changes > 2 * RING_CHANGES:
+        size = applied.size_bytes + _CHANGE_BYTES * len(commit.changes)
+        self._ring.append((applied.lsn, commit, size))
+        self._ring_bytes += size
+        if len(self._ring) > 2 * self._most_commits or self._ring_bytes > 2 * self._most_bytes:
             self._shorten_ring()
         _wake(self._waiting, commit.environment)
         self._extenders.applied(applied)
@@ -124,11 +128,11 @@ class WatchHub:
     def _shorten_ring(self) -> None:
         """Let go of the oldest commits, down to half of what makes the ring too long."""
         dropped = 0
-        for _, commit in self._ring:
+        for _, _, size in self._ring:
             left = len(self._ring) - dropped
-            if left <= self._ring_commits and self._ring_changes <= RING_CHANGES:
+            if left <= self._most_commits and self._ring_bytes <= self._most_bytes:
                 break
-            self._ring_changes -= len(commit.changes)
+            self._ring_bytes -= size
             dropped += 1
         del self._ring[:dropped]
 
@@ -256,30 +260,38 @@ class WatchHub:
         self, lsn: int, commit: Commit, request: WatchRequest, sight: Sight
     ) -> Iterator[Changed]:
         """The events that a commit means for one watch: its own, and those of its extenders."""
-        base = commit.environment
-        extenders = self._extenders_seen(base, request.prefix, sight) if request.resolve else []
-        is_seen = has_prefix(base, request.prefix)
-        if not is_seen and not extenders:
+        names = self._names_told(commit.environment, request, sight)
+        first = next(names, "")
+        if not first:
             return
         view = sight.view if request.values else _no_view
         before, behind = (watch_token(self._node_uid, at) for at in (lsn - 1, lsn))
         own = commit_view(commit)
-        if is_seen:
-            yield Changed(own, before if extenders else behind, view(base))
-        for name in extenders:
+        for name, following in pairwise(chain((first,), names, ("",))):
+            token = before if following else behind
+            if name == commit.environment:
+                yield Changed(own, token, view(name))
+                continue
             state = self._store.visible(name)
-            if state is not None and state.environment.exists:
-                told = replace(own, environment=name, revision=state.revision.hex(), deleted=False)
-                token = behind if name == extenders[-1] else before
-                yield Changed(told, token, view(name), base)
+            revision = state.revision.hex() if state else ""
+            told = replace(own, environment=name, revision=revision, deleted=False)
+            yield Changed(told, token, view(name), commit.environment)
 
-    def _extenders_seen(self, base: str, prefix: str, sight: Sight) -> list[str]:
-        """Those that extend `base`, where all they extend may be read by the watcher."""
-        return [
-            name
-            for name in under(self._extenders.of(base), prefix)
-            if all(map(sight.may_read, self._extenders.bases(name)))
-        ]
+    def _names_told(self, changed: str, request: WatchRequest, sight: Sight) -> Iterator[str]:
+        """Which environments of a watch a change of one is told for, that one first.
+
+        Those that extend it count where they exist, and where all that they extend may be read
+        by the watcher. They may be many, so they are looked at only as they are asked for.
+        """
+        if has_prefix(changed, request.prefix):
+            yield changed
+        if not request.resolve:
+            return
+        for name in under(self._extenders.of(changed), request.prefix):
+            state = self._store.visible(name)
+            exists = state is not None and state.environment.exists
+            if exists and all(map(sight.may_read, self._extenders.bases(name))):
+                yield name
 
     async def _woken(self, event: asyncio.Event) -> bool:
         """Wait for a change below the prefix; False when a heartbeat is due first."""
@@ -295,7 +307,7 @@ class WatchHub:
             return iter(())
         if self._ring and self._ring[0][0] <= lsn + 1:
             start = lsn + 1 - self._ring[0][0]
-            return iter(self._ring[start : start + _BATCH])
+            return ((at, commit) for at, commit, _ in self._ring[start : start + _BATCH])
         return ((at, record.commit) for at, record in self._store.replay(lsn))
 
 

@@ -39,7 +39,11 @@ class Writing:
 
     def __await__(self) -> Generator[Any, None, WriteAnswer]:
         if self.logged is not None:
-            yield from asyncio.shield(self.logged).__await__()
+            try:
+                yield from asyncio.shield(self.logged).__await__()
+            except asyncio.CancelledError:
+                self.forget()
+                raise
         return self.answer
 
 

@@ -65,18 +65,25 @@ class MemoryStore:
         return
 
     def append(self, record: LogRecord, after: StoredState) -> asyncio.Future[int]:
-        encoded = records.encode_log_record(record, records.encode_commit(record.commit))
         commit = record.commit
+        encoded = records.encode_commit(commit)
         self._heads[commit.environment] = after
         self._seqs[record.partition, record.origin] = record.seq
         if commit.operation:
             self._operations[commit.author, commit.operation] = result_of(record, after)
         loop = asyncio.get_running_loop()
         durable: asyncio.Future[int] = loop.create_future()
-        loop.call_soon(self._sync, records.decode_log_record(encoded), after, durable)
+        read = records.decode_log_record(records.encode_log_record(record, encoded))
+        loop.call_soon(self._sync, read, after, len(encoded), durable)
         return durable
 
-    def _sync(self, record: LogRecord, after: StoredState, durable: asyncio.Future[int]) -> None:
+    def _sync(
+        self,
+        record: LogRecord,
+        after: StoredState,
+        size_bytes: int,
+        durable: asyncio.Future[int],
+    ) -> None:
         commit = record.commit
         name = commit.environment
         self._log.append(record)
@@ -91,7 +98,7 @@ class MemoryStore:
         self._commits[name] = list(kept)
         for listener in self._listeners:
             try:
-                listener(Applied(len(self._log), record, after))
+                listener(Applied(len(self._log), record, after, size_bytes))
             except Exception as error:  # noqa: BLE001 - as in the durable store
                 _log.critical(
                     "store.listener_failed", extra={"error": type(error).__name__}, exc_info=True

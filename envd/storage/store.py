@@ -382,7 +382,7 @@ class DurableStore:
         self._flush_wanted.set()
         if self._memory_fills():
             self._flush_urgent.set()
-        applied = Applied(lsn, pending.record, pending.after)
+        applied = Applied(lsn, pending.record, pending.after, len(pending.encoded))
         for listener in self._listeners:
             try:
                 listener(applied)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
+
 import grpc
 
 from envd.core.errors import Denied
 from envd.core.requests import Put, WriteRequest
 from envd.net.grpc_server import GrpcServer
 from envd.telemetry.node import Telemetry
+from envd.telemetry.requests import Kind
 from envd.wire import api as wire
 from envd.wire._pb import environment_pb2 as pb
 from tests.net.http_world import Http, http_to, watching
@@ -16,6 +19,7 @@ from tests.net.world import (
     CANARY,
     READER_TOKEN,
     FakeAccess,
+    HeldStore,
     Node,
     RaisingAuthorizer,
     Rpc,
@@ -125,3 +129,52 @@ async def test_grpc_calls_are_counted_by_method_and_code(node: Node) -> None:
     timed = {name for name, one in telemetry.requests.methods.items() if any(one.seconds.counts)}
     assert timed == {"Get", "WriteStream"}
     assert 'envd_conflicts_total{kind="refused"} 1.0' in telemetry.text("")[0].decode()
+
+
+async def test_writes_whose_answers_nobody_takes_are_counted_as_cancelled() -> None:
+    store = HeldStore()
+    node = Node(store=store)
+    telemetry = Telemetry()
+    server = GrpcServer(node.api, FakeAccess(), ANY_PORT, telemetry=telemetry)
+    port = await server.start()
+    async with channel_to(f"127.0.0.1:{port}") as channel:
+        stream = Rpc(node, server, port, channel).streams("WriteStream", pb.WriteStreamResponse)
+        for number in range(3):
+            request = WriteRequest("web/s", (Put("A", str(number)),))
+            item = pb.WriteStreamRequest.Item(id=number, write=wire.write_message(request))
+            await stream.write(pb.WriteStreamRequest(items=[item]))
+        await until(lambda: len(store.appended) == 3)
+        stream.cancel()
+        codes = telemetry.requests.of("WriteStream").codes
+        await until(lambda: codes == {"CANCELLED": 4})  # three writes, and what carried them
+    store.gate.set()
+    node.api.stop()
+    await server.stop(0)
+
+
+@dataclass
+class FakeSpans:
+    """Spans that keep which environments they are about."""
+
+    trace_id: str = "1" * 32
+    named: list[str] = field(default_factory=list)
+
+    def server(self, method: str, traceparent: str, kind: Kind) -> FakeSpans:
+        return self
+
+    def about(self, environment: str) -> None:
+        self.named.append(environment)
+
+    def end(self, code: str) -> None:
+        """Nothing."""
+
+
+async def test_what_strangers_name_is_in_no_trace(node: Node) -> None:
+    spans = FakeSpans()
+    telemetry = Telemetry()
+    telemetry.requests.spans = spans
+    async with http_to(node, telemetry=telemetry) as http:
+        await http.ask("GET", "/v1/environments/theirs", token="")
+        await http.ask("GET", "/v1/environments/ours")
+
+    assert spans.named == ["ours"]

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from weakref import ref
+
 import pytest
 
 from envd.core.answers import EnvironmentView
@@ -24,6 +26,17 @@ def test_a_rendering_belongs_to_one_state_and_one_way_of_showing_it() -> None:
     assert renderings.find("a", False, first) is None
     assert renderings.find("a", True, state()) is None
     assert renderings.find("b", True, first) is None
+
+
+def test_a_rendering_does_not_keep_its_state() -> None:
+    renderings, first = Renderings(), state()
+    renderings.keep("a", True, first, b"shown")
+    gone = ref(first)
+
+    del first
+
+    assert gone() is None
+    assert renderings.find("a", True, state()) is None
 
 
 def test_the_least_recently_used_renderings_leave() -> None:

@@ -18,7 +18,7 @@ from envd.core.commit import LogRecord
 from envd.core.errors import Unavailable
 from envd.core.requests import DeleteRequest, WatchRequest
 from envd.node.views import watch_token
-from envd.node.watch import RING_CHANGES, Sight, WatchHub
+from envd.node.watch import Sight, WatchHub
 from envd.storage.memory import MemoryStore
 from tests.node.conftest import Node
 
@@ -191,19 +191,21 @@ async def test_a_watch_that_passes_over_many_changes_lets_others_have_their_turn
     assert change.commit.environment == "team/a"
 
 
-async def test_the_ring_holds_few_commits_where_they_are_large(node: Node) -> None:
-    hub = hub_of(node)
+@pytest.mark.parametrize("large", [{"A": "x" * 10_000}, {f"N{n}": "" for n in range(50)}])
+async def test_the_ring_holds_few_commits_where_they_are_large(
+    node: Node, large: dict[str, str]
+) -> None:
+    hub = hub_of(node, ring_bytes=50_000)
     events = events_of(hub, node, WatchRequest())
     await anext(events)
-    large = {f"N{n}": "" for n in range(1_000)}
-    for n in range(3 * RING_CHANGES // 1_000):
+    for n in range(30):
         await node.put(f"e{n}", **large)
 
-    changes = await take(events, 3 * RING_CHANGES // 1_000)
+    changes = await take(events, 30)
 
-    assert len(hub._ring) <= 2 * RING_CHANGES // 1_000
+    assert 1 <= len(hub._ring) <= 10
     names = [change.commit.environment for change in changes if isinstance(change, Changed)]
-    assert names == [f"e{n}" for n in range(3 * RING_CHANGES // 1_000)]
+    assert names == [f"e{n}" for n in range(30)]
 
 
 async def test_a_watch_far_behind_the_ring_reads_on_from_the_log(

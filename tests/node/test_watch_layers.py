@@ -265,6 +265,24 @@ async def test_a_base_that_may_not_be_read_neither_shows_values_nor_tells_change
     assert values(own.state) == {"C": "own"}
 
 
+async def test_whether_a_base_is_there_or_what_it_extends_is_only_for_who_may_read_it(
+    watched: Watched,
+) -> None:
+    await watched.layered()
+    watched.rights.denied |= {("read", "team/base"), ("read", "base")}
+    told = []
+
+    for change in ("nothing", "its base is gone", "it is gone"):
+        if change != "nothing":
+            await watched.delete("base" if change == "its base is gone" else "team/base")
+        with pytest.raises(Denied) as refused:
+            await watched.api.get(ANN, ReadRequest("prod", resolve=True))
+        item, _ = await take(watched.watch("prod"), 2)
+        told.append((refused.value.message, item.state.unresolved))
+
+    assert told == [("ann may not read team/base",) * 2] * 3
+
+
 async def test_secrets_of_a_base_take_the_right_to_reveal_there(watched: Watched) -> None:
     await watched.layered()
     watched.rights.denied.add(("reveal", "base"))
@@ -361,6 +379,27 @@ class ManyEnvironments(MemoryStore):
 
         found = [name for name in self._names if name > after and name.startswith(prefix)]
         return [ListedEnvironment(name, "", 0) for name in found[:limit]]
+
+
+async def test_the_last_that_is_told_carries_the_token_though_a_later_one_is_hidden(
+    watched: Watched,
+) -> None:
+    await watched.node.put("base", A="1")
+    await watched.node.put("hidden", A="1")
+    await watched.extend("web/a", "base")
+    await watched.extend("web/b", "base, hidden")
+    watched.rights.denied.add(("read", "hidden"))
+    events = watched.watch("web", values=False)
+    await take(events, 3)
+    await watched.node.put("base", A="2")
+    told = await anext(events)
+    await watched.node.put("web/a", B="1")
+    own = await anext(events)
+
+    behind = await anext(watched.watch("web", told.token, values=False))
+
+    assert (told.commit.environment, told.through) == ("web/a", "base")
+    assert behind == own
 
 
 # -- what it costs -------------------------------------------------------------------------
