@@ -17,10 +17,17 @@ _HOMES = {
     "envd.client.changes": ("Change",),
     "envd.client.client": ("Client",),
     "envd.client.connecting": ("connect", "connect_sync"),
-    "envd.client.live": ("LiveEnvironment",),
+    "envd.client.live": ("Changes", "LiveEnvironment"),
     "envd.client.picking": ("Server",),
     "envd.client.reading": ("VariableInvalid", "VariableMasked", "VariableMissing"),
     "envd.client.sync": ("SyncClient", "SyncEnvironment"),
+    "envd.core.answers": (
+        "EnvironmentView",
+        "HistoryPage",
+        "ListPage",
+        "Status",
+        "WriteAnswer",
+    ),
     "envd.core.errors": (
         "Conflict",
         "Denied",
@@ -34,7 +41,7 @@ _HOMES = {
         "Unavailable",
         "Unsupported",
     ),
-    "envd.core.requests": ("Put", "Unset", "WriteRequest"),
+    "envd.core.requests": ("Consistency", "Put", "Unset", "WriteRequest"),
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
 

@@ -4,6 +4,7 @@ from envd.client.changes import Change as Change
 from envd.client.client import Client as Client
 from envd.client.connecting import connect as connect
 from envd.client.connecting import connect_sync as connect_sync
+from envd.client.live import Changes as Changes
 from envd.client.live import LiveEnvironment as LiveEnvironment
 from envd.client.picking import Server as Server
 from envd.client.reading import VariableInvalid as VariableInvalid
@@ -11,6 +12,11 @@ from envd.client.reading import VariableMasked as VariableMasked
 from envd.client.reading import VariableMissing as VariableMissing
 from envd.client.sync import SyncClient as SyncClient
 from envd.client.sync import SyncEnvironment as SyncEnvironment
+from envd.core.answers import EnvironmentView as EnvironmentView
+from envd.core.answers import HistoryPage as HistoryPage
+from envd.core.answers import ListPage as ListPage
+from envd.core.answers import Status as Status
+from envd.core.answers import WriteAnswer as WriteAnswer
 from envd.core.errors import Conflict as Conflict
 from envd.core.errors import Denied as Denied
 from envd.core.errors import EnvdError as EnvdError
@@ -22,6 +28,7 @@ from envd.core.errors import SnapshotError as SnapshotError
 from envd.core.errors import Unauthenticated as Unauthenticated
 from envd.core.errors import Unavailable as Unavailable
 from envd.core.errors import Unsupported as Unsupported
+from envd.core.requests import Consistency as Consistency
 from envd.core.requests import Put as Put
 from envd.core.requests import Unset as Unset
 from envd.core.requests import WriteRequest as WriteRequest

@@ -92,6 +92,13 @@ def merged(first: Change, second: Change) -> Change:
     )
 
 
+def completed(change: Change, missed: Change | None) -> Change:
+    """`change`, which stands for what was `missed` before it too."""
+    if missed is None:
+        return change
+    return replace(merged(missed, change), commits=change.commits)
+
+
 class Backlog:
     """At most `limit` changes in order; where it is full, the last two become one."""
 

@@ -12,7 +12,7 @@ of `envd.core.errors`; those of the servers name no value.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -58,7 +58,8 @@ class Options:
     """What a client is made of; `envd.connect` fills it.
 
     `snapshots` is the directory of the offline snapshots, None for none. `timeout_s` is the
-    deadline of calls that are given no other.
+    deadline of calls that are given no other. `may_have_token` is asked of an address once it
+    is connected; where it may not, that counts as no connection.
     """
 
     servers: Sequence[Server]
@@ -68,10 +69,23 @@ class Options:
     token: str
     timeout_s: float
     snapshots: Path | None
+    may_have_token: Callable[[str], bool] = lambda _: True
 
     def __repr__(self) -> str:
         """Leave the token out."""
         return f"Options({', '.join(server.address for server in self.servers)})"
+
+
+@dataclass(eq=False, slots=True)
+class _Followed:
+    """A live environment and what keeps it so; `waiting` callers want its first state."""
+
+    wish: Wish
+    live: LiveEnvironment
+    feed: Feed
+    keeper: Keeper | None
+    task: asyncio.Task[None]
+    waiting: int = 0
 
 
 class Client:
@@ -87,10 +101,10 @@ class Client:
             options.backoff,
             options.world,
             token=options.token,
+            may_have_token=options.may_have_token,
         )
         self._calls = Calls(self._servers, options.timeout_s)
-        self._followed: dict[Wish, tuple[LiveEnvironment, Feed, asyncio.Task[None]]] = {}
-        self._keepers: dict[Wish, Keeper] = {}
+        self._followed: dict[Wish, _Followed] = {}
         self._closed = False
 
     async def __aenter__(self) -> Self:
@@ -113,8 +127,8 @@ class Client:
         if self._closed:
             return
         self._closed = True
-        for wish in list(self._followed):
-            await self._unfollow(wish)
+        for followed in list(self._followed.values()):
+            await self._unfollow(followed)
         await self._calls.close()
         await self._servers.close()
 
@@ -124,6 +138,9 @@ class Client:
         old, self._token = self._token, token
         if self._snapshots is not None and old != token:
             await asyncio.to_thread(snapshot.renew, self._snapshots, old=old, new=token)
+            for followed in self._followed.values():
+                if followed.keeper is not None:  # It may have saved while they were renewed.
+                    followed.keeper.again()
 
     # -- live environments -------------------------------------------------------------
 
@@ -145,28 +162,33 @@ class Client:
         does), Unavailable where no node answers and there is no snapshot.
         """
         self._calls.check_open()
+        _check_name(name)
         wish = Wish(name, reveal, resolve, must_exist)
-        if wish not in self._followed:
-            self._followed[wish] = self._follow(wish)
-        live, feed, _ = self._followed[wish]
+        followed = self._followed.get(wish)
+        if followed is None or followed.feed.failed:
+            followed = self._followed[wish] = self._follow(wish)
+        followed.waiting += 1
         try:
             async with asyncio.timeout(self._calls.timeout_s if timeout_s is None else timeout_s):
-                await asyncio.shield(feed.first)
+                await asyncio.shield(followed.feed.first)
         except TimeoutError:
-            why = live.error or _too_late()
-            await self._unfollow(wish)
-            raise why from None
-        except EnvdError:
-            await self._unfollow(wish)
-            raise
-        return live
+            raise followed.live.error or _too_late() from None
+        finally:
+            followed.waiting -= 1
+            if not followed.waiting and not followed.feed.began:
+                await self._unfollow(followed)
+        return followed.live
 
-    def _follow(self, wish: Wish) -> tuple[LiveEnvironment, Feed, asyncio.Task[None]]:
-        live = LiveEnvironment(wish.environment, self._world, partial(self._unfollow, wish))
+    def _follow(self, wish: Wish) -> _Followed:
+        async def close() -> None:
+            await self._unfollow(followed)
+
+        live = LiveEnvironment(wish.environment, self._world, close)
         keeper = self._keeper(wish)
         feed = Feed(self._servers, f"/{ENVIRONMENTS}/Watch", wish, live, keeper)
         task = asyncio.create_task(feed.run(), name=f"envd watch {wish.environment}")
-        return live, feed, task
+        followed = _Followed(wish, live, feed, keeper, task)
+        return followed
 
     def _keeper(self, wish: Wish) -> Keeper | None:
         if self._snapshots is None:
@@ -175,19 +197,16 @@ class Client:
             self._servers.addresses, resolve=wish.resolve, reveal=wish.reveal
         )
         place = Place(self._snapshots, context, lambda: self._token)
-        keeper = self._keepers[wish] = Keeper(place, wish.environment, self._world)
-        return keeper
+        return Keeper(place, wish.environment, self._world)
 
-    async def _unfollow(self, wish: Wish) -> None:
-        live, feed, task = self._followed.pop(wish, (None, None, None))
-        keeper = self._keepers.pop(wish, None)
-        await end(task)
-        if feed is not None:
-            feed.fail_first(closed())
-        if live is not None:
-            await live.end()
-        if keeper is not None:
-            await keeper.close()
+    async def _unfollow(self, followed: _Followed) -> None:
+        if self._followed.get(followed.wish) is followed:
+            del self._followed[followed.wish]
+        await end(followed.task)
+        followed.feed.fail_first(closed())
+        await followed.live.end()
+        if followed.keeper is not None:
+            await followed.keeper.close()
 
     # -- reads -------------------------------------------------------------------------
 
@@ -222,12 +241,15 @@ class Client:
         timeout_s: float | None = None,
     ) -> dict[str, EnvironmentView]:
         """Read many environments in few calls; those that do not exist are left out."""
+        within_s = self._calls.timeout_s if timeout_s is None else timeout_s
+        deadline_s = self._world.monotonic_s() + within_s
         left = list(dict.fromkeys(environments))
         found: dict[str, EnvironmentView] = {}
         while left:
             asked, left = left[:_MAX_BATCH], left[_MAX_BATCH:]
             build = partial(pb.BatchGetRequest, environments=asked, reveal=reveal, resolve=resolve)
-            raw = await self._calls.single("BatchGet", build, timeout_s)
+            left_s = deadline_s - self._world.monotonic_s()
+            raw = await self._calls.single("BatchGet", build, left_s)
             results = pb.BatchGetResponse.FromString(raw).results
             again = []
             for name, result in zip(asked, results, strict=True):
@@ -331,11 +353,17 @@ class Client:
         return await self.write(request, timeout_s=timeout_s)
 
     async def settings(
-        self, environment: str, settings: Mapping[str, str], *, message: str = ""
+        self,
+        environment: str,
+        settings: Mapping[str, str],
+        *,
+        message: str = "",
+        timeout_s: float | None = None,
     ) -> WriteAnswer:
         """Set settings (metadata) of an environment: description, owner, extends, ..."""
         puts = tuple(Put(name, value, kind=Kind.METADATA) for name, value in settings.items())
-        return await self.write(WriteRequest(environment, puts, message=message))
+        request = WriteRequest(environment, puts, message=message)
+        return await self.write(request, timeout_s=timeout_s)
 
     async def write(self, request: WriteRequest, *, timeout_s: float | None = None) -> WriteAnswer:
         """Write one atomic commit as `WriteRequest` describes it."""
@@ -346,7 +374,8 @@ class Client:
             message.operation = operation
             return message
 
-        free = not (request.if_revision or request.must_not_exist or request.unsets)
+        bound = request.if_revision or request.must_exist or request.must_not_exist
+        free = not (bound or request.unsets)
         return await self._calls.write(serialized(build), operation, timeout_s, anywhere=free)
 
     async def delete(
@@ -408,6 +437,13 @@ class Client:
             message=message,
             new_operation=self._calls.new_operation,
         )
+
+
+def _check_name(name: str) -> None:
+    """Raise InvalidRequest for what no node can be asked to follow."""
+    if not name:
+        raise InvalidRequest("an environment has a name")
+    serialized(partial(pb.WatchRequest, prefix=name))
 
 
 def _too_late() -> Unavailable:

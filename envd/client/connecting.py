@@ -73,25 +73,26 @@ def _options(
     zones = {one.address: one.zone for one in servers if isinstance(one, Server)}
     given = [one.address if isinstance(one, Server) else one for one in servers]
     addresses, of_this_machine = discovery.addresses_of(given, variables)
+    said = variables.get("ENVD_TOKEN", "").strip() if token is None else token
+    left = ""
+    if of_this_machine and token is None and not said:
+        left = discovery.token_of_this_machine(variables, is_root=os.geteuid() == 0)
     chance = random.Random()  # noqa: S311 - spreads load and retries, keeps no secret
     return Options(
         servers=[Server(address, zones.get(address, "")) for address in addresses],
         picker=picker_for(balance, zone, chance.randrange(len(addresses))),
         backoff=Backoff(attempts=attempts, draw=chance.random),
         world=REAL,
-        token=_token(token, variables, of_this_machine=of_this_machine),
+        token=said or left,
+        may_have_token=discovery.may_have_token if left else _anyone,
         timeout_s=timeout_s,
         snapshots=_snapshots(snapshot, variables),
     )
 
 
-def _token(token: str | None, environ: Mapping[str, str], *, of_this_machine: bool) -> str:
-    if token is not None:
-        return token
-    named = environ.get("ENVD_TOKEN", "").strip()
-    if named or not of_this_machine:
-        return named
-    return discovery.token_of_this_machine(environ, is_root=os.geteuid() == 0)
+def _anyone(_: str) -> bool:
+    """A token that was said goes to the address that was said."""
+    return True
 
 
 def _snapshots(wanted: bool | str | os.PathLike[str], environ: Mapping[str, str]) -> Path | None:

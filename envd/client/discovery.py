@@ -25,6 +25,8 @@ def addresses_of(given: Sequence[str], environ: Mapping[str, str]) -> tuple[Sequ
     """
     said = ",".join(given) if given else environ.get("ENVD_ADDR", "").strip()
     found = tuple(dict.fromkeys(part.strip() for part in said.split(",") if part.strip()))
+    if not given:
+        found = _without_sockets(found)
     for address in found:
         _check(address)
     if given and not found:
@@ -32,10 +34,23 @@ def addresses_of(given: Sequence[str], environ: Mapping[str, str]) -> tuple[Sequ
     return found or (DEFAULT_LISTEN,), not found
 
 
+def _without_sockets(said: Sequence[str]) -> tuple[str, ...]:
+    """ENVD_ADDR without Unix sockets, which are for envctl; raises where nothing else is left."""
+    left = tuple(address for address in said if not address.startswith("unix:"))
+    if said and not left:
+        raise InvalidRequest(
+            "ENVD_ADDR names a Unix socket only: that is the way of envctl, programs use gRPC",
+            hint="add the daemon's --listen to it, as in ENVD_ADDR=unix:PATH,127.0.0.1:7420, "
+            'or say connect("127.0.0.1:7420")',
+            reason="INVALID_ADDRESS",
+        )
+    return left
+
+
 def _check(address: str) -> None:
     if address.startswith("unix:"):
         raise InvalidRequest(
-            "a program reaches envd over gRPC, and unix:PATH is the way of envctl",
+            "a Unix socket is the way of envctl; programs reach envd over gRPC",
             hint="name HOST:PORT, as in the daemon's --listen (127.0.0.1:7420 by default)",
             reason="INVALID_ADDRESS",
         )
@@ -52,13 +67,11 @@ def _check(address: str) -> None:
 def token_of_this_machine(environ: Mapping[str, str], *, is_root: bool) -> str:
     """What the daemon of this user left for its user, "" where there is none.
 
-    It is taken only where the listener on the default port belongs to this user or to root:
-    while envd is down another user of the machine may listen there.
+    It goes only to listeners that `may_have_token`; the offline snapshots are sealed by it
+    while there is none, too.
     """
     directory = data_directory(environ, is_root=is_root)
-    if not directory or not may_have_token(DEFAULT_LISTEN):
-        return ""
-    return token_in(f"{directory}/admin.token")
+    return token_in(f"{directory}/admin.token") if directory else ""
 
 
 def data_directory(environ: Mapping[str, str], *, is_root: bool) -> str:
@@ -75,7 +88,10 @@ def data_directory(environ: Mapping[str, str], *, is_root: bool) -> str:
 
 
 def may_have_token(address: str) -> bool:
-    """A token from a file goes to loopback only where the listener is this user's or root's."""
+    """A token from a file goes to loopback only where the listener is this user's or root's.
+
+    While envd is down another user of the machine may listen on its port.
+    """
     host, _, port = address.rpartition(":")
     if host.strip("[]") not in _LOOPBACK:
         return True

@@ -14,11 +14,14 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 import grpc
+from google.protobuf.message import DecodeError
 
 from envd.client.changes import change_of
 from envd.client.keeping import Keeper
 from envd.client.live import LiveEnvironment
+from envd.client.rpc_errors import is_without_answer
 from envd.client.servers import Servers
+from envd.client.tasks import place_of
 from envd.core.answers import (
     Changed,
     EnvironmentView,
@@ -81,11 +84,36 @@ class Feed:
         self._at = ""
         self._failed_at = ""
         self._told = False
+        self._told_reveal = wish.reveal
         self._telling: EnvironmentView | None = None
         self._moved = False
 
+    @property
+    def began(self) -> bool:
+        """Whether a first state is shown."""
+        return self.first.done() and not self.failed
+
+    @property
+    def failed(self) -> bool:
+        """Whether there will be no first state."""
+        return self.first.done() and self.first.exception() is not None
+
     async def run(self) -> None:
         """Follow for ever; ends early only where the first state is refused."""
+        try:
+            await self._run()
+        except Exception as error:  # noqa: BLE001 - the task's outermost guard
+            _log.error(
+                "watch.failed environment=%s error=%s at=%s",
+                self._wish.environment,
+                type(error).__name__,
+                place_of(error),
+            )
+            failure = EnvdError("the watch failed; that is an error of envd's client")
+            self._live.lost(failure)
+            self.fail_first(failure)
+
+    async def _run(self) -> None:
         failures = 0
         while True:
             self._moved = False
@@ -104,9 +132,11 @@ class Feed:
         servers = self._servers
         rounds = failures - len(servers.addresses) + 1
         if isinstance(error, Unavailable):
-            if rounds <= 0:
+            if rounds <= 0 and not self._moved:
                 return  # Another one may answer at once.
-            wait_s = servers.backoff.delay_s(rounds, error.retry_after_ms)
+            wait_s = servers.backoff.delay_s(
+                max(1, rounds), error.retry_after_ms if rounds > 0 else 0
+            )
         else:
             wait_s = _REFUSED_FACTOR * servers.backoff.delay_s(failures)
         await servers.rest(wait_s)
@@ -118,35 +148,54 @@ class Feed:
         try:
             channel = await self._servers.ready(self._at)
         except Unavailable:
-            self._failed_at, self._at = self._at, ""
+            self._leave()
             raise
         self._failed_at = ""
-        raw = api_streams.watch_message(self._request).SerializeToString()
+        self._telling = None
+        request = self._request
+        if request.reveal != self._told_reveal:  # The states are others: have it told whole.
+            request = replace(request, token="")
+        raw = api_streams.watch_message(request).SerializeToString()
         watch: grpc.aio.UnaryStreamMultiCallable[bytes, bytes]
         watch = channel.unary_stream(self._path, None, None)
         call = watch(raw, metadata=self._servers.metadata())
-        if self._request.token:
+        if request.token:
             self._live.reached()
         try:
-            await self._read(call)
+            await self._read(call, request)
         except grpc.aio.AioRpcError as error:
-            raise self._servers.outcome(self._at, channel, error) from error
+            found = self._servers.outcome(self._at, channel, error)
+            if isinstance(found, Unavailable) and not is_without_answer(error):
+                self._leave()
+            raise found from error
         except TimeoutError:
             self._servers.failed(self._at, channel)
-            raise Unavailable(f"{self._at} has fallen silent", reason="NO_ANSWER") from None
+            raise Unavailable(f"{self._leave()} has fallen silent", reason="NO_ANSWER") from None
+        except DecodeError:
+            raise Unavailable(f"{self._leave()} is no envd", reason="NO_ANSWER") from None
         finally:
             call.cancel()
+        self._leave()
         raise Unavailable("the node ended the watch", reason="STOPPING")
 
-    async def _read(self, call: grpc.aio.UnaryStreamCall[bytes, bytes]) -> None:
+    def _leave(self) -> str:
+        """Try another server next, if there is one; returns the one that is left."""
+        self._failed_at, self._at = self._at, ""
+        return self._failed_at
+
+    async def _read(
+        self, call: grpc.aio.UnaryStreamCall[bytes, bytes], request: WatchRequest
+    ) -> None:
         loop = asyncio.get_running_loop()
         parse = pb.WatchResponse.FromString
         async with asyncio.timeout(SILENCE_S) as silence:
             while isinstance(raw := await call.read(), bytes):
+                event = api_streams.event_from(parse(raw))
                 if not self._moved:
                     self._moved = True
+                    self._request, self._told_reveal = request, request.reveal
                     self._servers.answered(self._at)
-                self._take(api_streams.event_from(parse(raw)))
+                self._take(event)
                 silence.reschedule(loop.time() + SILENCE_S)
 
     def _take(self, event: WatchEvent) -> None:

@@ -44,7 +44,8 @@ class Keeper:
         self._state: EnvironmentView | None = None
         self._due = asyncio.Event()
         self._known = False
-        self._saved_ms = 0
+        self._vouched = False
+        self._as_of_ms = 0
         self._warned = False
         self._task: asyncio.Task[None] | None = None
         self._saving: asyncio.Future[None] | None = None
@@ -63,10 +64,18 @@ class Keeper:
 
     def keep(self, state: EnvironmentView | None) -> None:
         """Have this state written soon; None removes the snapshot."""
-        if state is not None and state.unresolved:
+        self._vouched = state is None or not state.unresolved
+        if not self._vouched:
             return
         self._state = state
         self._known = True
+        self._as_of_ms = self._world.wall_ms()
+        self.again()
+
+    def again(self) -> None:
+        """Have the last state written once more, if there is one, as old as it is."""
+        if not self._known:
+            return
         self._due.set()
         if self._task is None:
             self._task = asyncio.create_task(self._run(), name="envd snapshot")
@@ -74,10 +83,13 @@ class Keeper:
     def still_so(self) -> None:
         """A node says that nothing has changed: write it again where that is a day old.
 
-        Only then, for what no node vouches for must expire.
+        Only then, for what no node vouches for must expire. A clock that went back makes it
+        old too: who starts from it would take it for one of the future.
         """
-        if self._known and self._world.wall_ms() - self._saved_ms >= REFRESH_MS:
-            self._due.set()
+        now_ms = self._world.wall_ms()
+        if self._vouched and not 0 <= now_ms - self._as_of_ms < REFRESH_MS:
+            self._as_of_ms = now_ms
+            self.again()
 
     async def close(self) -> None:
         """Write what is not written yet.
@@ -89,6 +101,7 @@ class Keeper:
             await asyncio.wait([self._saving])
             self._try(self._saving.result)
         if self._known and self._due.is_set():
+            self._due.clear()
             self._try(lambda: self._save(self._state))
 
     async def _run(self) -> None:
@@ -102,7 +115,6 @@ class Keeper:
         if self._saving is not None:  # It goes on where the one who waited was cancelled.
             await asyncio.wait([self._saving])
         self._due.clear()
-        self._saved_ms = self._world.wall_ms()
         self._saving = asyncio.ensure_future(asyncio.to_thread(self._save, self._state))
         try:
             await asyncio.wait([self._saving])
@@ -133,5 +145,5 @@ class Keeper:
             place.context,
             state,
             token=place.token(),
-            now_ms=self._world.wall_ms(),
+            now_ms=self._as_of_ms,
         )

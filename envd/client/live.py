@@ -10,16 +10,15 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
-import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
 from typing import Final
 from weakref import WeakSet
 
-from envd.client.changes import DEFAULT_LIMIT, Backlog, Change, difference
+from envd.client.changes import DEFAULT_LIMIT, Backlog, Change, completed, difference
 from envd.client.reading import Reading
 from envd.client.servers import World, closed
-from envd.client.tasks import end
+from envd.client.tasks import end, place_of
 from envd.core.answers import EnvironmentView
 from envd.core.errors import Conflict, EnvdError, Unavailable
 
@@ -63,6 +62,7 @@ class LiveEnvironment(Reading):
         "__weakref__",
         "_callbacks",
         "_closing",
+        "_ended",
         "_error",
         "_followers",
         "_mirrors",
@@ -77,12 +77,13 @@ class LiveEnvironment(Reading):
         self._world = world
         self._closing = closing
         self._followers: WeakSet[Changes] = WeakSet()
-        self._callbacks: dict[Callback, asyncio.Task[None]] = {}
+        self._callbacks: set[asyncio.Task[None]] = set()
         self._mirrors: list[Reading] = []
         self._error: EnvdError | None = Unavailable("no node has answered yet", reason="NO_ANSWER")
         self._unresolved: Conflict | None = None
         self._seen_s = world.monotonic_s()
         self._younger_s = 0.0
+        self._ended = False
 
     # -- how current it is -------------------------------------------------------------
 
@@ -120,10 +121,13 @@ class LiveEnvironment(Reading):
         Every commit that becomes visible comes at least once, in order; the mapping shows its
         state, or a later one, when it comes. It goes on over restarts of the daemon. A reader
         that leaves `limit` changes behind gets the newest of them merged (`Change.commits`
-        counts them), so that memory stays bounded and no name is missed.
+        counts them), so that memory stays bounded and no name is missed. It ends when the
+        environment, or the client, is closed.
         """
         follower = Changes(limit)
         self._followers.add(follower)
+        if self._ended:
+            follower.end()
         return follower
 
     def on_change(self, callback: Callback) -> Callable[[], None]:
@@ -134,12 +138,11 @@ class LiveEnvironment(Reading):
         """
         changes = self.changes()
         task = asyncio.create_task(self._tell(callback, changes), name="envd on_change")
-        self._callbacks[callback] = task
+        self._callbacks.add(task)
+        task.add_done_callback(self._callbacks.discard)
 
         def stop() -> None:
             task.cancel()
-            if self._callbacks.get(callback) is task:
-                del self._callbacks[callback]
 
         return stop
 
@@ -174,13 +177,11 @@ class LiveEnvironment(Reading):
                 if inspect.isawaitable(answer):
                     await answer
             except Exception as error:  # noqa: BLE001 - the task's outermost guard
-                place = traceback.extract_tb(error.__traceback__)[-1]
                 _log.error(
-                    "callback.failed environment=%s error=%s at=%s:%s",
+                    "callback.failed environment=%s error=%s at=%s",
                     self.name,
                     type(error).__name__,
-                    place.filename,
-                    place.lineno,
+                    place_of(error),
                 )
 
     # -- for the feed ------------------------------------------------------------------
@@ -201,9 +202,15 @@ class LiveEnvironment(Reading):
                 self._notify(change)
 
     def changed(self, change: Change, view: EnvironmentView | None) -> None:
-        """Show the state after a commit and tell of it."""
+        """Show the state after a commit and tell of it.
+
+        Where states could not be shown before this one, it names what differs by them too.
+        """
         self.reached()
+        hidden = self._unresolved is not None
         if self._can_show(view):
+            if hidden:
+                change = completed(change, difference(self.name, self._view, view))
             self._show(view)
         self._notify(change)
 
@@ -223,9 +230,10 @@ class LiveEnvironment(Reading):
 
     async def end(self) -> None:
         """End the followers and callbacks."""
+        self._ended = True
         for follower in list(self._followers):
             follower.end()
-        await end(*self._callbacks.values())
+        await end(*self._callbacks)
         self.lost(closed())
 
     def _show(self, view: EnvironmentView | None) -> None:

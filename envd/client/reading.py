@@ -6,7 +6,7 @@ one: so a lookup is that of a dict, any thread may read, and whoever iterates se
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, ItemsView, Iterator, KeysView, Mapping, ValuesView
 from datetime import timedelta
 from types import MappingProxyType
 from typing import Any, Final, Literal, TypeAlias, TypeVar, cast, overload
@@ -64,12 +64,14 @@ class Reading(Mapping[str, str]):
     def _show(self, view: EnvironmentView | None) -> None:
         """Go on with this state; None: the environment does not exist."""
         variables = {} if view is None else view.variables
-        self._view = view
-        self._values = {
+        values = {
             name: variable.value
             for name, variable in variables.items()
             if variable.value is not None
         }
+        # In this order: who sees a revision in another thread then sees its values.
+        self._values = values
+        self._view = view
 
     # -- as a mapping ------------------------------------------------------------------
 
@@ -96,6 +98,18 @@ class Reading(Mapping[str, str]):
         """The value, or `default` where there is none to see."""
         return self._values.get(name, cast(Any, default))
 
+    def keys(self) -> KeysView[str]:
+        """The names of one moment."""
+        return self._values.keys()
+
+    def values(self) -> ValuesView[str]:
+        """The values of one moment."""
+        return self._values.values()
+
+    def items(self) -> ItemsView[str, str]:
+        """Names and values of one moment."""
+        return self._values.items()
+
     def copy(self) -> dict[str, str]:
         """The values of one moment."""
         return self._values.copy()
@@ -114,24 +128,27 @@ class Reading(Mapping[str, str]):
     @property
     def revision(self) -> str:
         """The revision of the environment itself, "" where it does not exist."""
-        return self._view.revision if self._view else ""
+        view = self._view
+        return view.revision if view else ""
 
     @property
     def bases(self) -> Mapping[str, str]:
         """What it extends with the revision of each, the lowest first."""
-        return MappingProxyType(self._view.bases if self._view else {})
+        return MappingProxyType(view.bases if (view := self._view) else {})
 
     @property
     def settings(self) -> Mapping[str, str]:
         """Its settings (metadata): description, owner, extends, ..."""
-        return MappingProxyType(self._view.metadata if self._view else {})
+        return MappingProxyType(view.metadata if (view := self._view) else {})
 
     @property
     def masked(self) -> frozenset[str]:
         """The variables that are there and can't be seen."""
-        if self._view is None:
+        view = self._view
+        if view is None:
             return frozenset()
-        return frozenset(self._view.variables.keys() - self._values.keys())
+        variables = view.variables.items()
+        return frozenset(name for name, variable in variables if variable.value is None)
 
     def source(self, name: str) -> str:
         """The environment that a variable comes from; raises VariableMissing."""
@@ -173,7 +190,8 @@ class Reading(Mapping[str, str]):
                 f"{self.name} does not exist, so it has no variable {shown}",
                 reason="ENVIRONMENT_MISSING",
             )
-        if shown in view.variables:
+        variable = view.variables.get(shown)
+        if variable is not None and variable.value is None:
             return VariableMasked(
                 f"{shown} of {self.name} is secret, and its value is masked",
                 hint="this client's identity needs the right to reveal",
@@ -199,6 +217,7 @@ class Reading(Mapping[str, str]):
             return read(text)
         except ValueError as error:
             expected = str(error)
+        del text  # Tools that report errors show the locals of each frame.
         raise VariableInvalid(f"{name} of {self.name} is not {expected}", reason="VARIABLE_INVALID")
 
     @overload

@@ -61,11 +61,13 @@ class World:
 
 @dataclass(slots=True)
 class _Link:
-    """One server's connection."""
+    """One server's connection; `worked` tells whether calls may run over `channel`."""
 
     server: Server
     breaker: Breaker = field(default_factory=Breaker)
     channel: grpc.aio.Channel | None = None
+    connecting: asyncio.Task[Unavailable | None] | None = None
+    worked: bool = False
     calls: int = 0
     away: bool = False
 
@@ -85,11 +87,13 @@ class Servers:
         world: World,
         *,
         token: str = "",
+        may_have_token: Callable[[str], bool] = lambda _: True,
         connect_timeout_s: float = CONNECT_TIMEOUT_S,
     ) -> None:
         self.backoff = backoff
         self.world = world
         self._picker = picker
+        self._may_have_token = may_have_token
         self._connect_timeout_s = connect_timeout_s
         self._links: MutableMapping[str, _Link] = {}
         self._authorization: Metadata = ()
@@ -126,6 +130,7 @@ class Servers:
     async def close(self) -> None:
         """End all connections and what runs over them."""
         self._closed = True
+        self._back.set()
         for link in self._links.values():
             if link.channel is not None:
                 await link.channel.close(None)
@@ -186,17 +191,31 @@ class Servers:
                 wait.cancel()
 
     def failed(self, address: str, broken: grpc.aio.Channel | None = None) -> None:
-        """Note that this server gave no answer, or that this connection to it broke."""
-        if link := self._links.get(address):
-            link.breaker.failed(self.world.monotonic_s())
-            link.away = True
-            if broken is not None and link.channel is broken:
-                _drop(link)
+        """Note that this server gave no answer, or that this connection to it broke.
+
+        All that ran over one connection fails with it, and that counts once.
+        """
+        link = self._links.get(address)
+        if link is None or (broken is not None and link.channel is not broken):
+            return
+        link.breaker.failed(self.world.monotonic_s())
+        link.away = True
+        if broken is not None:
+            _drop(link)
+
+    def is_left_alone(self, address: str) -> bool:
+        """Whether no call goes to this server at the moment."""
+        link = self._links.get(address)
+        return link is None or link.breaker.wait_s(self.world.monotonic_s()) > 0
 
     # -- connections -------------------------------------------------------------------
 
     async def ready(self, address: str, within_s: float = CONNECT_TIMEOUT_S) -> grpc.aio.Channel:
-        """The connection to a server, made if need be; raises Unavailable, noted as a failure."""
+        """The connection to a server, made if need be.
+
+        Raises Unavailable where there is none; that an attempt failed is noted as a failure of
+        the server, that this caller could not wait for its end is not.
+        """
         if self._closed:
             raise closed()
         link = self._links.get(address)
@@ -205,21 +224,56 @@ class Servers:
         if link.channel is None:
             link.channel = grpc.aio.insecure_channel(address, options=_OPTIONS)
         channel = link.channel
-        if channel.get_state() is _READY:
-            return channel
-        connecting = self._in_background(_connected(channel))
-        await asyncio.wait([connecting], timeout=min(within_s, self._connect_timeout_s))
+        if link.connecting is None:
+            if channel.get_state() is _READY:
+                return channel
+            link.connecting = self._in_background(self._connect(link, channel))
+        connecting = link.connecting
+        await asyncio.wait([connecting], timeout=max(0.0, within_s))
         if self._closed:
             raise closed()
-        if not connecting.done() or not connecting.result():
-            self.failed(address, channel)
-            self._in_background(channel.close(None))
+        if not connecting.done():
             raise Unavailable(
+                f"no envd answers at {address} (it took too long)",
+                hint="see that envd runs there, and try again",
+                reason="TIMEOUT",
+            )
+        if refusal := connecting.result():
+            raise Unavailable(refusal.message, hint=refusal.hint, reason=refusal.reason)
+        return channel
+
+    async def _connect(self, link: _Link, channel: grpc.aio.Channel) -> Unavailable | None:
+        """One attempt, for all that wait for it; returns why it failed."""
+        address = link.server.address
+        waiting = self._in_background(_connected(channel))
+        try:
+            await asyncio.wait([waiting], timeout=self._connect_timeout_s)
+            refusal = self._refusal(address, connected=waiting.done() and waiting.result())
+            if refusal is None:
+                link.worked = True
+            else:
+                worked = link.worked
+                self.failed(address, channel)
+                if not worked:  # Else what still runs over it ends by itself.
+                    self._in_background(channel.close(None))
+            return refusal
+        finally:
+            link.connecting = None
+
+    def _refusal(self, address: str, *, connected: bool) -> Unavailable | None:
+        if not connected:
+            return Unavailable(
                 f"no envd answers at {address}",
                 hint="see that envd runs there, and try again",
                 reason="NO_DAEMON",
             )
-        return channel
+        if not self._may_have_token(address):
+            return Unavailable(
+                f"another user of this machine listens at {address}, and gets no token",
+                hint="start envd; where that is it, set ENVD_TOKEN",
+                reason="NO_DAEMON",
+            )
+        return None
 
     def _in_background(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
         """Run to its end, and at the latest until the client is closed.
@@ -326,4 +380,4 @@ async def _connected(channel: grpc.aio.Channel) -> bool:
 
 def _drop(link: _Link) -> None:
     """Let go of a connection; calls that still run over it end by themselves."""
-    link.channel = None
+    link.channel, link.worked = None, False

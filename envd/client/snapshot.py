@@ -210,13 +210,20 @@ def _credential(folder: Path, token: str, random_bytes: RandomBytes | None) -> _
             write_private(path, random_bytes(_KEY), replace=False)
     try:
         with path.open("rb") as file:
-            mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
+            status = os.fstat(file.fileno())
             secret = file.read(_KEY + 1)
     except FileNotFoundError:
         return _Credential(_BY_KEY_FILE, b"")
-    if mode & 0o077 or len(secret) != _KEY:
+    except OSError as error:
         raise SnapshotError(
-            f"the key file {path} is open to others or is none",
+            f"the key file {path} can't be read: {error.strerror}",
+            hint="see to that file",
+            reason="SNAPSHOT_KEY_FILE",
+        ) from error
+    is_others = status.st_uid != os.geteuid() or stat.S_IMODE(status.st_mode) & 0o077
+    if is_others or len(secret) != _KEY:
+        raise SnapshotError(
+            f"the key file {path} is open to others, or theirs, or is none",
             hint=f"remove the directory {folder}; {_REFRESH}",
             reason="SNAPSHOT_KEY_FILE",
         )

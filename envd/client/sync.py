@@ -13,15 +13,29 @@ import os
 import threading
 import weakref
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Mapping
-from concurrent.futures import Future
+from concurrent.futures import CancelledError, Future
+from contextlib import suppress
 from types import TracebackType
-from typing import Any, Final, Never, Self, TypeVar
+from typing import Any, Final, Never, Self, TypeVar, Unpack
 
 from envd.client import bulk
 from envd.client.calls import forked
 from envd.client.changes import DEFAULT_LIMIT, Change
 from envd.client.client import Client, Options
 from envd.client.live import Changes, LiveEnvironment
+from envd.client.options import (
+    CallOptions,
+    ExportOptions,
+    FollowOptions,
+    HistoryOptions,
+    ImportOptions,
+    ListOptions,
+    ReadManyOptions,
+    ReadOptions,
+    SetOptions,
+    SettingsOptions,
+    WriteOptions,
+)
 from envd.client.reading import Reading
 from envd.client.servers import closed
 from envd.core.answers import EnvironmentView, HistoryPage, ListPage, Status, WriteAnswer
@@ -32,20 +46,35 @@ T = TypeVar("T")
 CLOSE_TIMEOUT_S: Final = 10.0
 
 
+def wrong_thread() -> InvalidRequest:
+    """The error of a call out of a callback."""
+    return InvalidRequest(
+        "a callback of envd's own thread can't wait for that thread",
+        hint="hand the work to a thread of the program",
+        reason="WRONG_THREAD",
+    )
+
+
 class _Loop:
     """An event loop in a daemon thread."""
 
     def __init__(self) -> None:
         self._process = os.getpid()
         self._running: Future[asyncio.AbstractEventLoop] = Future()
+        self._waiting: set[Future[Any]] = set()
         self._thread = threading.Thread(target=self._work, name="envd client", daemon=True)
         self._thread.start()
         self._loop = self._running.result()
         self.stopped = False
 
     def _work(self) -> None:
-        with asyncio.Runner() as runner:  # It ends what is left of tasks and generators.
-            runner.run(self._until_stopped())
+        try:
+            with asyncio.Runner() as runner:  # It ends what is left of tasks and generators.
+                runner.run(self._until_stopped())
+        except BaseException as error:
+            if self._running.done():
+                raise
+            self._running.set_exception(error)
 
     async def _until_stopped(self) -> None:
         self._ending = asyncio.Event()
@@ -58,34 +87,47 @@ class _Loop:
         if refusal is not None:
             work.close()
             raise refusal
-        future: Future[T] = asyncio.run_coroutine_threadsafe(work, self._loop)
+        try:
+            future: Future[T] = asyncio.run_coroutine_threadsafe(work, self._loop)
+        except RuntimeError:  # The loop ended just now.
+            work.close()
+            raise closed() from None
+        self._waiting.add(future)
+        if not self._thread.is_alive():
+            future.cancel()
         try:
             return future.result(timeout_s)
+        except CancelledError:
+            raise closed() from None
         except BaseException:
             future.cancel()
             raise
+        finally:
+            self._waiting.discard(future)
 
     def call(self, action: Callable[[], None]) -> None:
         """Have something called there, soon."""
-        if self._refusal() is None:
-            self._loop.call_soon_threadsafe(action)
+        if not self.forked and not self.stopped:
+            with suppress(RuntimeError):  # The loop ended just now.
+                self._loop.call_soon_threadsafe(action)
 
     @property
     def forked(self) -> bool:
         """Whether this process was forked off from the one that made it."""
         return self._process != os.getpid()
 
+    @property
+    def is_current(self) -> bool:
+        """Whether the caller is a callback in the loop's own thread."""
+        return threading.current_thread() is self._thread
+
     def _refusal(self) -> InvalidRequest | None:
         if self.forked:
             return forked()
         if self.stopped:
             return closed()
-        if threading.current_thread() is self._thread:
-            return InvalidRequest(
-                "a callback of envd's own thread can't wait for that thread",
-                hint="hand the work to a thread of the program",
-                reason="WRONG_THREAD",
-            )
+        if self.is_current:
+            return wrong_thread()
         return None
 
     def stop(self) -> None:
@@ -94,15 +136,23 @@ class _Loop:
             self.stopped = True
             self._loop.call_soon_threadsafe(self._ending.set)
             self._thread.join(CLOSE_TIMEOUT_S)
+            for future in list(self._waiting):  # What came too late to be run or ended.
+                future.cancel()
 
 
 class SyncEnvironment(Reading):
     """A live environment for programs without asyncio; see `LiveEnvironment`."""
 
-    __slots__ = ("__weakref__", "_live", "_loop")
+    __slots__ = ("__weakref__", "_closing", "_live", "_loop")
 
-    def __init__(self, live: LiveEnvironment, loop: _Loop) -> None:
+    def __init__(
+        self,
+        live: LiveEnvironment,
+        loop: _Loop,
+        closing: Callable[[SyncEnvironment], Coroutine[Any, Any, None]],
+    ) -> None:
         super().__init__(live.name)
+        self._closing = closing
         self._live = live
         self._loop = loop
 
@@ -139,8 +189,10 @@ class SyncEnvironment(Reading):
         while True:
             try:
                 change = self._loop.run(_next(changes, timeout_s))
-            except (EnvdError, asyncio.CancelledError):
-                return  # The client was closed.
+            except InvalidRequest as error:
+                if error.reason == "CLOSED":
+                    return
+                raise
             if change is None:
                 return
             yield change
@@ -173,7 +225,7 @@ class SyncEnvironment(Reading):
 
     def close(self) -> None:
         """Follow it no more; the mapping keeps its last state."""
-        self._loop.run(self._live.close())
+        self._loop.run(self._closing(self))
 
     def _forget(self) -> None:
         """After a fork: nobody will tell of changes here."""
@@ -185,6 +237,7 @@ class SyncClient:
 
     def __init__(self, options: Options) -> None:
         self._loop = _Loop()
+        self._ending = threading.Lock()
         self._environments: dict[int, SyncEnvironment] = {}
         try:
             self._client = self._loop.run(_made(options))
@@ -210,9 +263,16 @@ class SyncClient:
         return repr(self._client).replace("envd.Client", "envd.SyncClient")
 
     def close(self) -> None:
-        """End everything: live environments keep their last state, calls under way fail."""
+        """End everything: live environments keep their last state, calls under way fail.
+
+        Where another thread is at it already, it returns at once.
+        """
         if self._loop.stopped or self._loop.forked:
             return  # A child has nothing of it to end.
+        if self._loop.is_current:
+            raise wrong_thread()
+        if not self._ending.acquire(blocking=False):
+            return
         try:
             self._loop.run(self._client.close(), CLOSE_TIMEOUT_S)
         finally:
@@ -222,71 +282,86 @@ class SyncClient:
         """Go on with a renewed token: for calls from now on, and for the offline snapshots."""
         self._loop.run(self._client.use_token(token))
 
-    def environment(self, name: str, **options: Any) -> SyncEnvironment:
+    def environment(self, name: str, **options: Unpack[FollowOptions]) -> SyncEnvironment:
         """Follow an environment; see `Client.environment` for the options and errors."""
 
         async def follow() -> SyncEnvironment:
             live = await self._client.environment(name, **options)
             known = self._environments.get(id(live))
             if known is None:
-                known = self._environments[id(live)] = SyncEnvironment(live, self._loop)
+                known = self._environments[id(live)] = SyncEnvironment(
+                    live, self._loop, self._close
+                )
                 live.mirror(known)
             return known
 
         return self._loop.run(follow())
 
-    def get(self, environment: str, *names: str, **options: Any) -> EnvironmentView:
+    async def _close(self, environment: SyncEnvironment) -> None:
+        live = environment._live  # noqa: SLF001 - of this module
+        self._environments.pop(id(live), None)
+        await live.close()
+
+    def get(self, environment: str, *names: str, **options: Unpack[ReadOptions]) -> EnvironmentView:
         """See `Client.get`."""
         return self._loop.run(self._client.get(environment, *names, **options))
 
-    def get_many(self, environments: Iterable[str], **options: Any) -> dict[str, EnvironmentView]:
+    def get_many(
+        self, environments: Iterable[str], **options: Unpack[ReadManyOptions]
+    ) -> dict[str, EnvironmentView]:
         """See `Client.get_many`."""
         return self._loop.run(self._client.get_many(environments, **options))
 
-    def list(self, prefix: str = "", **options: Any) -> ListPage:
+    def list(self, prefix: str = "", **options: Unpack[ListOptions]) -> ListPage:
         """See `Client.list`."""
         return self._loop.run(self._client.list(prefix, **options))
 
-    def history(self, environment: str, variable: str = "", **options: Any) -> HistoryPage:
+    def history(
+        self, environment: str, variable: str = "", **options: Unpack[HistoryOptions]
+    ) -> HistoryPage:
         """See `Client.history`."""
         return self._loop.run(self._client.history(environment, variable, **options))
 
-    def status(self, **options: Any) -> Status:
+    def status(self, **options: Unpack[CallOptions]) -> Status:
         """See `Client.status`."""
         return self._loop.run(self._client.status(**options))
 
-    def set(self, environment: str, variables: Mapping[str, str], **options: Any) -> WriteAnswer:
+    def set(
+        self, environment: str, variables: Mapping[str, str], **options: Unpack[SetOptions]
+    ) -> WriteAnswer:
         """See `Client.set`."""
         return self._loop.run(self._client.set(environment, variables, **options))
 
-    def unset(self, environment: str, *names: str, **options: Any) -> WriteAnswer:
+    def unset(self, environment: str, *names: str, **options: Unpack[WriteOptions]) -> WriteAnswer:
         """See `Client.unset`."""
         return self._loop.run(self._client.unset(environment, *names, **options))
 
     def settings(
-        self, environment: str, settings: Mapping[str, str], **options: Any
+        self, environment: str, settings: Mapping[str, str], **options: Unpack[SettingsOptions]
     ) -> WriteAnswer:
         """See `Client.settings`."""
         return self._loop.run(self._client.settings(environment, settings, **options))
 
-    def write(self, request: WriteRequest, **options: Any) -> WriteAnswer:
+    def write(self, request: WriteRequest, **options: Unpack[CallOptions]) -> WriteAnswer:
         """See `Client.write`."""
         return self._loop.run(self._client.write(request, **options))
 
-    def delete(self, environment: str, **options: Any) -> WriteAnswer:
+    def delete(self, environment: str, **options: Unpack[WriteOptions]) -> WriteAnswer:
         """See `Client.delete`."""
         return self._loop.run(self._client.delete(environment, **options))
 
-    def rollback(self, environment: str, to: str, *names: str, **options: Any) -> WriteAnswer:
+    def rollback(
+        self, environment: str, to: str, *names: str, **options: Unpack[WriteOptions]
+    ) -> WriteAnswer:
         """See `Client.rollback`."""
         return self._loop.run(self._client.rollback(environment, to, *names, **options))
 
-    def export(self, prefix: str = "", **options: Any) -> Iterator[bulk.Exported]:
+    def export(self, prefix: str = "", **options: Unpack[ExportOptions]) -> Iterator[bulk.Exported]:
         """See `Client.export`."""
         return self._each(self._client.export(prefix, **options))
 
     def import_(
-        self, environments: bulk.Environments, **options: Any
+        self, environments: bulk.Environments, **options: Unpack[ImportOptions]
     ) -> Iterator[tuple[str, WriteAnswer | EnvdError]]:
         """See `Client.import_`."""
         return self._each(self._client.import_(environments, **options))
@@ -310,6 +385,7 @@ class _Forked(dict[str, str]):
         raise forked()
 
     __getitem__ = __contains__ = __iter__ = __len__ = get = copy = _refuse
+    keys = values = items = _refuse
 
 
 async def _made(options: Options) -> Client:

@@ -12,7 +12,10 @@ import math
 import re
 from collections.abc import Mapping
 from datetime import timedelta
+from decimal import Decimal
 from typing import Any, Final, Literal
+
+from envd.core.errors import InvalidRequest
 
 Encoding = Literal["base64", "hex", "utf-8"]
 
@@ -38,7 +41,7 @@ _SIZES: Final[Mapping[str, int]] = {
     "tib": 1 << 40,
 }
 _DURATION_PART: Final = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
-_SIZE: Final = re.compile(r"(\d+(?:\.\d+)?)\s*([a-z]*)")
+_SIZE: Final = re.compile(r"([0-9]{1,20}(?:\.[0-9]{1,20})?)\s*([a-z]*)")
 
 
 def to_int(text: str) -> int:
@@ -51,6 +54,8 @@ def to_int(text: str) -> int:
 def to_float(text: str) -> float:
     """A finite number."""
     try:
+        if "_" in text:  # Python's own way to write numbers only
+            raise ValueError
         number = float(text)
     except ValueError:
         raise ValueError("a number") from None
@@ -78,6 +83,8 @@ def to_json(text: str) -> Any:
 
 def to_list(text: str, separator: str = ",") -> list[str]:
     """The parts between separators, without the space around them and without empty ones."""
+    if not separator:
+        raise InvalidRequest("an empty text separates nothing", hint="name a separator")
     return [part for part in map(str.strip, text.split(separator)) if part]
 
 
@@ -89,6 +96,8 @@ def to_bytes(text: str, encoding: Encoding = "base64") -> bytes:
         if encoding == "utf-8":
             return text.encode()
         compact = "".join(text.split()).replace("-", "+").replace("_", "/").rstrip("=")
+        if encoding != "base64":
+            raise InvalidRequest(f"{encoding!a} is no encoding", hint="it is base64, hex or utf-8")
         return base64.b64decode(compact + "=" * (-len(compact) % 4), validate=True)
     except (ValueError, binascii.Error):
         raise ValueError(f"bytes as {encoding}") from None
@@ -113,8 +122,4 @@ def to_size(text: str) -> int:
     match = _SIZE.fullmatch(text.strip().lower())
     if match is None or match[2] not in _SIZES:
         raise ValueError("a size like 512, 64KiB, 10MB or 1GiB")
-    return (
-        int(float(match[1]) * _SIZES[match[2]])
-        if "." in match[1]
-        else (int(match[1]) * _SIZES[match[2]])
-    )
+    return int(Decimal(match[1]) * _SIZES[match[2]])

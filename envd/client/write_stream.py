@@ -19,6 +19,7 @@ from contextlib import suppress
 from typing import Final, TypeAlias
 
 import grpc
+from google.protobuf.message import DecodeError
 
 from envd.client.rpc_errors import is_without_answer
 from envd.client.servers import REPEAT, Servers, closed
@@ -44,13 +45,15 @@ class _Write:
 
     `bound` is the server that may have done it without an answer, `sends` how often it was sent
     there; `tried` are the servers that had it often enough. Once it was `unclear` what became
-    of it, only an answer makes it clear again.
+    of it, only an answer makes it clear again: that it is done, or, unless it is `elsewhere`
+    than where it may have been done, that it is refused.
     """
 
     __slots__ = (
         "anywhere",
         "bound",
         "deadline_s",
+        "elsewhere",
         "operation",
         "outcome",
         "raw",
@@ -77,6 +80,7 @@ class _Write:
         self.sends = 0
         self.tried: AbstractSet[str] = frozenset()
         self.unclear = False
+        self.elsewhere = False
 
     def fail(self, error: EnvdError, *, why: str = "the connection broke") -> None:
         """End with `error`, which says that nothing was done, or OutcomeUnknown if unclear."""
@@ -96,6 +100,7 @@ class _Write:
             self.fail(_no_daemon())
         self.bound = ""
         self.sends = 0
+        self.elsewhere = True
 
 
 class WriteStream:
@@ -115,6 +120,8 @@ class WriteStream:
         self._timer: asyncio.TimerHandle | None = None
         self._timer_s = _NEVER
         self._runner: asyncio.Task[None] | None = None
+        self._call: _Call | None = None
+        self._hangs = False
         self._closed = False
 
     async def write(
@@ -126,17 +133,27 @@ class WriteStream:
         the attempts of the backoff, OutcomeUnknown where that is not clear.
         """
         deadline_s = self._servers.world.monotonic_s() + timeout_s
-        async with self._room:
+        if self._room.locked():
+            try:
+                async with asyncio.timeout(timeout_s):
+                    await self._room.acquire()
+            except TimeoutError:
+                raise _too_late() from None
+        else:
+            await self._room.acquire()
+        try:
             if self._closed:
                 raise closed()
             outcome: asyncio.Future[pb.WriteResponse] = asyncio.get_running_loop().create_future()
             self._queue.append(_Write(raw, operation, deadline_s, outcome, anywhere=anywhere))
             self._news.set()
-            if self._runner is None:
+            if self._runner is None or self._runner.done():
                 self._runner = asyncio.create_task(self._run(), name="envd writes")
             if deadline_s < self._timer_s:
                 self._arm(deadline_s)
             return api.written_from(await outcome)
+        finally:
+            self._room.release()
 
     async def close(self) -> None:
         """Fail what is under way; its outcome is unknown where it was sent."""
@@ -160,18 +177,30 @@ class WriteStream:
     def _expire(self) -> None:
         """Fail what is past its deadline, and come back when the next one is."""
         now_s = self._servers.world.monotonic_s()
+        overdue = False
         for write in self._under_way.values():
             if write.deadline_s <= now_s:
                 write.unclear = True
+                overdue = overdue or not write.outcome.done()
         soonest_s = _NEVER
         for write in (*self._under_way.values(), *self._queue):
             if write.deadline_s <= now_s:
                 write.fail(_too_late(), why="it took too long")
             elif not write.outcome.done():
                 soonest_s = min(soonest_s, write.deadline_s)
+        self._queue = deque(write for write in self._queue if not write.outcome.done())
         self._timer, self._timer_s = None, _NEVER
         if soonest_s < _NEVER:
             self._arm(soonest_s)
+        if overdue and self._call is not None:
+            self._no_answer(self._call)
+
+    def _no_answer(self, call: _Call) -> None:
+        """Leave a server that keeps the connection and answers nothing, time after time."""
+        self._servers.failed(self._at)
+        if self._servers.is_left_alone(self._at):
+            self._hangs = True
+            call.cancel()
 
     # -- one stream after the other ----------------------------------------------------
 
@@ -225,12 +254,19 @@ class WriteStream:
         open_stream: grpc.aio.StreamStreamMultiCallable[bytes, bytes]
         open_stream = channel.stream_stream(self._path, None, None)
         call = open_stream(metadata=self._servers.metadata())
+        self._call, self._hangs = call, False
         sender = asyncio.create_task(self._send(call), name="envd writes out")
         try:
-            await self._receive(call)
+            with suppress(DecodeError):  # It is not envd that answers.
+                await self._receive(call)
         except grpc.aio.AioRpcError as error:
             return error
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if not self._hangs or (task is not None and task.cancelling()):
+                raise
         finally:
+            self._call = None
             call.cancel()
             await end(sender)
         nothing = grpc.aio.Metadata()
@@ -326,7 +362,7 @@ class WriteStream:
 
 
 def _refuse(write: _Write, error: EnvdError) -> None:
-    if isinstance(error, Unavailable):
+    if isinstance(error, Unavailable) or write.elsewhere:
         write.fail(error)  # Says nothing of what was sent before.
     else:
         write.outcome.set_exception(error)

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from envd.client.changes import Backlog, Change, difference
+from envd.client.changes import Backlog, Change, completed, difference
 from envd.core.answers import ChangeView, EnvironmentView, VariableView
 
 
@@ -84,3 +84,15 @@ def test_another_revision_with_equal_variables_is_a_change_without_names() -> No
 
     assert found is not None
     assert found.names == frozenset()
+
+
+def test_a_change_after_hidden_states_names_what_they_changed_too() -> None:
+    missed = difference("web/prod", state(A="1", B="1"), state("cd", A="2"))
+    last = change(7, "A", "C")
+
+    both = completed(last, missed)
+
+    assert both.names == {"A", "B", "C"}
+    assert (both.revision, both.commits) == (last.revision, 1)
+    assert both.caught_up
+    assert completed(last, None) is last

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import inspect
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import envd
-from envd.client import discovery
+from envd.client import discovery, options
 from envd.core.errors import InvalidRequest
 
 
@@ -19,6 +20,7 @@ from envd.core.errors import InvalidRequest
     [
         ((), {}, (["127.0.0.1:7420"], True)),
         ((), {"ENVD_ADDR": "a:1, b:2"}, (["a:1", "b:2"], False)),
+        ((), {"ENVD_ADDR": "unix:/run/envd.sock,a:1"}, (["a:1"], False)),
         (("a:1,b:2", "c:3"), {"ENVD_ADDR": "x:1"}, (["a:1", "b:2", "c:3"], False)),
         (("a:1", "a:1"), {}, (["a:1"], False)),
         (("[::1]:7420",), {}, (["[::1]:7420"], False)),
@@ -38,6 +40,13 @@ def test_addresses(
 def test_what_is_no_address_is_refused(address: str) -> None:
     with pytest.raises(InvalidRequest):
         envd.connect(address)
+
+
+def test_a_socket_alone_is_refused_with_what_to_do() -> None:
+    with pytest.raises(InvalidRequest, match="ENVD_ADDR names a Unix socket only") as caught:
+        envd.connect(environ={"ENVD_ADDR": "unix:/run/envd.sock"})
+
+    assert "ENVD_ADDR=unix:PATH,127.0.0.1:7420" in caught.value.hint
 
 
 def test_the_token_is_what_is_said_then_that_of_the_process() -> None:
@@ -119,3 +128,32 @@ def test_the_stub_and_the_module_have_the_same_names() -> None:
         assert name in dir(envd)
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         envd.nothing  # type: ignore[attr-defined]  # noqa: B018
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "environment",
+        "get",
+        "get_many",
+        "list",
+        "history",
+        "status",
+        "set",
+        "unset",
+        "settings",
+        "write",
+        "delete",
+        "rollback",
+        "export",
+        "import_",
+    ],
+)
+def test_the_twins_take_the_same_options(name: str) -> None:
+    taken = inspect.signature(getattr(envd.Client, name)).parameters.values()
+    handed_on = inspect.signature(getattr(envd.SyncClient, name)).parameters["options"]
+    kind = handed_on.annotation.removeprefix("Unpack[").removesuffix("]")
+
+    assert {one.name: one.annotation for one in taken if one.kind is one.KEYWORD_ONLY} == {
+        key: one.__forward_arg__ for key, one in getattr(options, kind).__annotations__.items()
+    }

@@ -4,14 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
+from collections.abc import Callable, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import envd
 from envd.client import snapshot
-from envd.client.keeping import REFRESH_MS
+from envd.client.keeping import REFRESH_MS, Keeper, Place
 from envd.client.live import LiveEnvironment
+from envd.client.picking import RoundRobin, Server
+from envd.client.servers import World
+from envd.core.answers import EnvironmentView
 from envd.core.commit import Kind
 from envd.core.errors import (
     Conflict,
@@ -21,7 +29,8 @@ from envd.core.errors import (
     Unauthenticated,
     Unavailable,
 )
-from envd.core.requests import DeleteRequest, Put, WriteRequest
+from envd.core.requests import Consistency, DeleteRequest, Put, WriteRequest
+from tests.client.watches import HEARTBEAT, SNAPSHOT_END, Script, snapshot_of, watched
 from tests.client.world import client_of, next_of, options, serving, unused_port
 from tests.net.world import ADMIN, CANARY, PATIENCE_S, READER_TOKEN, TOKEN, Node, Rpc, until
 
@@ -404,4 +413,238 @@ async def test_a_snapshot_that_cannot_be_written_harms_nothing(
         assert env["A"] == CANARY
 
     assert "snapshot.failed environment=web/prod" in caplog.text
+    assert CANARY not in caplog.text
+
+
+# -- what goes wrong on the way ----------------------------------------------------
+
+
+async def test_a_node_without_room_for_a_watch_is_left_for_another() -> None:
+    full, other = Node(max_watches=0), Node()
+    await full.put("web/prod", A="full")
+    await other.put("web/prod", A="other")
+    async with (
+        serving(full) as first,
+        serving(other) as second,
+        envd.Client(options([first, second], attempts=3)) as client,
+    ):
+        env = await client.environment("web/prod", timeout_s=PATIENCE_S)
+
+        assert env["A"] == "other"
+
+
+async def test_a_watch_that_ends_again_and_again_is_asked_for_with_waits() -> None:
+    waits: list[float] = []
+
+    async def note(wait_s: float) -> None:
+        waits.append(wait_s)
+        await asyncio.sleep(0)
+
+    async with AsyncExitStack() as stack:
+        addresses = [
+            await stack.enter_async_context(watched(Script([HEARTBEAT]))) for _ in range(3)
+        ]
+        client = await stack.enter_async_context(envd.Client(options(addresses, sleep=note)))
+        following = asyncio.create_task(client.environment("web/prod"))
+        await until(lambda: len(waits) >= 5)
+        following.cancel()
+
+
+async def test_a_state_that_was_told_by_half_is_forgotten_with_its_connection() -> None:
+    told = Script([snapshot_of(A="1")], [SNAPSHOT_END])
+    async with watched(told) as address, envd.Client(options([address])) as client:
+        env = await client.environment("web/prod", must_exist=False)
+
+        assert not env.exists
+
+
+async def test_what_no_envd_says_is_an_error_and_no_silence() -> None:
+    async with (
+        watched(Script([b"\xff\xff\xff"])) as address,
+        envd.Client(options([address], attempts=2)) as client,
+    ):
+        with pytest.raises(Unavailable, match="is no envd"):
+            await client.environment("web/prod")
+
+
+async def test_a_right_that_comes_shows_what_was_masked_and_one_that_goes_masks_it() -> None:
+    script = Script(
+        [snapshot_of(A="1", KEY=None), SNAPSHOT_END],
+        [snapshot_of(A="1", KEY=CANARY), SNAPSHOT_END],
+        [snapshot_of(A="1", KEY=None), SNAPSHOT_END],
+        refuses_to_reveal={0, 2},
+    )
+    async with watched(script) as address, envd.Client(options([address])) as client:
+        env = await client.environment("web/prod")
+        assert dict(env) == {"A": "1"}
+
+        script.go_on()
+        await env.wait_for(lambda now: now.get("KEY") == CANARY, timeout_s=PATIENCE_S)
+        script.go_on()
+        await env.wait_for(lambda now: "KEY" not in now, timeout_s=PATIENCE_S)
+
+    assert [request.token for request in script.accepted] == [""] * 3
+
+
+async def test_what_was_hidden_while_a_base_was_gone_is_told_when_it_is_back(
+    client: envd.Client, node: Node
+) -> None:
+    await node.put("base", A="base", GONE="base")
+    await node.put("web/prod", B="own")
+    extends = Put("extends", "base", kind=Kind.METADATA)
+    await node.api.write(ADMIN, WriteRequest("web/prod", (extends,)))
+    env = await client.environment("web/prod")
+    changes = env.changes()
+    await node.api.delete(ADMIN, DeleteRequest("base"))
+    await next_of(changes)
+    await node.put("web/prod", B="newer")
+    assert (await next_of(changes)).names == {"B"}
+    assert env["B"] == "own"
+
+    await node.put("base", A="back")
+    change = await next_of(changes)
+
+    assert dict(env) == {"A": "back", "B": "newer"}
+    assert change.names == {"A", "B", "GONE"}
+
+
+class Clocked:
+    """A keeper with a wall clock that is set, which tells when it has written and rests."""
+
+    def __init__(self, folder: Path) -> None:
+        self.now_ms = 1_700_000_000_000
+        self.rests = asyncio.Event()
+        world = World(time.monotonic, lambda: self.now_ms, self._rest)
+        self.keeper = Keeper(Place(folder, "a:1", lambda: TOKEN), "web/prod", world)
+
+    async def _rest(self, _: float) -> None:
+        self.rests.set()
+        await asyncio.Event().wait()
+
+
+WHOLE = EnvironmentView("web/prod", "ab", "00", {}, {}, Consistency.EVENTUAL, 0)
+
+
+async def test_a_state_that_no_node_vouches_for_is_not_kept_fresh(tmp_path: Path) -> None:
+    clocked = Clocked(tmp_path)
+    clocked.keeper.keep(WHOLE)
+    await clocked.rests.wait()
+
+    clocked.keeper.keep(replace(WHOLE, unresolved="its base is gone"))
+    clocked.now_ms += REFRESH_MS
+    clocked.keeper.still_so()
+    clocked.keeper.again()
+    await clocked.keeper.close()
+
+    assert age_ms(tmp_path, "a:1", clocked.now_ms) == REFRESH_MS
+
+
+async def test_a_clock_that_went_back_has_the_snapshot_written_again(tmp_path: Path) -> None:
+    clocked = Clocked(tmp_path)
+    clocked.keeper.keep(WHOLE)
+    await clocked.rests.wait()
+
+    clocked.now_ms -= REFRESH_MS
+    clocked.keeper.still_so()
+    await clocked.keeper.close()
+
+    assert age_ms(tmp_path, "a:1", clocked.now_ms) == 0
+
+
+async def test_one_caller_that_waits_no_longer_does_not_end_it_for_the_others() -> None:
+    script = Script([])
+    async with watched(script) as address, envd.Client(options([address])) as client:
+        patient = asyncio.create_task(client.environment("web/prod", must_exist=False))
+        await asyncio.sleep(0)
+        with pytest.raises(Unavailable):
+            await client.environment("web/prod", must_exist=False, timeout_s=0)
+        script.tell(SNAPSHOT_END)
+
+        assert not (await patient).exists
+
+
+async def test_one_that_nobody_waits_for_any_more_begins_anew(node: Node) -> None:
+    await node.put("web/prod", A="1")
+    address = f"127.0.0.1:{unused_port()}"
+    async with envd.Client(options([address], attempts=10**9)) as client:
+        first = asyncio.create_task(client.environment("web/prod"))
+        await asyncio.sleep(0)
+        first.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await first
+        assert client._followed == {}
+
+        async with serving(node, address):
+            assert (await client.environment("web/prod"))["A"] == "1"
+
+
+async def test_an_old_one_that_is_closed_again_leaves_the_new_one_alone(
+    client: envd.Client, node: Node
+) -> None:
+    await node.put("web/prod", A="1")
+    old = await client.environment("web/prod")
+    await old.close()
+    new = await client.environment("web/prod")
+
+    await old.close()
+
+    assert new.connected
+    assert await client.environment("web/prod") is new
+
+
+async def test_changes_of_one_that_is_closed_end_at_once(client: envd.Client, node: Node) -> None:
+    await node.put("web/prod", A="1")
+    env = await client.environment("web/prod")
+    await env.close()
+
+    async with asyncio.timeout(PATIENCE_S):
+        assert await _all(env) == 0
+        with pytest.raises(InvalidRequest, match="closed"):
+            await env.wait_for(revision="f" * 32)
+
+
+async def test_a_callback_may_be_given_twice_and_may_close_what_calls_it(
+    client: envd.Client, node: Node
+) -> None:
+    await node.put("web/prod", A="1")
+    env = await client.environment("web/prod")
+    seen: list[str] = []
+
+    async def note(change: envd.Change) -> None:
+        seen.append(change.revision)
+
+    async def close(_: envd.Change) -> None:
+        await client.close()
+        seen.append("closed")
+
+    env.on_change(note)
+    env.on_change(note)
+    await node.put("web/prod", A="2")
+    await until(lambda: len(seen) == 2)
+    env.on_change(close)
+    await node.put("web/prod", A="3")
+    await until(lambda: "closed" in seen)
+
+    assert not env.connected
+    await until(lambda: node.hub.open_watches == 0)
+
+
+@pytest.mark.parametrize("name", ["", 5, None, "web/\udc80"])
+async def test_what_is_no_name_is_refused_at_once(client: envd.Client, name: Any) -> None:
+    with pytest.raises(InvalidRequest):
+        await client.environment(name)
+
+
+async def test_an_error_of_the_client_itself_is_told_and_hangs_nobody(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    class Broken(RoundRobin):
+        def pick(self, servers: Sequence[Server], calls: Callable[[str], int]) -> Server:
+            raise RuntimeError(CANARY)
+
+    async with envd.Client(replace(options(["127.0.0.1:1"]), picker=Broken())) as client:
+        with pytest.raises(envd.EnvdError, match="the watch failed"):
+            await client.environment("web/prod")
+
+    assert "watch.failed environment=web/prod error=RuntimeError" in caplog.text
     assert CANARY not in caplog.text

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import stat
 from collections.abc import Callable
 from pathlib import Path
@@ -124,6 +125,23 @@ def test_each_credential_opens_its_own_only(tmp_path: Path) -> None:
 def test_a_key_file_that_others_may_read_is_refused(tmp_path: Path) -> None:
     written(tmp_path, "")
     (tmp_path / "key").chmod(0o640)
+
+    assert refusal(tmp_path, token="") == "SNAPSHOT_KEY_FILE"
+
+
+def test_a_key_file_of_another_user_is_refused(tmp_path: Path) -> None:
+    written(tmp_path, "")
+    if os.geteuid() != 0:
+        pytest.skip("only root can give files away")
+    os.chown(tmp_path / "key", 65534, -1)
+
+    assert refusal(tmp_path, token="") == "SNAPSHOT_KEY_FILE"
+
+
+def test_a_key_file_that_cannot_be_read_is_said_so(tmp_path: Path) -> None:
+    written(tmp_path, "")
+    (tmp_path / "key").unlink()
+    (tmp_path / "key").mkdir(mode=0o700)
 
     assert refusal(tmp_path, token="") == "SNAPSHOT_KEY_FILE"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import multiprocessing
 import subprocess
 import sys
@@ -156,11 +157,131 @@ def test_a_callback_cannot_wait_for_its_own_thread(client: envd.SyncClient, serv
     assert refused == ["WRONG_THREAD"]
 
 
+def test_a_callback_may_end_itself_and_cannot_close_the_client(
+    client: envd.SyncClient, server: Server
+) -> None:
+    server.put("web/prod", A="1")
+    env = client.environment("web/prod")
+    refused: list[str] = []
+    seen: list[str] = []
+
+    def once(change: envd.Change) -> None:
+        seen.append(change.revision)
+        stop()
+        try:
+            client.close()
+        except InvalidRequest as error:
+            refused.append(error.reason)
+
+    stop = env.on_change(once)
+    changes = env.changes(timeout_s=PATIENCE_S)
+    first = server.put("web/prod", A="2")
+    assert next(changes).revision == first
+    server.put("web/prod", A="3")
+    env.wait_for(lambda now: now["A"] == "3", timeout_s=PATIENCE_S)
+
+    assert client.get("web/prod").variables["A"].value == "3"
+    assert (seen, refused) == ([first], ["WRONG_THREAD"])
+
+
+def test_threads_that_call_while_it_closes_get_an_answer_or_that_it_is_closed(
+    server: Server,
+) -> None:
+    server.put("web/prod", A="1")
+    client = envd.SyncClient(options([server.address]))
+    begun = threading.Barrier(9)
+
+    def ask() -> str:
+        begun.wait(PATIENCE_S)
+        try:
+            while True:
+                client.get("web/prod")
+                client.set("web/prod", {"A": "2"})
+        except envd.EnvdError as error:
+            return error.reason
+
+    with ThreadPoolExecutor(8) as pool:
+        asking = [pool.submit(ask) for _ in range(8)]
+        begun.wait(PATIENCE_S)
+        closing = [threading.Thread(target=client.close) for _ in range(2)]
+        for thread in closing:
+            thread.start()
+        reasons = {future.result(PATIENCE_S) for future in asking}
+        for thread in closing:
+            thread.join(PATIENCE_S)
+
+    assert reasons <= {"CLOSED", "OUTCOME_UNKNOWN"}
+
+
+def test_one_that_is_closed_is_followed_anew_and_not_kept(
+    client: envd.SyncClient, server: Server
+) -> None:
+    server.put("web/prod", A="1")
+
+    for _ in range(5):
+        env = client.environment("web/prod")
+        assert env.connected
+        env.close()
+        env.close()
+
+    assert client._environments == {}
+    assert env["A"] == "1"
+    assert list(env.changes()) == []
+
+
+_NO_FILES = """
+import resource, envd
+from envd.client import client, sync
+connect = envd.connect_sync
+resource.setrlimit(resource.RLIMIT_NOFILE, (3, 3))
+try:
+    connect("127.0.0.1:1", token="x", snapshot=False)
+except OSError as error:
+    print(error.strerror)
+"""
+
+
+def test_where_no_loop_can_be_made_it_raises_and_does_not_hang() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", _NO_FILES],
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_S,
+    )
+
+    assert (done.stdout, done.returncode) == ("Too many open files\n", 0)
+
+
+_UNCLOSED = """
+import sys, envd
+client = envd.connect_sync(sys.argv[1], token=sys.argv[2], snapshot=False)
+env = client.environment("web/prod")
+env.on_change(lambda change: None)
+client.set("web/prod", {"N": "0"})
+changes = env.changes()
+print(env["N"] != "")
+"""
+
+
+def test_one_that_is_never_closed_does_not_disturb_the_end(server: Server) -> None:
+    server.put("web/prod", N="-1")
+
+    done = subprocess.run(
+        [sys.executable, "-c", _UNCLOSED, server.address, TOKEN],
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_S,
+    )
+
+    assert (done.stdout, done.stderr, done.returncode) == ("True\n", "", 0)
+
+
 def _reasons(client: envd.SyncClient, env: envd.SyncEnvironment, answer: Any) -> None:
     actions: list[Callable[[], object]] = [
         lambda: env["A"],
         lambda: env.get("A"),
         lambda: list(env),
+        lambda: list(env.items()),
         lambda: client.get("web/prod"),
         client.close,
     ]
@@ -182,10 +303,14 @@ def test_after_a_fork_the_child_is_told_to_connect_anew(
     context = multiprocessing.get_context("fork")
     answer = context.SimpleQueue()
     child = context.Process(target=_reasons, args=(client, env, answer))
+    gc.collect()
+    gc.freeze()  # What other tests left of gRPC's can't be collected in a child: it crashes.
     child.start()
+    gc.unfreeze()
     child.join(PATIENCE_S)
 
-    assert answer.get() == ["FORKED"] * 4 + ["done"]
+    assert child.exitcode == 0
+    assert answer.get() == ["FORKED"] * 5 + ["done"]
     assert env["A"] == "1"
 
 

@@ -80,16 +80,62 @@ def test_bytes_come_back_from_each_encoding(raw: bytes) -> None:
     assert typed.to_bytes(raw.hex(), "hex") == raw
 
 
-@given(st.text(min_size=4))
-def test_no_text_makes_them_fail_otherwise(text: str) -> None:
-    for read in (typed.to_int, typed.to_float, typed.to_bool, typed.to_duration, typed.to_size):
-        refusal = ""
-        try:
-            read(text)
-        except ValueError as error:
-            refusal = str(error)
+def refusal(read: Callable[[str], object], text: str) -> str:
+    try:
+        read(text)
+    except ValueError as error:
+        return str(error)
+    return ""
 
-        assert text not in refusal
+
+READERS = (typed.to_int, typed.to_float, typed.to_bool, typed.to_duration, typed.to_size)
+
+
+@given(st.text())
+def test_no_text_makes_them_fail_otherwise(text: str) -> None:
+    for read in READERS:
+        assert refusal(read, text) in {"", refusal(read, "canary"), "a finite number"}
+
+
+@pytest.mark.parametrize("text", ["9" * 5000, "9" * 400 + ".5", "9" * 400, "1e999", "nan", "1_0"])
+def test_a_number_without_measure_is_refused_as_any_other(text: str) -> None:
+    for read in (typed.to_duration, typed.to_size, typed.to_float):
+        assert refusal(read, text) in {refusal(read, "canary"), "a finite number"}
+
+
+def test_what_the_program_says_wrong_is_not_laid_at_the_door_of_the_value() -> None:
+    env = reading(A="aGk=")
+
+    with pytest.raises(InvalidRequest, match="'base32' is no encoding") as encoding:
+        env.bytes("A", encoding="base32")  # type: ignore[call-overload]
+    with pytest.raises(InvalidRequest, match="separates nothing") as separator:
+        env.list("A", separator="")
+
+    assert not isinstance(encoding.value, VariableInvalid)
+    assert not isinstance(separator.value, VariableInvalid)
+
+
+def test_no_frame_of_a_refusal_holds_the_value() -> None:
+    env = reading(A="canary-41f7")
+
+    with pytest.raises(VariableInvalid) as caught:
+        env.int("A")
+
+    frames = [entry.frame.f_locals for entry in caught.traceback]
+    assert not any("canary-41f7" in repr(value) for frame in frames for value in frame.values())
+    assert caught.value.__context__ is None
+
+
+def test_a_walk_over_items_is_of_one_state() -> None:
+    env = reading(A="1", B="2")
+    items, names, values = iter(env.items()), iter(env.keys()), iter(env.values())
+    first = next(items), next(names), next(values)
+
+    env._show(None)
+
+    assert [first[0], *items] == [("A", "1"), ("B", "2")]
+    assert [first[1], *names] == ["A", "B"]
+    assert [first[2], *values] == ["1", "2"]
 
 
 def reading(**values: str | None) -> Reading:

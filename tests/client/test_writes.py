@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import socket
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from typing import Any
 
 import grpc
 import pytest
 
 import envd
+from envd.client.write_stream import WINDOW
 from envd.core.answers import WriteAnswer
 from envd.core.commit import Kind
 from envd.core.errors import (
@@ -229,6 +231,7 @@ async def test_then_it_goes_on_to_the_others_each_at_most_twice() -> None:
     [
         WriteRequest("web/prod", (Put("A", "1"),), if_revision="ab" * 16),
         WriteRequest("web/prod", (Put("A", "1"),), must_not_exist=True),
+        WriteRequest("web/prod", (Put("A", "1"),), must_exist=True),
         WriteRequest("web/prod", unsets=(Unset("A"),)),
     ],
 )
@@ -336,6 +339,119 @@ async def test_closing_fails_what_is_under_way() -> None:
         with pytest.raises(InvalidRequest, match="closed"):
             await client.set("web/prod", {"A": "1"})
         store.gate.set()
+
+
+async def test_a_deadline_holds_while_all_places_are_taken() -> None:
+    store = HeldStore()
+    async with serving(Node(store)) as address, envd.Client(options([address])) as client:
+        taken = [
+            asyncio.create_task(client.set("web/prod", {"A": str(number)}))
+            for number in range(WINDOW)
+        ]
+        await until(lambda: len(store.appended) > 0)
+
+        with pytest.raises(Unavailable, match="nothing was sent"):
+            await client.set("web/prod", {"B": "1"}, timeout_s=0.01)
+
+        store.gate.set()
+        await asyncio.gather(*taken)
+        assert (await client.set("web/prod", {"B": "1"})).environment == "web/prod"
+
+
+async def test_a_server_that_answers_nothing_is_left_for_another() -> None:
+    async def never(item: Item, context: Any) -> Answer:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    async with AsyncExitStack() as stack:
+        hung = await stack.enter_async_context(scripted(never))
+        good = await stack.enter_async_context(scripted())
+        client = await stack.enter_async_context(envd.Client(options([hung.address, good.address])))
+        lost = 0
+        while not good.items:
+            try:
+                await client.set("web/prod", {"A": str(lost)}, timeout_s=0.02)
+            except (OutcomeUnknown, Unavailable):
+                lost += 1
+        async with asyncio.timeout(PATIENCE_S):
+            await client.close()
+
+    assert lost >= 3
+    assert hung.items
+
+
+async def test_a_refusal_elsewhere_does_not_say_that_nothing_was_done() -> None:
+    async with AsyncExitStack() as stack:
+        first = await stack.enter_async_context(scripted(cut))
+        second = await stack.enter_async_context(
+            scripted(refused(LimitExceeded("too many variables")))
+        )
+        client = await stack.enter_async_context(
+            envd.Client(options([first.address, second.address]))
+        )
+        with pytest.raises(OutcomeUnknown):
+            await client.set("web/prod", {"A": "1"})
+
+    assert (len(first.items), len(second.items)) == (2, 1)
+
+
+async def test_what_the_same_server_refuses_is_refused() -> None:
+    full = refused(LimitExceeded("too many variables"))
+    async with (
+        scripted(Steps(cut, full)) as server,
+        envd.Client(options([server.address])) as client,
+    ):
+        with pytest.raises(LimitExceeded):
+            await client.set("web/prod", {"A": "1"})
+
+
+async def test_writes_that_nobody_waits_for_are_not_kept() -> None:
+    held = asyncio.Event()
+
+    async def hold(_: float) -> None:
+        await held.wait()
+
+    address = f"127.0.0.1:{unused_port()}"
+    async with envd.Client(options([address], sleep=hold)) as client:
+        for _ in range(20):
+            with pytest.raises(Unavailable):
+                await client.set("web/prod", {"A": "1"}, timeout_s=0)
+        held.set()
+
+        assert len(client._calls._writes._queue) == 0
+
+
+async def test_what_no_envd_answers_is_unclear_and_harms_no_other_write() -> None:
+    async def rubbish(item: Item, context: Any) -> Answer:
+        await context.write(b"\xff\xff\xff")
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    async with (
+        scripted(Steps(rubbish, rubbish, done)) as server,
+        envd.Client(options([server.address])) as client,
+    ):
+        with pytest.raises(OutcomeUnknown):
+            await client.set("web/prod", {"A": "1"})
+        assert (await client.set("web/prod", {"A": "2"})).environment == "web/prod"
+
+
+async def test_reading_many_has_one_deadline_for_all(node: Node) -> None:
+    now_s = 0.0
+
+    def later() -> float:
+        nonlocal now_s
+        now_s += 1.0
+        return now_s
+
+    names = [f"web/e{number}" for number in range(1500)]
+    async with serving(node) as address:
+        given = options([address])
+        world = replace(given.world, monotonic_s=later)
+        async with envd.Client(replace(given, world=world)) as client:
+            with pytest.raises(Unavailable):
+                await client.get_many(names, timeout_s=5.0)
+            assert await client.get_many(names, timeout_s=1000.0) == {}
 
 
 # -- several servers ---------------------------------------------------------------

@@ -27,10 +27,6 @@ from tests.e2e.node import PATIENCE_S, Node
 ROOT = Path(__file__).resolve().parents[2]
 LANGUAGES = ("python", "sh", "bash", "console")
 _FENCE = re.compile(r"^```(\w*)\s*$")
-_README = {
-    "$ make run": "it runs until Ctrl-C; tests/cli/test_dev.py runs what it runs",
-    "$ source .venv/bin/activate": "it goes on with what `make run` set up",
-}
 _NOT_RUN = re.compile(r"^<!-- not run: (.+) -->$")
 
 
@@ -63,7 +59,6 @@ def blocks(page: str, text: str) -> Iterator[Block]:
         fence = _FENCE.match(line)
         if inside and line.startswith("```"):
             if language in LANGUAGES:
-                reason = reason or _README.get(body[0] if body else "", "")
                 yield Block(page, start, language, "\n".join(body), reason)
             inside, reason = False, ""
         elif inside:
