@@ -79,7 +79,11 @@ class Feed:
         self._live = live
         self._keeper = keeper
         self._request = WatchRequest(
-            wish.environment, values=True, reveal=wish.reveal, resolve=wish.resolve
+            wish.environment,
+            values=True,
+            reveal=wish.reveal,
+            resolve=wish.resolve,
+            exact=True,
         )
         self._at = ""
         self._failed_at = ""

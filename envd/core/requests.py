@@ -189,7 +189,8 @@ class WatchRequest:
     after it, or a reset and a snapshot where the node can't resume. `values` adds the new
     state to each change, secrets masked unless `reveal`. With `resolve` every state has the
     variables of what it extends too, and a change of one of those is told as a change of each
-    watched environment that extends it.
+    watched environment that extends it. With `exact` only the environment `prefix` is watched,
+    not what is below it.
     """
 
     prefix: str = ""
@@ -197,3 +198,4 @@ class WatchRequest:
     values: bool = False
     reveal: bool = False
     resolve: bool = False
+    exact: bool = False

@@ -66,6 +66,9 @@ class WatchQuery:
             "those is a change of what extends it"
         ),
     ] = False
+    exact: Annotated[
+        bool, Meta(description="only the environment `prefix`, not what is below it")
+    ] = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +116,9 @@ class _Watches:
         """Stream the events for as long as client and node are there."""
         query = call.query
         token = call.request.headers.get(_LAST_EVENT_ID, "") or query.token
-        request = WatchRequest(query.prefix, token, query.values, query.reveal, query.resolve)
+        request = WatchRequest(
+            query.prefix, token, query.values, query.reveal, query.resolve, query.exact
+        )
         async with aclosing(self._api.watch(call.identity, request)) as events:
             first = asyncio.ensure_future(anext(events, None))
             try:

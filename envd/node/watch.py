@@ -32,7 +32,7 @@ from envd.core.answers import (
 from envd.core.commit import Commit
 from envd.core.errors import NotFound, Unavailable
 from envd.core.layers import under
-from envd.core.names import check_prefix, has_prefix
+from envd.core.names import check_environment, check_prefix, has_prefix
 from envd.core.requests import WatchRequest
 from envd.node.extenders import Extenders
 from envd.node.views import commit_view, read_watch_token, watch_token
@@ -142,6 +142,8 @@ class WatchHub:
         Raises Unavailable where the node has as many watches as it takes.
         """
         prefix = check_prefix(request.prefix)
+        if request.exact:
+            check_environment(prefix)
         if self._open >= self._max_watches:
             raise Unavailable(
                 f"the node has {self._open} watches, as many as it takes",
@@ -194,7 +196,7 @@ class WatchHub:
         for name in self._names(request.prefix):
             if request.resolve:
                 self._extenders.learn(name)
-            state = sight.view(name)
+            state = sight.view(name) if _is_watched(name, request) else None
             if state is not None:
                 yield SnapshotItem(state)
         if request.resolve:
@@ -283,14 +285,15 @@ class WatchHub:
         Those that extend it count where they exist, and where all that they extend may be read
         by the watcher. They may be many, so they are looked at only as they are asked for.
         """
-        if has_prefix(changed, request.prefix):
+        if _is_watched(changed, request):
             yield changed
         if not request.resolve:
             return
         for name in under(self._extenders.of(changed), request.prefix):
             state = self._store.visible(name)
             exists = state is not None and state.environment.exists
-            if exists and all(map(sight.may_read, self._extenders.bases(name))):
+            wanted = exists and _is_watched(name, request)
+            if wanted and all(map(sight.may_read, self._extenders.bases(name))):
                 yield name
 
     async def _woken(self, event: asyncio.Event) -> bool:
@@ -309,6 +312,10 @@ class WatchHub:
             start = lsn + 1 - self._ring[0][0]
             return ((at, commit) for at, commit, _ in self._ring[start : start + _BATCH])
         return ((at, record.commit) for at, record in self._store.replay(lsn))
+
+
+def _is_watched(name: str, request: WatchRequest) -> bool:
+    return name == request.prefix if request.exact else has_prefix(name, request.prefix)
 
 
 def _wake(waiting: Mapping[str, Iterable[asyncio.Event]], name: str) -> None:

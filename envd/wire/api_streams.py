@@ -34,7 +34,12 @@ MAX_BATCH_CHARACTERS: Final = 1 << 20
 
 def watch_from(message: pb.WatchRequest) -> WatchRequest:
     return WatchRequest(
-        message.prefix, message.token, message.values, message.reveal, message.resolve
+        message.prefix,
+        message.token,
+        message.values,
+        message.reveal,
+        message.resolve,
+        message.exact,
     )
 
 
@@ -45,6 +50,7 @@ def watch_message(request: WatchRequest) -> pb.WatchRequest:
         values=request.values,
         reveal=request.reveal,
         resolve=request.resolve,
+        exact=request.exact,
     )
 
 

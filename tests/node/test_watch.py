@@ -15,7 +15,7 @@ from envd.core.answers import (
     WatchEvent,
 )
 from envd.core.commit import LogRecord
-from envd.core.errors import Unavailable
+from envd.core.errors import InvalidRequest, Unavailable
 from envd.core.requests import DeleteRequest, WatchRequest
 from envd.node.views import watch_token
 from envd.node.watch import Sight, WatchHub
@@ -189,6 +189,28 @@ async def test_a_watch_that_passes_over_many_changes_lets_others_have_their_turn
     assert reads < 4
     assert isinstance(change, Changed)
     assert change.commit.environment == "team/a"
+
+
+@pytest.mark.parametrize("resolve", [False, True])
+async def test_an_exact_watch_tells_nothing_of_what_is_below(node: Node, resolve: bool) -> None:
+    request = WatchRequest("team", values=True, resolve=resolve, exact=True)
+    for name in ("team", "team/a"):
+        await node.put(name, A="1")
+    events = events_of(hub_of(node), node, request)
+    begun = await take(events, 2)
+    for name in ("team/a", "team-b", "team"):
+        await node.put(name, A="2")
+
+    changed = await anext(events)
+
+    assert [type(event) for event in begun] == [SnapshotItem, SnapshotEnd]
+    assert isinstance(changed, Changed)
+    assert changed.commit.environment == "team"
+
+
+async def test_an_exact_watch_needs_a_name(node: Node) -> None:
+    with pytest.raises(InvalidRequest):
+        await anext(events_of(hub_of(node), node, WatchRequest(exact=True)))
 
 
 @pytest.mark.parametrize("large", [{"A": "x" * 10_000}, {f"N{n}": "" for n in range(50)}])

@@ -375,18 +375,20 @@ class HistoryResponse(_message.Message):
     def __init__(self, environment: _Optional[str] = ..., commits: _Optional[_Iterable[_Union[Commit, _Mapping]]] = ..., next: _Optional[bytes] = ..., trimmed: _Optional[bool] = ...) -> None: ...
 
 class WatchRequest(_message.Message):
-    __slots__ = ("prefix", "token", "values", "reveal", "resolve")
+    __slots__ = ("prefix", "token", "values", "reveal", "resolve", "exact")
     PREFIX_FIELD_NUMBER: _ClassVar[int]
     TOKEN_FIELD_NUMBER: _ClassVar[int]
     VALUES_FIELD_NUMBER: _ClassVar[int]
     REVEAL_FIELD_NUMBER: _ClassVar[int]
     RESOLVE_FIELD_NUMBER: _ClassVar[int]
+    EXACT_FIELD_NUMBER: _ClassVar[int]
     prefix: str
     token: str
     values: bool
     reveal: bool
     resolve: bool
-    def __init__(self, prefix: _Optional[str] = ..., token: _Optional[str] = ..., values: _Optional[bool] = ..., reveal: _Optional[bool] = ..., resolve: _Optional[bool] = ...) -> None: ...
+    exact: bool
+    def __init__(self, prefix: _Optional[str] = ..., token: _Optional[str] = ..., values: _Optional[bool] = ..., reveal: _Optional[bool] = ..., resolve: _Optional[bool] = ..., exact: _Optional[bool] = ...) -> None: ...
 
 class WatchResponse(_message.Message):
     __slots__ = ("heartbeat", "reset", "snapshot", "snapshot_end", "changed", "token")
