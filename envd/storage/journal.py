@@ -99,6 +99,8 @@ class Journal:
         self._dropped: DroppedTail | None = None
         self._queue: deque[_Waiting] = deque()
         self._queued_bytes = 0
+        self._staged: list[_Waiting] = []
+        self._staged_bytes = 0
         self._wake = threading.Condition()
         self._stopping = False
         self._refusal: EnvdError | None = None
@@ -162,7 +164,7 @@ class Journal:
     @property
     def queued_bytes(self) -> int:
         """Bytes that wait for a sync."""
-        return self._queued_bytes
+        return self._queued_bytes + self._staged_bytes
 
     def storage_bytes(self) -> int:
         """Bytes on disk, preallocated ones included."""
@@ -187,14 +189,26 @@ class Journal:
                 f"{self._segment_bytes} bytes",
                 hint="raise `storage.segment_bytes`",
             )
-        with self._wake:
-            if not self._stopping:
-                self._queue.append(_Waiting(record, hlc, done))
-                self._queued_bytes += len(record)
-                self._wake.notify()
-                return
         assert self._loop is not None
-        self._loop.call_soon(done, 0, stopping())
+        if self._stopping:
+            self._loop.call_soon(done, 0, stopping())
+            return
+        if not self._staged:
+            self._loop.call_soon(self._hand_over)
+        self._staged.append(_Waiting(record, hlc, done))
+        self._staged_bytes += len(record)
+
+    def _hand_over(self) -> None:
+        """Give the thread what one turn of the event loop brought: so it goes into one group.
+
+        Else a stream of many writes would be synced, and answered, a few at a time.
+        """
+        with self._wake:
+            self._queue.extend(self._staged)
+            self._queued_bytes += self._staged_bytes
+            self._wake.notify()
+        self._staged.clear()
+        self._staged_bytes = 0
 
     @property
     def _frame_room(self) -> int:
@@ -259,6 +273,7 @@ class Journal:
 
         After a failed write or sync it takes none until a restart.
         """
+        self._hand_over()
         with self._wake:
             error, stale = self._refusal, list(self._queue)
             self._queue.clear()
@@ -453,6 +468,7 @@ class Journal:
     async def close(self) -> None:
         """Write what waits, stop the thread, let go of the file."""
         if self._thread is not None:
+            self._hand_over()
             with self._wake:
                 self._stopping = True
                 self._wake.notify()
