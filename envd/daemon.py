@@ -34,6 +34,7 @@ from envd.datadir import DataDirectory, open_data_directory
 from envd.settings import Settings
 
 if TYPE_CHECKING:
+    from envd.net.grpc_server import GrpcServer
     from envd.node.api import EnvironmentApi
     from envd.node.backups import Backups
     from envd.security.access import LocalAccess
@@ -307,6 +308,18 @@ class _Daemon:
             servers.append(metrics_server)
             also["metrics"] = str(replace(address, port=await metrics_server.start()))
 
+        self._be_ready(
+            grpc_server,
+            store,
+            listen=str(replace(settings.node.listen, port=grpc_port)),
+            http=str(replace(settings.node.http, port=http_port)),
+            socket=str(settings.node.socket),
+            **also,
+        )
+
+    def _be_ready(self, grpc_server: GrpcServer, store: DurableStore, **addresses: str) -> None:
+        """Tell everybody that the node serves, until its disk fails."""
+
         def degrade(error: EnvdError) -> None:
             self._ready.now = False
             grpc_server.set_serving(False)
@@ -317,14 +330,7 @@ class _Daemon:
         grpc_server.set_serving(True)
         self._ready.now = True
         _notify(f"READY=1\nMAINPID={os.getpid()}")
-        self._log.info(
-            "node.ready",
-            listen=str(replace(settings.node.listen, port=grpc_port)),
-            http=str(replace(settings.node.http, port=http_port)),
-            socket=str(settings.node.socket),
-            pid=os.getpid(),
-            **also,
-        )
+        self._log.info("node.ready", **addresses, pid=os.getpid())
 
     def _report_opened(self, directory: DataDirectory, store: DurableStore) -> None:
         if directory.created:
