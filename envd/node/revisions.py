@@ -83,7 +83,7 @@ def _steps_back(store: Store, environment: str, steps: int) -> Stamp:
         if back == steps:
             return commit.stamp
     raise NotFound(
-        f"the history of {environment} does not reach {steps} commits back",
+        f"the history of {environment} does not reach {steps} commit{'s' * (steps != 1)} back",
         hint=f"envctl history {environment}",
         reason="REVISION_NOT_FOUND",
     )
