@@ -6,15 +6,17 @@ and the tests pass in theirs.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Generator, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
 from envd.core.answers import Identity, ListedEnvironment
 from envd.core.commit import Commit, LogRecord
 from envd.core.environment import Environment
+from envd.core.history import ConflictRecord
 from envd.core.stamp import Stamp
+from envd.core.versions import Cursor, Roots
 
 
 class Clock(Protocol):
@@ -82,13 +84,15 @@ class StoredState:
 class Applied:
     """A durable commit in the order this node took it in; `lsn` counts from 1.
 
-    `size_bytes` is that of the commit as it is stored.
+    `size_bytes` is that of the commit as it is stored; `row` are the bytes of the whole record,
+    as they stand in the log and go to peers, empty for a base.
     """
 
     lsn: int
     record: LogRecord
     after: StoredState
     size_bytes: int
+    row: bytes = field(default=b"", repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +142,10 @@ class Store(Protocol):
         """The seq of the last record in the log or on its way, 0 for none."""
         ...
 
+    def vectors(self) -> Mapping[tuple[int, int], int]:
+        """The last durable seq by (partition, origin): all records up to it are held."""
+        ...
+
     def last_lsn(self) -> int:
         """The lsn of the last durable record, 0 for none."""
         ...
@@ -154,8 +162,17 @@ class Store(Protocol):
         """Wait until there is room for a record; raises Unavailable where there won't be."""
         ...
 
-    def append(self, record: LogRecord, after: StoredState) -> Logged:
-        """Log `record`, which makes `after`."""
+    def append(self, record: LogRecord, after: StoredState, encoded: bytes = b"") -> Logged:
+        """Log `record`, which makes `after`.
+
+        `encoded` are the stored bytes of its commit, where they are known: a peer's are kept
+        as they came, so that histories agree over versions. A record of origin 0 was repaired:
+        it has no name, and vectors stay.
+        """
+        ...
+
+    def append_base(self, base: Environment, after: StoredState) -> Logged:
+        """Log that the base snapshot of a history has `base` merged in, which makes `after`."""
         ...
 
     def find_operation(self, author: str, operation: str) -> OperationResult | None:
@@ -173,16 +190,86 @@ class Store(Protocol):
         """
         ...
 
+    def commit_rows(self, environment: str) -> list[tuple[Stamp, bytes]]:
+        """All durable commits in their stored bytes, oldest first."""
+        ...
+
     def base(self, environment: str) -> Environment:
         """The snapshot of what was trimmed from the history; empty where nothing was."""
         ...
 
+    def conflicts(self, prefix: str, after: str, limit: int) -> list[ConflictRecord]:
+        """Unresolved conflicts of the environments below `prefix`, in order of their names.
+
+        Only of environments after the name `after`; whole environments, until there are
+        `limit` conflicts or more.
+        """
+        ...
+
     def replay(self, after_lsn: int) -> Iterator[tuple[int, LogRecord]]:
-        """Durable records after `after_lsn`, in order; raises NotFound where they are gone."""
+        """What `subscribe` told after `after_lsn`, in order; raises NotFound where it is gone."""
+        ...
+
+    async def rows(self, after_lsn: int, max_bytes: int) -> list[tuple[int, bytes]]:
+        """Durable log records after `after_lsn` in their stored bytes, in order.
+
+        As many as fit `max_bytes`, at least one where there is one; raises NotFound where they
+        are gone. Those that only repair made, and bases, are left out: the lsn may jump.
+        """
+        ...
+
+    def oldest_lsn(self) -> int:
+        """The first lsn that `rows` still has; one more than `last_lsn` where there is none."""
+        ...
+
+    def hold(self, after_lsn: int | None) -> None:
+        """Keep the log after `after_lsn` for peers; None: as much as readers here need."""
+        ...
+
+    # What peers know of each other, and what tells that their states are equal.
+
+    def advance(
+        self, vectors: Mapping[tuple[int, int], int], cursors: Mapping[int, Cursor]
+    ) -> None:
+        """Raise vectors (never lower them) and set cursors; durable with the next flush."""
+        ...
+
+    def cursor(self, uid: int) -> Cursor:
+        """How far the logs of the node `uid` were taken in."""
+        ...
+
+    def forget_origin(self, origin: int) -> None:
+        """Drop the vectors of an origin; durable with the next flush."""
+        ...
+
+    def roots(self) -> Roots:
+        """Fingerprints of all partitions, as of the last flush."""
+        ...
+
+    def digests(self, partition: int) -> list[tuple[str, bytes]]:
+        """(name, 16 bytes) for each environment of a partition, in order, as of the last flush.
+
+        The bytes cover state, history and base: equal bytes, nothing to repair.
+        """
+        ...
+
+    async def quarantine(self, row: bytes) -> None:
+        """Keep a log record durably, outside of the state, the vectors and the fingerprints."""
+        ...
+
+    def quarantined(self) -> Sequence[bytes]:
+        """The records in quarantine, in order of their names."""
+        ...
+
+    async def release(self, row: bytes) -> None:
+        """Take a record out of quarantine."""
         ...
 
     def subscribe(self, listener: Callable[[Applied], None]) -> None:
-        """Call `listener` for each record as it becomes visible, in order."""
+        """Call `listener` for each record as it becomes visible, in order.
+
+        A base is told as a commit of origin 0 that sets what it holds.
+        """
         ...
 
     async def flush(self) -> None:
@@ -215,4 +302,99 @@ class Authorizer(Protocol):
 
     def allows(self, identity: Identity, verb: str, environment: str) -> bool:
         """Tell the same as `check` as a claim."""
+        ...
+
+
+# -- the other nodes -----------------------------------------------------------------------
+
+
+class Datagrams(Protocol):
+    """Datagrams to and from addresses ("host:port"): may be lost, doubled or come in any order."""
+
+    def send(self, address: str, datagram: bytes) -> None:
+        """Try to send; never waits, never raises."""
+        ...
+
+    def on_datagram(self, receive: Callable[[str, bytes], None]) -> None:
+        """Call `receive(address, datagram)` for each that comes from now on."""
+        ...
+
+
+class PeerChannel(Protocol):
+    """Frames to and from one peer, in order, none lost until either side closes."""
+
+    async def send(self, frame: bytes) -> None:
+        """Send; waits while the peer does not read. Raises Unavailable once closed."""
+        ...
+
+    async def receive(self) -> bytes:
+        """The next frame; raises Unavailable once the channel is closed and read to its end."""
+        ...
+
+    def trusted(self) -> None:
+        """The peer proved who it is: its frames may be large from now on."""
+        ...
+
+    def close(self) -> None:
+        """End the channel, both ways; again, it does nothing."""
+        ...
+
+
+class PeerTransport(Protocol):
+    """Channels to other nodes, and from them."""
+
+    async def dial(self, address: str) -> PeerChannel:
+        """Open a channel to the node at `address`; raises Unavailable where none answers."""
+        ...
+
+    def on_channel(self, serve: Callable[[PeerChannel], Awaitable[None]]) -> None:
+        """Call `serve` for each channel that a peer opens; it is closed when `serve` returns."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A datagram that a member of the cluster sealed, and which start of which node it was.
+
+    `boot_id` are 16 bytes drawn at that start.
+    """
+
+    uid: int
+    generation: int
+    boot_id: bytes
+    payload: bytes = field(repr=False)
+
+
+class DatagramSealer(Protocol):
+    """Seals what this start of this node sends; each datagram is opened at most once."""
+
+    def seal(self, payload: bytes) -> bytes:
+        """The datagram for `payload`."""
+        ...
+
+    def open(self, datagram: bytes) -> Opened:
+        """What a peer sealed; raises Unauthenticated for anything else, and for a repeat."""
+        ...
+
+
+class ClusterSecret(Protocol):
+    """What all nodes of a cluster, and nobody else, know."""
+
+    def proof(self, purpose: bytes, transcript: bytes) -> bytes:
+        """32 bytes that only who knows the secret can make (HMAC); `proves` checks them."""
+        ...
+
+    def proves(self, purpose: bytes, transcript: bytes, proof: bytes) -> bool:
+        """Tell, in constant time, whether who made `proof` knows the secret.
+
+        While a secret is exchanged for another, nodes prove with different keys of it.
+        """
+        ...
+
+    def seal(self, purpose: bytes, transcript: bytes, plaintext: bytes) -> bytes:
+        """Encrypt under a key that the secret and this transcript, which is new, give."""
+        ...
+
+    def open(self, purpose: bytes, transcript: bytes, sealed: bytes) -> bytes:
+        """Decrypt what `seal` made; raises Unauthenticated."""
         ...

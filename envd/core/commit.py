@@ -99,7 +99,8 @@ class Commit:
     computed after it (16 bytes, empty where `blind`). `operation` is the caller's operation
     id, or "".
     With an operation id goes `request_digest`, by which a repeat is told from another request.
-    `time_ms` is the origin's wall clock; the order comes from the stamp alone.
+    `time_ms` is the origin's wall clock; the order comes from the stamp alone. `resolves` are
+    the ids of conflicts that it settles.
     """
 
     environment: str
@@ -115,13 +116,15 @@ class Commit:
     region: str = ""
     revision: bytes = b""
     request_digest: bytes = b""
+    resolves: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class LogRecord:
     """A commit under the name the whole cluster knows it by: `(partition, origin, seq)`.
 
-    `seq` counts from 1 without gaps for each partition and origin.
+    `seq` counts from 1 without gaps for each partition and origin. A commit that came by repair
+    has no name here: origin and seq are 0.
     """
 
     partition: int

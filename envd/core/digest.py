@@ -17,7 +17,7 @@ from operator import itemgetter
 from envd.core.commit import Kind
 from envd.core.entries import Entry, EntryColumns, rows_of, same_for_all
 from envd.core.environment import Environment
-from envd.core.stamp import Stamp
+from envd.core.stamp import ZERO, Stamp
 
 REVISION_BYTES = 16
 DIGEST_KEY_BYTES = 32
@@ -53,6 +53,18 @@ def state_digest(
             if entry.value is None:
                 fields += (str(int(kind)), name, entry.stamp.hex(), "1" if entry.secret else "")
     return _keyed(revision + "\0".join(fields).encode(), digest_key, b"envd state")
+
+
+def base_digest(base: Environment, digest_key: bytes) -> bytes:
+    """16 bytes for the snapshot that a history starts from, zeros for an empty one."""
+    if not base.summary.names and base.deleted_at == ZERO:
+        return bytes(REVISION_BYTES)
+    return state_digest(base, revision(base, digest_key), 0, digest_key)
+
+
+def whole_digest(state: bytes, base: bytes, digest_key: bytes) -> bytes:
+    """16 bytes over a state digest and a base digest: all that replicas of one environment hold."""
+    return _keyed(state + base, digest_key, b"envd whole")
 
 
 def commit_hash(encoded_commit: bytes, digest_key: bytes) -> int:

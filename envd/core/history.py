@@ -83,6 +83,13 @@ class ConflictRecord:
     kept: Side
     lost: Side
 
+    @property
+    def id(self) -> str:
+        """32 hexadecimal digits by which users name the conflict, equal on every node."""
+        named = f"{self.environment}\0{int(self.kind)}\0{self.name}".encode()
+        stamps = self.kept.stamp.to_bytes() + self.lost.stamp.to_bytes()
+        return blake2b(named + stamps, digest_size=16, person=b"envd conflict id").hexdigest()
+
     def key(self, digest_key: bytes, residency_class: str = "") -> bytes:
         """58 bytes, equal on every node: partition, keyed hash of the names, both stamps.
 
@@ -104,25 +111,38 @@ class _Write:
     side: Side
 
 
-def conflicts(commits: Sequence[Commit]) -> list[ConflictRecord]:
-    """All conflicts within stamp-ordered commits of one environment.
+def conflicts(commits: Sequence[Commit], base: Environment | None = None) -> list[ConflictRecord]:
+    """All unresolved conflicts within stamp-ordered commits of one environment.
 
     In the history of a variable, l conflicts with its direct successor w exactly when
     `w.overwrites < l.stamp` and their contents differ. A deletion counts as an unset of each
-    variable; where it did not list one, it had not seen it.
+    variable; where it did not list one, it had not seen it. What `base`, the snapshot that the
+    commits follow, holds counts as written before them, by whom is no longer known. So a
+    conflict is listed as long as the history that shows it, or until a commit resolves it.
 
     Example: node A sets X at stamp 5; node B, cut off, sets X to something else at stamp 6
     having seen only stamp 3. B's write is kept, and A's is on record as lost.
     """
     found: list[ConflictRecord] = []
-    latest: dict[tuple[Kind, str], _Write] = {}
+    latest = _written_before(base)
     for commit in commits:
         for key, write in _writes(commit, latest):
             known = latest.get(key)
             if known is not None and _conflict(known, write):
                 found.append(ConflictRecord(commit.environment, *key, write.side, known.side))
             latest[key] = write
-    return found
+    resolved = {known for commit in commits for known in commit.resolves}
+    return [record for record in found if record.id not in resolved] if resolved else found
+
+
+def _written_before(base: Environment | None) -> dict[tuple[Kind, str], _Write]:
+    if base is None:
+        return {}
+    return {
+        (kind, name): _Write(entry.overwrites, Side(entry.stamp, entry.value, entry.secret))
+        for kind in Kind
+        for name, entry in base.entries(kind).items()
+    }
 
 
 def _conflict(lost: _Write, kept: _Write) -> bool:
