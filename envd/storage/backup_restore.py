@@ -18,7 +18,7 @@ from envd.storage.backup_rows import Row, RowKind
 from envd.storage.check import DATA_NAME
 from envd.storage.disk import make_directory, sync_file, unusable
 from envd.storage.pages import TABLES
-from envd.storage.rows import PURPOSE, RowWriter, environment_key, index_value
+from envd.storage.rows import PURPOSE, RowOpener, RowWriter, environment_key, index_value
 
 _BATCH_BYTES = 32 << 20
 _BATCH_ROWS = 100_000
@@ -48,7 +48,7 @@ def restore_state(
             sync=False,
             mode=0o600,
         ) as env:
-            _Restore(env, sealer, check).run(rows)
+            _Restore(env, sealer, check, directory / DATA_NAME).run(rows)
             env.sync(True)
         for path in (directory / DATA_NAME, directory):
             sync_file(path)
@@ -65,11 +65,12 @@ def restore_state(
 class _Restore:
     """One state that is being written."""
 
-    def __init__(self, env: lmdb.Environment, sealer: Sealer, check: RowCheck) -> None:
+    def __init__(self, env: lmdb.Environment, sealer: Sealer, check: RowCheck, path: Path) -> None:
         self._env = env
         self._sealer = sealer
         self._check = check
         self._environment = b""
+        self._opener = RowOpener(sealer, path)
         with env.begin(write=True) as transaction:
             self._tables = {name: env.open_db(name, txn=transaction) for name in TABLES}
 
@@ -84,7 +85,7 @@ class _Restore:
             b"environments": check.figures.environments,
         }
         with self._env.begin(write=True) as transaction:
-            writer = RowWriter(transaction, self._tables, self._sealer.new_subkey(PURPOSE))
+            writer = self._writer(transaction)
             for name, value in counters.items():
                 writer.put(b"system", name, value.to_bytes(8))
 
@@ -92,13 +93,16 @@ class _Restore:
         """Write some rows in one transaction; tell whether there may be more."""
         size = 0
         with self._env.begin(write=True) as transaction:
-            writer = RowWriter(transaction, self._tables, self._sealer.new_subkey(PURPOSE))
+            writer = self._writer(transaction)
             for number, row in enumerate(rows, 1):
                 self._put(writer, row)
                 size += len(row.value)
                 if size >= _BATCH_BYTES or number >= _BATCH_ROWS:
                     return True
         return False
+
+    def _writer(self, transaction: lmdb.Transaction) -> RowWriter:
+        return RowWriter(transaction, self._tables, self._sealer.new_subkey(PURPOSE), self._opener)
 
     def _put(self, writer: RowWriter, row: Row) -> None:
         kind, key, value = row

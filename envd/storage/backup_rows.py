@@ -8,7 +8,7 @@
     4 environment  name -> record
     5 base         name -> record, behind its environment
     6 commit       stamp -> record, behind its environment (and base), oldest first
-    7 conflict     conflict key -> record
+    7 conflict     environment's name, NUL, conflict key -> record
 
 in this order; 5 and 6 follow the environment that they belong to, environments are in order of
 partition and name. Records are those of `wire.records`, each with its own format byte. Nothing in

@@ -35,7 +35,7 @@ from envd.storage.backup_format import (
 from envd.storage.backup_rows import NodeRow, Row, RowKind, encode_node, encode_row
 from envd.storage.check import DATA_NAME, STATE_NAME
 from envd.storage.disk import RESTORE_HINT
-from envd.storage.pages import TABLES
+from envd.storage.pages import FIRST_TABLES, TABLES
 from envd.storage.rows import PARTITION_BYTES, RowOpener, damaged
 
 
@@ -62,7 +62,7 @@ class Snapshot:
                 create=False,
                 max_readers=512,
             )
-            self._tables = {name: self._env.open_db(name, create=False) for name in TABLES}
+            self._tables = {name: self._env.open_db(name, create=False) for name in FIRST_TABLES}
             self._reader = self._env.begin()
         except lmdb.Error as error:
             raise StorageError(

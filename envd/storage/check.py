@@ -30,6 +30,7 @@ from envd.storage import pages
 from envd.storage.disk import RESTORE_HINT, unusable
 
 STATE_NAME = "state"
+JOURNAL_NAME = "journal"
 DATA_NAME = "data.mdb"
 MARKER_NAME = "unclean"
 CHEAP_BYTES = 256 << 20

@@ -15,8 +15,9 @@ What a failure means:
   the waiting records end in `OutcomeUnknown` and the journal takes no more until a restart
   has read back what is there.
 
-What a start reads back is told in `recovery`; nothing that was damaged is ever truncated
-away. A start always opens a new segment, so nothing is sealed twice at one position.
+What a start reads back is told in `recovery`, who reads on later does so by `log_pages`; nothing
+that was damaged is ever truncated away. A start always opens a new segment, so nothing is sealed
+twice at one position.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ from envd.core.errors import (
 from envd.files import sync_directory, write_private
 from envd.ports import Sealer, Subkey
 from envd.storage import recovery, segment
-from envd.storage.disk import RESTORE_HINT, Disk, cause, make_directory, unusable
+from envd.storage.disk import RESTORE_HINT, Disk, cause, make_directory
 from envd.storage.finish import finish_in_thread
 from envd.storage.recovery import DroppedTail, SegmentFile, segment_name
 from envd.storage.segment import Frame, SegmentHeader
@@ -96,6 +97,7 @@ class Journal:
         self._next_lsn = 1
         self._hlc_bound = 0
         self._covered_lsn = 0
+        self._held_lsn: int | None = None
         self._dropped: DroppedTail | None = None
         self._queue: deque[_Waiting] = deque()
         self._queued_bytes = 0
@@ -363,10 +365,11 @@ class Journal:
         return spare
 
     def _reusable(self) -> list[SegmentFile]:
-        """The oldest segments that the state covers, without the newest ones for readers."""
+        """The oldest segments that the state covers, without those that readers may want."""
         reusable = []
+        held = self._next_lsn if self._held_lsn is None else self._held_lsn
         for known in self._segments[: len(self._segments) - self._kept()]:
-            if known.last_lsn > self._covered_lsn:
+            if known.last_lsn > self._covered_lsn or known.last_lsn > held:
                 break
             reusable.append(known)
         return reusable
@@ -402,49 +405,28 @@ class Journal:
         """Note that the state holds all records up to `lsn`: their segments may be reused."""
         self._covered_lsn = lsn
 
+    def hold(self, after_lsn: int | None) -> None:
+        """Keep all segments with records after `after_lsn`; None: only the newest ones."""
+        self._held_lsn = after_lsn
+
     # -- reading -------------------------------------------------------------------
 
-    def read_after(self, lsn: int) -> Iterator[tuple[int, bytes]]:
-        """Yield (lsn, record) for the durable records after `lsn`.
+    @property
+    def oldest_lsn(self) -> int:
+        """The first record from which on all are there; one more than the last for none."""
+        oldest = self._next_lsn
+        for known in reversed(list(self._segments)):
+            if known.last_lsn + 1 < oldest and known.last_lsn >= known.header.first_lsn:
+                break
+            oldest = min(oldest, known.header.first_lsn)
+        return oldest
 
-        Raises NotFound where some of them are no longer there, Corrupt for damage.
-        """
-        at, last = lsn, self.last_lsn
-        for known in list(self._segments):
-            if known.last_lsn <= at:
-                continue
-            if known.header.first_lsn > at + 1:
-                raise _compacted()
-            for position, record in self._records(known, at):
-                if position > last:
-                    return
-                at = position
-                yield at, record
-            if at < min(known.last_lsn, last):
-                raise self._lost(known)
-        if at < last:
-            raise _compacted()
+    @property
+    def segments(self) -> Sequence[SegmentFile]:
+        """The segments that there are now, oldest first; the last one grows."""
+        return list(self._segments)
 
-    def _records(self, known: SegmentFile, after_lsn: int) -> Iterator[tuple[int, bytes]]:
-        """The records of one segment after `after_lsn`, as far as its bytes are whole."""
-        subkey = self._sealer.subkey(segment.PURPOSE, known.header.subkey_header)
-        end = known.end
-        try:
-            data = known.path.read_bytes()[:end]
-        except FileNotFoundError:
-            raise _compacted() from None
-        except OSError as error:
-            raise unusable(known.path, error) from error
-        if data[: segment.HEADER_BYTES] != known.header.to_bytes():
-            raise self._lost(known)
-        for raw in segment.raw_frames(data, known.header.number):
-            if raw.first_lsn + raw.count - 1 > after_lsn:
-                frame = segment.open_frame(known.header, subkey, raw)
-                for lsn, record in enumerate(frame.records, frame.first_lsn):
-                    if lsn > after_lsn:
-                        yield lsn, record
-
-    def _lost(self, known: SegmentFile) -> EnvdError:
+    def lost(self, known: SegmentFile) -> EnvdError:
         """Why a segment does not hold what it held: it was recycled, or it is damaged."""
         if any(kept is known for kept in self._segments):
             return Corrupt(
@@ -452,7 +434,7 @@ class Journal:
                 hint=RESTORE_HINT,
                 reason="JOURNAL_DAMAGED",
             )
-        return _compacted()
+        return compacted()
 
     def copy_files(self, directory: Path, after_lsn: int) -> None:
         """Copy the segments with records after `after_lsn`, each up to its durable end."""
@@ -484,7 +466,8 @@ def _answer(group: Sequence[_Waiting], first_lsn: int, error: EnvdError | None) 
         waiting.done(lsn, error)
 
 
-def _compacted() -> NotFound:
+def compacted() -> NotFound:
+    """The error for records whose segments were recycled."""
     return NotFound("the journal no longer holds these records", reason="COMPACTED")
 
 

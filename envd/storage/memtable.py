@@ -2,7 +2,8 @@
 
 A commit passes three points. Appended, it is the head that the next writer builds on. Synced,
 it is visible to readers. Flushed, it is in LMDB and may leave. Where the journal refuses a
-commit, all heads built on it go too (`reset`), and the visible states are the heads again.
+commit, all heads built on it go too (`refused`), and the visible states are the heads again.
+A base that is merged in goes the same way.
 
 An environment with commits on their way or not flushed yet stays; the clean ones are a cache,
 the least recently read leave first.
@@ -17,8 +18,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from envd.core.commit import LogRecord
+from envd.core.environment import Environment
 from envd.core.stamp import Stamp
 from envd.ports import OperationResult, StoredState
+from envd.storage.progress import Moves, Progress
+from envd.wire.records import BaseRecord
 
 STATE_OVERHEAD_BYTES = 600
 ENTRY_OVERHEAD_BYTES = 300
@@ -26,24 +30,39 @@ ENTRY_OVERHEAD_BYTES = 300
 
 @dataclass(slots=True)
 class _Hot:
-    """One environment: `pending` counts its commits on their way, `unflushed` holds (stamp,
-    encoded commit) of its visible ones; it is clean while it has neither."""
+    """One environment: `pending` counts its records on their way, `unflushed` holds (stamp,
+    encoded commit) of its visible commits, `bases` (base, stored bytes of it) the visible ones;
+    it is clean while it has none of these.
+
+    It is `contested` where these may have made, changed or ended a conflict."""
 
     visible: StoredState | None
     head: StoredState | None
     size: int
     pending: int = 0
     unflushed: list[tuple[Stamp, bytes]] = field(default_factory=list)
+    bases: list[tuple[Environment, int]] = field(default_factory=list)
+    contested: bool = False
+
+    @property
+    def is_flushed(self) -> bool:
+        return not self.unflushed and not self.bases
 
 
 @dataclass(slots=True)
 class Pending:
-    """A commit between append and sync."""
+    """A record between append and sync; `encoded` is its commit, or its base."""
 
-    record: LogRecord
+    record: LogRecord | BaseRecord
     after: StoredState
     encoded: bytes = field(repr=False)
-    generation: int
+    operation: bytes | None
+    contested: bool
+    generation: int = 0
+
+    @property
+    def name(self) -> str:
+        return self.after.environment.name
 
 
 class Memtable:
@@ -59,9 +78,7 @@ class Memtable:
         self._awaiting: dict[str, None] = {}
         self._dirty: dict[str, None] = {}
         self._flushing: tuple[str, ...] = ()
-        self._seqs: dict[tuple[int, int], int] = {}
-        self._visible_seqs: dict[tuple[int, int], int] = {}
-        self._dirty_seqs: dict[tuple[int, int], int] = {}
+        self.progress = Progress()
         self._operations: dict[bytes, OperationResult] = {}
         self._pending_operations: dict[bytes, OperationResult] = {}
 
@@ -76,7 +93,7 @@ class Memtable:
         return self._clean_bytes
 
     def unflushed_names(self) -> Iterable[str]:
-        """Names of environments with commits that LMDB may lack."""
+        """Names of environments with commits or bases that LMDB may lack."""
         return (*self._flushing, *self._dirty)
 
     def knows(self, name: str) -> bool:
@@ -97,6 +114,16 @@ class Memtable:
         hot = self._hot.get(name)
         return hot.unflushed if hot else []
 
+    def unflushed_bases(self, name: str) -> list[Environment]:
+        """Visible bases of an environment that LMDB may lack, to be merged into its own."""
+        hot = self._hot.get(name)
+        return [base for base, _ in hot.bases] if hot else []
+
+    def contested(self, name: str) -> bool:
+        """Tell whether what LMDB may lack could have made or ended conflicts."""
+        hot = self._hot.get(name)
+        return hot is not None and hot.contested
+
     def load(self, name: str, state: StoredState | None) -> None:
         """Keep a state that was read from LMDB (None: nothing there), at least until the next."""
         hot = self._hot[name] = _Hot(state, state, _size(state))
@@ -104,56 +131,49 @@ class Memtable:
         while self._clean_bytes > self._max_bytes and len(self._clean) > 1:
             self._evict_oldest()
 
-    def last_seq(self, partition: int, origin: int) -> int:
-        return self._seqs.get((partition, origin), 0)
-
-    def load_seqs(self, seqs: dict[tuple[int, int], int]) -> None:
-        """Start from these last seqs."""
-        self._seqs = dict(seqs)
-        self._visible_seqs = dict(seqs)
-
     def operation(self, key: bytes) -> OperationResult | None:
         """An operation id that LMDB may lack; one on its way counts."""
         return self._pending_operations.get(key) or self._operations.get(key)
 
-    def append(
-        self, record: LogRecord, after: StoredState, encoded: bytes, operation: bytes | None
-    ) -> Pending:
-        """Make `after` the head of its environment, which `knows`."""
-        name = record.commit.environment
+    def append(self, pending: Pending) -> None:
+        """Make its state the head of its environment, which `knows`."""
+        name, record = pending.name, pending.record
         hot = self._hot[name]
         if name in self._clean:
             del self._clean[name]
             self._clean_bytes -= hot.size
-        hot.head = after
+        hot.head = pending.after
         hot.pending += 1
         self._awaiting[name] = None
-        self._seqs[record.partition, record.origin] = record.seq
-        if operation is not None:
-            self._pending_operations[operation] = result_of(record, after)
-        return Pending(record, after, encoded, self._generation)
+        pending.generation = self._generation
+        if isinstance(record, LogRecord):
+            self.progress.appended((record.partition, record.origin), record.seq)
+            if pending.operation is not None:
+                self._pending_operations[pending.operation] = result_of(record, pending.after)
 
-    def synced(self, pending: Pending, operation: bytes | None) -> None:
-        """Make an appended commit visible; call in the order of the journal."""
-        record, after = pending.record, pending.after
-        name = record.commit.environment
+    def synced(self, pending: Pending) -> None:
+        """Make what was appended visible; call in the order of the journal."""
+        name, record = pending.name, pending.record
         hot = self._hot[name]
         hot.pending -= 1
         if not hot.pending:
             self._awaiting.pop(name, None)
-        counted = hot.size if hot.unflushed else 0
-        hot.visible, hot.size = after, _size(after)
-        hot.unflushed.append((record.commit.stamp, pending.encoded))
+        counted = 0 if hot.is_flushed else hot.size
+        hot.visible, hot.size = pending.after, _size(pending.after)
+        hot.contested = hot.contested or pending.contested
         self._unflushed_bytes += len(pending.encoded) + hot.size - counted
         self._dirty[name] = None
-        self._visible_seqs[record.partition, record.origin] = record.seq
-        self._dirty_seqs[record.partition, record.origin] = record.seq
-        if operation is not None:
-            self._pending_operations.pop(operation, None)
-            self._operations[operation] = result_of(record, after)
+        if isinstance(record, BaseRecord):
+            hot.bases.append((record.base, len(pending.encoded)))
+            return
+        hot.unflushed.append((record.commit.stamp, pending.encoded))
+        self.progress.synced((record.partition, record.origin), record.seq)
+        if pending.operation is not None:
+            self._pending_operations.pop(pending.operation, None)
+            self._operations[pending.operation] = result_of(record, pending.after)
 
     def refused(self, pending: Pending) -> bool:
-        """Take back an appended commit and all heads of its generation.
+        """Take back what was appended and all heads of its generation.
 
         Tells whether this was the first of its generation.
         """
@@ -164,32 +184,38 @@ class Memtable:
             hot = self._hot[name]
             hot.head = hot.visible
             hot.pending = 0
-            if not hot.unflushed:
+            if hot.is_flushed:
                 self._became_clean(name, hot)
         self._awaiting.clear()
-        self._seqs = dict(self._visible_seqs)
+        self.progress.refused()
         self._pending_operations.clear()
         return True
 
     def take_dirty(self) -> Dirty:
         """What the next flush writes. It stays readable here until `flushed`."""
+        hots = {name: self._hot[name] for name in self._dirty}
         dirty = Dirty(
-            {name: visible for name in self._dirty if (visible := self._hot[name].visible)},
-            {name: tuple(self._hot[name].unflushed) for name in self._dirty},
+            {name: hot.visible for name, hot in hots.items() if hot.visible},
+            {name: tuple(hot.unflushed) for name, hot in hots.items()},
+            {name: tuple(hot.bases) for name, hot in hots.items() if hot.bases},
+            frozenset(name for name, hot in hots.items() if hot.contested),
             dict(self._operations),
-            self._dirty_seqs,
+            self.progress.take(),
         )
         self._flushing = tuple(self._dirty)
-        self._dirty, self._dirty_seqs = {}, {}
+        self._dirty = {}
         return dirty
 
     def flushed(self, dirty: Dirty) -> None:
         """Let go of what is in LMDB now."""
         for name, commits in dirty.commits.items():
-            hot = self._hot[name]
+            hot, bases = self._hot[name], dirty.bases.get(name, ())
             del hot.unflushed[: len(commits)]
+            del hot.bases[: len(bases)]
             self._unflushed_bytes -= sum(len(encoded) for _, encoded in commits)
-            if not hot.unflushed:
+            self._unflushed_bytes -= sum(size for _, size in bases)
+            if hot.is_flushed:
+                hot.contested = False
                 self._unflushed_bytes -= hot.size
                 if not hot.pending:
                     self._became_clean(name, hot)
@@ -204,7 +230,7 @@ class Memtable:
         """A flush failed: all of it is dirty still."""
         self._flushing = ()
         self._dirty = dict.fromkeys((*dirty.states, *self._dirty))
-        self._dirty_seqs = {**dirty.vectors, **self._dirty_seqs}
+        self.progress.not_flushed(dirty.moves)
 
     def _became_clean(self, name: str, hot: _Hot) -> None:
         self._clean[name] = None
@@ -221,8 +247,13 @@ class Dirty:
 
     states: dict[str, StoredState] = field(repr=False)
     commits: dict[str, tuple[tuple[Stamp, bytes], ...]] = field(repr=False)
+    bases: dict[str, tuple[tuple[Environment, int], ...]] = field(repr=False)
+    contested: frozenset[str] = field(repr=False)
     operations: dict[bytes, OperationResult] = field(repr=False)
-    vectors: dict[tuple[int, int], int] = field(repr=False)
+    moves: Moves = field(repr=False)
+
+    def __bool__(self) -> bool:
+        return bool(self.states or self.operations or self.moves)
 
 
 def result_of(record: LogRecord, after: StoredState) -> OperationResult:

@@ -27,6 +27,8 @@ from envd.storage.pages import value_is_whole
 STATE_FORMAT = 1
 PURPOSE = b"state"
 VECTOR_KEY = struct.Struct(">HQ")
+NODE_KEY = struct.Struct(">Q")
+CURSOR_VALUE = struct.Struct(">QQ")
 PARTITION_BYTES = 2
 _PREFIX = struct.Struct(f">IB{SUBKEY_HEADER_BYTES}sI")
 _INDEX = struct.Struct(">IBB16sI")
@@ -115,19 +117,41 @@ class RowOpener:
 
 
 class RowWriter:
-    """One write transaction: seals each value under its subkey, counting."""
+    """One write transaction: seals each value under its subkey, counting; `opener` reads."""
 
     def __init__(
-        self, transaction: lmdb.Transaction, tables: Mapping[bytes, lmdb._Database], subkey: Subkey
+        self,
+        transaction: lmdb.Transaction,
+        tables: Mapping[bytes, lmdb._Database],
+        subkey: Subkey,
+        opener: RowOpener,
     ) -> None:
         self._transaction = transaction
         self._tables = tables
         self._subkey = subkey
+        self._opener = opener
         self._count = 0
 
-    def get(self, table: bytes, key: bytes) -> bytes | None:
+    def raw(self, table: bytes, key: bytes) -> bytes | None:
+        """A value as it is stored."""
         value = self._transaction.get(key, db=self._tables[table])
         return None if value is None else bytes(value)
+
+    def get(self, table: bytes, key: bytes) -> bytes | None:
+        """The plaintext of a value; raises Corrupt."""
+        value = self.raw(table, key)
+        return None if value is None else self._opener.open(table, key, value)
+
+    def open(self, table: bytes, key: bytes, value: bytes) -> bytes:
+        """The plaintext of a value that was read; raises Corrupt."""
+        return self._opener.open(table, key, value)
+
+    def entries(self, table: bytes) -> int:
+        """How many rows a table has."""
+        return int(self._transaction.stat(self._tables[table])["entries"])
+
+    def delete(self, table: bytes, key: bytes) -> None:
+        self._transaction.delete(key, db=self._tables[table])
 
     def cursor(self, table: bytes) -> lmdb.Cursor:
         return self._transaction.cursor(db=self._tables[table])
@@ -142,4 +166,5 @@ class RowWriter:
         return bool(self._transaction.put(key, value, db=self._tables[table], overwrite=overwrite))
 
     def put_clear(self, table: bytes, key: bytes, value: bytes) -> None:
+        """Write a value that is stored as it is."""
         self._transaction.put(key, value, db=self._tables[table])

@@ -134,19 +134,43 @@ class RawFrame:
     body: memoryview = field(repr=False)
 
 
-def _raw_frame(data: bytes, number: int, position: int) -> RawFrame | None:
-    """The frame at `position` if a whole, undamaged one of this segment stands there."""
-    start = position + FRAME_HEADER_BYTES
-    if start > len(data):
+@dataclass(frozen=True, slots=True)
+class FrameSpan:
+    """What a frame's header says, its CRC not asked."""
+
+    end: int
+    first_lsn: int
+    count: int
+    length: int
+    crc: int
+
+
+def frame_span(head: bytes | memoryview, number: int, position: int) -> FrameSpan | None:
+    """What `head`, which stands at `position` of a segment, says if it is a frame's header."""
+    if len(head) < FRAME_HEADER_BYTES:
         return None
-    magic, length, in_segment, at, first_lsn, count, crc = _FRAME.unpack_from(data, position)
+    magic, length, in_segment, at, first_lsn, count, crc = _FRAME.unpack_from(head)
     if magic != _FRAME_MAGIC or in_segment != number or at != position:
         return None
-    body = memoryview(data)[start : start + length]
-    if len(body) < length or crc != crc32(body, crc32(data[position : start - 4])):
+    whole = FRAME_HEADER_BYTES + length
+    return FrameSpan(position + whole + -whole % _ALIGN, first_lsn, count, length, crc)
+
+
+def frame_in(data: bytes | memoryview, number: int, position: int) -> RawFrame | None:
+    """The frame that `data`, which stands at `position`, begins with if it is undamaged."""
+    span = frame_span(data, number, position)
+    if span is None:
         return None
-    end = start + length + -(FRAME_HEADER_BYTES + length) % _ALIGN
-    return RawFrame(position, end, first_lsn, count, body)
+    body = memoryview(data)[FRAME_HEADER_BYTES : FRAME_HEADER_BYTES + span.length]
+    head = data[: FRAME_HEADER_BYTES - 4]
+    if len(body) < span.length or span.crc != crc32(body, crc32(head)):
+        return None
+    return RawFrame(position, span.end, span.first_lsn, span.count, body)
+
+
+def _raw_frame(data: bytes, number: int, position: int) -> RawFrame | None:
+    """The frame at `position` if a whole, undamaged one of this segment stands there."""
+    return frame_in(memoryview(data)[position:], number, position)
 
 
 def raw_frames(data: bytes, number: int) -> Iterator[RawFrame]:

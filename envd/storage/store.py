@@ -12,8 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterator
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -21,27 +20,38 @@ from envd.core import digest
 from envd.core.answers import ListedEnvironment
 from envd.core.commit import Commit, LogRecord
 from envd.core.environment import Environment
-from envd.core.errors import EnvdError, OutcomeUnknown, StorageError, Unavailable
-from envd.core.history import Retention
+from envd.core.errors import EnvdError, OutcomeUnknown, Unavailable
+from envd.core.history import ConflictRecord, Retention
 from envd.core.hlc import bound_for
-from envd.core.names import has_prefix
 from envd.core.stamp import Stamp
+from envd.core.versions import Cursor, Roots
 from envd.files import sync_directory
 from envd.ports import Applied, Clock, OperationResult, Sealer, StoredState
-from envd.storage.check import STATE_NAME, StateCheck, mark_clean, mark_unclean, start_check
-from envd.storage.disk import Disk, make_directory, sync_file, unusable
+from envd.storage.check import (
+    JOURNAL_NAME,
+    STATE_NAME,
+    StateCheck,
+    mark_clean,
+    mark_unclean,
+    start_check,
+)
+from envd.storage.copying import copy_durably
+from envd.storage.disk import Disk, make_directory, unusable
 from envd.storage.finish import finish_in_thread
 from envd.storage.journal import DEFAULT_SEGMENT_BYTES, Journal, stopping
-from envd.storage.memtable import Dirty, Memtable, Pending
+from envd.storage.log_pages import LogPages
+from envd.storage.logged import goes_to_peers, pending_of, told
+from envd.storage.memtable import Memtable, Pending
+from envd.storage.progress import Progress
 from envd.storage.recovery import DroppedTail
-from envd.storage.rows import IndexEntry
 from envd.storage.seen import SeenKeys, learn
-from envd.storage.state import HISTORY_PAGE_BYTES, Batch, StateDb, operation_key
+from envd.storage.state import StateDb, operation_key
+from envd.storage.view import View
+from envd.storage.write_behind import WriteBehind
 from envd.wire import records
+from envd.wire.records import BaseRecord
 
 _log = logging.getLogger(__name__)
-JOURNAL_NAME = "journal"
-_FLUSH_RETRY_S = 1.0
 _REPLAY_FLUSH_BYTES = 32 << 20
 
 
@@ -93,15 +103,22 @@ class DurableStore:
             disk=disk,
         )
         self._memtable = Memtable(options.memtable_bytes)
+        self._view = View(self._state, self._memtable, digest_key, options.retention)
+        self._pages = LogPages(self._journal, sealer, goes_to_peers)
+        self._all_pages = LogPages(self._journal, sealer)
         self._seen = SeenKeys(clock.monotonic_ms())
         self._listeners: list[Callable[[Applied], None]] = []
         self._failure_listeners: list[Callable[[EnvdError], None]] = []
         self._visible_lsn = 0
-        self._flush_lock = asyncio.Lock()
-        self._flush_wanted = asyncio.Event()
-        self._flush_urgent = asyncio.Event()
-        self._flush_failure: EnvdError | None = None
-        self._room = asyncio.Event()
+        self._behind = WriteBehind(
+            self._state,
+            self._memtable,
+            self._journal,
+            clock,
+            visible_lsn=self.last_lsn,
+            interval_ms=options.flush_interval_ms,
+            memtable_bytes=options.memtable_bytes,
+        )
         self._flusher: asyncio.Task[None] | None = None
         self._learner: asyncio.Task[None] | None = None
         self._closing: asyncio.Task[None] | None = None
@@ -155,17 +172,17 @@ class DurableStore:
 
     async def _recover(self) -> None:
         covered = self._state.covered_lsn
-        self._memtable.load_seqs(self._state.vectors())
+        self._memtable.progress = Progress(self._state.vectors(), self._state.cursors())
         self._visible_lsn = covered
         applied = 0
         for frame in self._journal.recover(covered):
             for lsn, raw in enumerate(frame.records, frame.first_lsn):
                 if lsn > covered:
-                    self._reapply(records.decode_log_record(raw))
+                    self._reapply(raw)
                     self._visible_lsn = lsn
                     applied += 1
             if self._memtable.unflushed_bytes > _REPLAY_FLUSH_BYTES:
-                await self._flush_once()
+                await self.flush()
         loop = asyncio.get_running_loop()
         self._journal.start(loop, covered_lsn=covered, hlc_bound=self._state.hlc_bound)
         dropped = self._journal.dropped_tail
@@ -175,23 +192,26 @@ class DurableStore:
         if applied:
             _log.info("store.replayed", extra={"commits": applied})
             await self.flush()
-        self._flusher = loop.create_task(self._flush_behind(), name="store-flush")
+        self._flusher = loop.create_task(self._behind.run(), name="store-flush")
         self._learner = loop.create_task(
             learn(self._seen, self._state.operation_keys, self._clock.monotonic_ms()),
             name="store-operations",
         )
 
-    def _reapply(self, record: LogRecord) -> None:
-        commit = record.commit
-        before = self.visible(commit.environment)
-        environment = (before.environment if before else Environment(commit.environment)).apply(
-            commit
-        )
+    def _reapply(self, row: bytes) -> None:
+        """Apply a row of the journal again, just as it was applied before the crash."""
+        record, encoded = records.decode_own_row(row)
+        name = record.name if isinstance(record, BaseRecord) else record.commit.environment
+        head = self.head(name)
+        before = head.environment if head else Environment(name)
+        if isinstance(record, BaseRecord):
+            environment = before.merge(record.base)
+        else:
+            environment = before.apply(record.commit)
         after = StoredState(environment, digest.revision(environment, self._digest_key))
-        operation = _operation_of(commit)
-        encoded = records.encode_commit(commit)
-        pending = self._memtable.append(record, after, encoded, operation)
-        self._memtable.synced(pending, operation)
+        pending = pending_of(record, after, encoded, head, made_here=False)
+        self._memtable.append(pending)
+        self._memtable.synced(pending)
 
     @property
     def dropped_tail(self) -> DroppedTail | None:
@@ -201,20 +221,17 @@ class DurableStore:
     # -- reading -------------------------------------------------------------------
 
     def visible(self, environment: str) -> StoredState | None:
-        self._ensure_loaded(environment)
-        return self._memtable.visible(environment)
+        return self._view.visible(environment)
 
     def head(self, environment: str) -> StoredState | None:
-        self._ensure_loaded(environment)
-        return self._memtable.head(environment)
-
-    def _ensure_loaded(self, name: str) -> None:
-        if not self._memtable.knows(name):
-            stored = self._state.environment(name)
-            self._memtable.load(name, stored.state if stored else None)
+        return self._view.head(environment)
 
     def last_seq(self, partition: int, origin: int) -> int:
-        return self._memtable.last_seq(partition, origin)
+        return self._memtable.progress.last_seq(partition, origin)
+
+    def vectors(self) -> Mapping[tuple[int, int], int]:
+        """As the port says; it follows what happens, so copy what is to stay."""
+        return self._memtable.progress.vectors
 
     def last_lsn(self) -> int:
         return self._visible_lsn
@@ -230,62 +247,34 @@ class DurableStore:
         return known
 
     def environments(self, prefix: str, after: str, limit: int) -> list[ListedEnvironment]:
-        newer = self._newer_entries(prefix, after)
-        listed: list[ListedEnvironment] = []
-        while len(listed) < limit:
-            page = self._state.index(prefix, after, limit)
-            last = page[-1].environment if len(page) == limit else None
-            merged = {entry.environment: entry for entry in page}
-            merged.update(
-                {name: entry for name, entry in newer.items() if last is None or name <= last}
-            )
-            listed += [
-                merged[name].listed()
-                for name in sorted(merged)
-                if name > after and merged[name].exists
-            ]
-            if last is None:
-                break
-            after = last
-        return listed[:limit]
-
-    def _newer_entries(self, prefix: str, after: str) -> dict[str, IndexEntry]:
-        """Index entries of environments whose commits LMDB may lack."""
-        newer = {}
-        for name in self._memtable.unflushed_names():
-            state = self._memtable.visible(name)
-            if has_prefix(name, prefix) and name > after and state is not None:
-                environment = state.environment
-                newer[name] = IndexEntry(
-                    name, environment.exists, state.revision, environment.live_count()
-                )
-        return newer
+        return self._view.environments(prefix, after, limit)
 
     def commits(self, environment: str, before: Stamp | None, limit: int) -> list[Commit]:
-        """As the port says; retention is enforced by the flush, so until then there may be
-        more commits, and less in `base`: together they make the same states."""
-        newer = {
-            stamp: encoded
-            for stamp, encoded in self._memtable.unflushed(environment)
-            if before is None or stamp < before
-        }
-        page = self._state.commits(environment, before, limit)
-        found = {commit.stamp: commit for commit in map(records.decode_commit, page)}
-        if len(page) < limit and sum(map(len, page)) >= HISTORY_PAGE_BYTES:
-            oldest = min(found)  # the page was cut by size: what is older comes with the next
-            newer = {stamp: encoded for stamp, encoded in newer.items() if stamp > oldest}
-        for stamp in sorted(newer, reverse=True)[:limit]:
-            found.setdefault(stamp, records.decode_commit(newer[stamp]))
-        return [found[stamp] for stamp in sorted(found, reverse=True)[:limit]]
+        return self._view.commits(environment, before, limit)
+
+    def commit_rows(self, environment: str) -> list[tuple[Stamp, bytes]]:
+        return self._view.commit_rows(environment)
 
     def base(self, environment: str) -> Environment:
-        return self._state.base(environment)
+        return self._view.base(environment)
+
+    def conflicts(self, prefix: str, after: str, limit: int) -> list[ConflictRecord]:
+        return self._view.conflicts(prefix, after, limit)
 
     def replay(self, after_lsn: int) -> Iterator[tuple[int, LogRecord]]:
-        for lsn, raw in self._journal.read_after(after_lsn):
-            if lsn > self._visible_lsn:
-                return
-            yield lsn, records.decode_log_record(raw)
+        """As the port says: all that `subscribe` tells of, told the same way."""
+        for lsn, row in self._all_pages.all_after(after_lsn, self._visible_lsn):
+            record, _ = records.decode_own_row(row)
+            yield lsn, told(record)
+
+    async def rows(self, after_lsn: int, max_bytes: int) -> list[tuple[int, bytes]]:
+        return await finish_in_thread(self._pages.read, after_lsn, self._visible_lsn, max_bytes)
+
+    def oldest_lsn(self) -> int:
+        return min(self._journal.oldest_lsn, self._visible_lsn + 1)
+
+    def hold(self, after_lsn: int | None) -> None:
+        self._journal.hold(after_lsn)
 
     def environment_count(self) -> int:
         """How many environments exist, as of the last flush."""
@@ -294,6 +283,10 @@ class DurableStore:
     def variable_count(self) -> int:
         """How many variables all environments have together, as of the last flush."""
         return self._state.variables
+
+    def conflict_count(self) -> int:
+        """How many conflicts nobody has settled yet, as of the last flush."""
+        return self._state.open_conflicts
 
     def flushed_lsn(self) -> int:
         """The last record that the view covers; those after it are in the journal and memory."""
@@ -330,38 +323,48 @@ class DurableStore:
         while self._memtable.unflushed_bytes > self._options.memtable_bytes:
             if self._closing is not None:
                 raise stopping()
-            if self._flush_failure is not None:
+            if self._behind.failure is not None:
                 raise Unavailable(
                     "the node has no memory left for writes that its state does not take; "
-                    f"nothing was done ({self._flush_failure.message})",
-                    hint=self._flush_failure.hint,
-                    reason=self._flush_failure.reason,
+                    f"nothing was done ({self._behind.failure.message})",
+                    hint=self._behind.failure.hint,
+                    reason=self._behind.failure.reason,
                     retry_after_ms=1000,
                 )
-            self._room.clear()
-            await self._room.wait()  # What is unflushed has the flusher on its way already.
+            self._behind.room.clear()
+            await self._behind.room.wait()  # What is unflushed has the flusher on its way already.
 
-    def append(self, record: LogRecord, after: StoredState) -> asyncio.Future[int]:
-        durable: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+    def append(
+        self, record: LogRecord, after: StoredState, encoded: bytes = b""
+    ) -> asyncio.Future[int]:
         if self._closing is not None:
-            durable.set_exception(stopping())
-            return durable
-        encoded = records.encode_commit(record.commit)
-        operation = _operation_of(record.commit)
-        if operation is not None:
-            self._seen.add(operation, self._clock.monotonic_ms())
-        pending: Pending | None = None
+            return _refused(stopping())
+        made_here = not encoded and record.origin == self._node_uid
+        encoded = encoded or records.encode_commit(record.commit)
+        row = records.encode_log_record(record, encoded)
+        head = self.head(record.commit.environment)
+        stamp = record.commit.stamp
+        hlc = stamp.hlc if stamp.node_uid == self._node_uid else 0
+        pending = pending_of(record, after, encoded, head, made_here=made_here)
+        return self._log_row(row, hlc, pending)
+
+    def append_base(self, base: Environment, after: StoredState) -> asyncio.Future[int]:
+        if self._closing is not None:
+            return _refused(stopping())
+        record = BaseRecord(base)
+        row = records.encode_base_record(record)
+        pending = pending_of(record, after, row, self.head(base.name), made_here=False)
+        return self._log_row(row, 0, pending)
+
+    def _log_row(self, row: bytes, hlc: int, pending: Pending) -> asyncio.Future[int]:
+        """Queue a row of the journal; `hlc` is 0 for stamps that others gave."""
+        durable: asyncio.Future[int] = asyncio.get_running_loop().create_future()
 
         def done(lsn: int, error: EnvdError | None) -> None:
-            assert pending is not None
             if error is None:
-                self._became_durable(lsn, pending, operation)
+                self._became_durable(lsn, pending, row)
             elif self._memtable.refused(pending):
-                _log.error("store.write_refused", extra={"reason": error.reason})
-                self._journal.resume()
-                if isinstance(error, OutcomeUnknown):
-                    for tell in self._failure_listeners:
-                        tell(error)
+                self._was_refused(error)
             if durable.done():
                 return
             if error is None:
@@ -369,20 +372,27 @@ class DurableStore:
             else:
                 durable.set_exception(error)
 
-        own = record.commit.stamp.node_uid == self._node_uid
-        row = records.encode_log_record(record, encoded)
-        self._ensure_loaded(record.commit.environment)
-        self._journal.append(row, record.commit.stamp.hlc if own else 0, done)
-        pending = self._memtable.append(record, after, encoded, operation)
+        self._journal.append(row, hlc, done)
+        if pending.operation is not None:
+            self._seen.add(pending.operation, self._clock.monotonic_ms())
+        self._memtable.append(pending)
         return durable
 
-    def _became_durable(self, lsn: int, pending: Pending, operation: bytes | None) -> None:
-        self._memtable.synced(pending, operation)
+    def _was_refused(self, error: EnvdError) -> None:
+        """The first of those that were built on each other was refused: none of them is there."""
+        _log.error("store.write_refused", extra={"reason": error.reason})
+        self._journal.resume()
+        if isinstance(error, OutcomeUnknown):
+            for tell in self._failure_listeners:
+                tell(error)
+
+    def _became_durable(self, lsn: int, pending: Pending, row: bytes) -> None:
+        self._memtable.synced(pending)
         self._visible_lsn = lsn
-        self._flush_wanted.set()
-        if self._memory_fills():
-            self._flush_urgent.set()
-        applied = Applied(lsn, pending.record, pending.after, len(pending.encoded))
+        self._behind.want()
+        record = pending.record
+        goes_out = row if isinstance(record, LogRecord) else b""
+        applied = Applied(lsn, told(record), pending.after, len(pending.encoded), goes_out)
         for listener in self._listeners:
             try:
                 listener(applied)
@@ -391,108 +401,66 @@ class DurableStore:
                     "store.listener_failed", extra={"error": type(error).__name__}, exc_info=True
                 )
 
-    def _memory_fills(self) -> bool:
-        return self._memtable.unflushed_bytes > self._options.memtable_bytes // 2
-
     def subscribe(self, listener: Callable[[Applied], None]) -> None:
+        """As the port says. A base that was merged in is told as a record of no name, whose
+        commit sets what the base holds; its `row` is empty."""
         self._listeners.append(listener)
 
     def on_failure(self, listener: Callable[[EnvdError], None]) -> None:
         """Call `listener` once the disk failed and the store takes no writes until a restart."""
         self._failure_listeners.append(listener)
 
-    # -- write-behind --------------------------------------------------------------
+    # -- what peers know ---------------------------------------------------------------
 
-    async def _flush_behind(self) -> None:
-        """Flush soon after there is something, at once where memory fills; for ever."""
-        while True:
-            await self._flush_wanted.wait()
-            self._flush_wanted.clear()
-            await self._gather()
-            try:
-                await self._flush_once()
-            except Exception as error:  # noqa: BLE001 - the task's outermost guard
-                self._flush_failed(error)
-                await asyncio.sleep(_FLUSH_RETRY_S)
-                self._flush_wanted.set()
+    def advance(
+        self, vectors: Mapping[tuple[int, int], int], cursors: Mapping[int, Cursor]
+    ) -> None:
+        self._memtable.progress.advance(vectors, cursors)
+        self._behind.want()
 
-    async def _gather(self) -> None:
-        """Let commits gather for the flush interval, or until memory fills."""
-        self._flush_urgent.clear()
-        if not self._memory_fills():
-            with suppress(TimeoutError):
-                async with asyncio.timeout(self._options.flush_interval_ms / 1000):
-                    await self._flush_urgent.wait()
+    def cursor(self, uid: int) -> Cursor:
+        return self._memtable.progress.cursor(uid)
 
-    def _flush_failed(self, error: Exception) -> None:
-        if isinstance(error, EnvdError):
-            self._flush_failure = error
-            _log.error("store.flush_failed", extra={"error": error.message})
-        else:
-            name = type(error).__name__
-            self._flush_failure = StorageError(f"the state could not be written ({name})")
-            _log.critical("store.flush_failed", extra={"error": name}, exc_info=error)
-        self._room.set()
+    def forget_origin(self, origin: int) -> None:
+        self._memtable.progress.forget(origin)
+        self._behind.want()
 
-    async def _flush_once(self) -> None:
-        async with self._flush_lock:
-            dirty = self._memtable.take_dirty()
-            if not dirty.states and not dirty.operations:
-                return
-            batch = Batch(
-                now_ms=self._clock.wall_ms(),
-                covered_lsn=self._visible_lsn,
-                hlc_bound=max(self._journal.hlc_bound, self._state.hlc_bound),
-                states=dirty.states,
-                commits=dirty.commits,
-                operations=dirty.operations,
-                vectors=dirty.vectors,
-            )
-            try:
-                safe_lsn = await finish_in_thread(self._state.commit, batch)
-            except BaseException:
-                self._memtable.not_flushed(dirty)
-                self._flush_wanted.set()
-                raise
-            self._after_flush(dirty, safe_lsn)
+    def roots(self) -> Roots:
+        return self._view.roots()
 
-    def _after_flush(self, dirty: Dirty, safe_lsn: int) -> None:
-        self._memtable.flushed(dirty)
-        self._state.refresh()
-        self._journal.cover(safe_lsn)
-        self._flush_failure = None
-        self._room.set()
-        if self._memtable.unflushed_bytes:
-            self._flush_wanted.set()
+    def digests(self, partition: int) -> list[tuple[str, bytes]]:
+        return self._state.digests(partition)
+
+    async def quarantine(self, row: bytes) -> None:
+        """As the port says; raises Unavailable where it is full, StorageError for the disk."""
+        async with self._behind.lock:
+            await finish_in_thread(self._state.quarantine.put, row)
+            self._state.refresh()
+
+    def quarantined(self) -> Sequence[bytes]:
+        return self._state.quarantine.rows()
+
+    async def release(self, row: bytes) -> None:
+        async with self._behind.lock:
+            await finish_in_thread(self._state.quarantine.release, row)
+            self._state.refresh()
+
+    # -- the whole ---------------------------------------------------------------------
 
     async def flush(self) -> None:
-        await self._flush_once()
+        await self._behind.flush()
 
     async def copy_to(self, directory: Path) -> int:
         await self.flush()
-        async with self._flush_lock:
+        async with self._behind.lock:
             covered = self._state.covered_lsn
-            await finish_in_thread(self._copy, directory, covered)
+            await finish_in_thread(copy_durably, self._state, self._journal, directory, covered)
         return covered
 
     def forget_dead_readers(self) -> None:
         """Let the state reuse what another process held on to that read it and was killed."""
         if self._closing is None:
             self._state.forget_dead_readers()
-
-    def _copy(self, directory: Path, covered_lsn: int) -> None:
-        """Copy the view, and of the journal what the view does not cover, durably.
-
-        No flush runs meanwhile, so those segments are not recycled.
-        """
-        try:
-            directory.mkdir(mode=0o700)
-            self._state.copy_to(directory / STATE_NAME)
-            self._journal.copy_files(directory / JOURNAL_NAME, covered_lsn)
-            for path in (*directory.glob("*/*"), *directory.glob("*"), directory, directory.parent):
-                sync_file(path)
-        except OSError as error:
-            raise unusable(directory, error) from error
 
     async def close(self) -> None:
         """Write what waits, flush, and let go; the view then covers the whole journal.
@@ -504,7 +472,7 @@ class DurableStore:
         await asyncio.shield(self._closing)
 
     async def _close(self) -> None:
-        self._room.set()
+        self._behind.room.set()
         try:
             for task in (self._learner, self._flusher):
                 if task is not None:
@@ -513,10 +481,13 @@ class DurableStore:
             await self._journal.close()
             await self.flush()
         finally:
-            async with self._flush_lock:
+            async with self._behind.lock:
                 self._state.close()
             mark_clean(self._directory)
 
 
-def _operation_of(commit: Commit) -> bytes | None:
-    return operation_key(commit.author, commit.operation) if commit.operation else None
+def _refused(error: EnvdError) -> asyncio.Future[int]:
+    """The answer to a record that is not taken."""
+    durable: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+    durable.set_exception(error)
+    return durable

@@ -9,6 +9,10 @@ a commit, so a commit is encoded once in its life.
 
 Fields are only ever added at the end, with a default; what a reader of an older version
 could misread gets a new format byte, and the old one stays readable.
+
+A node's own log holds two kinds of rows: records of commits (format 1), which also go to peers,
+and what only this node needs (format 2: a kind, and its payload), today the bases that were
+merged in.
 """
 
 from __future__ import annotations
@@ -16,7 +20,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from sys import intern
-from typing import Annotated, TypeVar
+from typing import Annotated, NamedTuple, TypeVar
 
 import msgspec
 
@@ -25,11 +29,15 @@ from envd.core.entries import Entry, EntryColumns, columns_of, same_for_all
 from envd.core.environment import Environment
 from envd.core.errors import Corrupt, StorageError
 from envd.core.history import ConflictRecord, Side
+from envd.core.ring import partition_of
 from envd.core.stamp import STAMP_BYTES, Stamp
 from envd.ports import OperationResult, StoredState
 
 FORMAT = 1
+LOCAL_FORMAT = 2
 _FORMAT_BYTE = bytes([FORMAT])
+_LOCAL_BYTE = bytes([LOCAL_FORMAT])
+_BASE_KIND = 1
 _HISTORY_SUM_BYTES = 16
 _METADATA = 1
 _SECRET = 2
@@ -58,11 +66,30 @@ class _CommitRow(msgspec.Struct, array_like=True, frozen=True):
     request_digest: bytes
 
 
+class _ResolvingCommitRow(_CommitRow, array_like=True, frozen=True):
+    """What a commit that settles conflicts is stored as; the others keep their shorter row."""
+
+    resolves: tuple[str, ...] = ()
+
+
 class _LogRow(msgspec.Struct, array_like=True, frozen=True):
     partition: int
     origin: int
     seq: int
     commit: bytes
+
+
+class _NameRow(msgspec.Struct, array_like=True, frozen=True):
+    """The first fields of _LogRow; a decoder skips the rest unread."""
+
+    partition: int
+    origin: int
+    seq: int
+
+
+class _LocalRow(msgspec.Struct, array_like=True, frozen=True):
+    kind: int
+    payload: bytes
 
 
 class _Columns(msgspec.Struct, array_like=True, frozen=True):
@@ -122,6 +149,46 @@ class _OperationRow(msgspec.Struct, array_like=True, frozen=True):
 
 
 @dataclass(frozen=True, slots=True)
+class BaseRecord:
+    """A record of one node's log: `base` was merged into the base snapshot of its history."""
+
+    base: Environment
+
+    @property
+    def name(self) -> str:
+        """The environment whose base it is."""
+        return self.base.name
+
+    def as_log_record(self) -> LogRecord:
+        """What watchers are told of it: a commit of no name that sets what the base holds."""
+        base = self.base
+        changes = [
+            Change(kind, name, entry.value, entry.secret, entry.overwrites)
+            for kind in Kind
+            for name, entry in base.entries(kind).items()
+        ]
+        stamp = base.highest_stamp
+        commit = Commit(base.name, stamp, tuple(changes), time_ms=stamp.time_ms)
+        return LogRecord(partition_of(base.name), 0, 0, commit)
+
+
+class RecordName(NamedTuple):
+    """What a record of a commit is called in the whole cluster; a repaired one has origin 0."""
+
+    partition: int
+    origin: int
+    seq: int
+
+
+class EnvironmentHeader(NamedTuple):
+    """What stands before the entries in an environment's blob."""
+
+    digest: bytes
+    history_sum: int
+    history_count: int
+
+
+@dataclass(frozen=True, slots=True)
 class StoredEnvironment:
     """An environment's blob: its state, and what the header says of digest and history."""
 
@@ -132,8 +199,10 @@ class StoredEnvironment:
 
 
 _encoder = msgspec.msgpack.Encoder()
-_commit_decoder = msgspec.msgpack.Decoder(_CommitRow)
+_commit_decoder = msgspec.msgpack.Decoder(_ResolvingCommitRow)
 _log_decoder = msgspec.msgpack.Decoder(_LogRow)
+_name_decoder = msgspec.msgpack.Decoder(_NameRow)
+_local_decoder = msgspec.msgpack.Decoder(_LocalRow)
 _environment_decoder = msgspec.msgpack.Decoder(_EnvironmentRow)
 _header_decoder = msgspec.msgpack.Decoder(_HeaderRow)
 _conflict_decoder = msgspec.msgpack.Decoder(_ConflictRow)
@@ -142,24 +211,24 @@ _operation_decoder = msgspec.msgpack.Decoder(_OperationRow)
 
 def encode_commit(commit: Commit) -> bytes:
     """The bytes of a commit, the same in the journal, in history and between peers."""
-    columns = _change_columns(commit.changes)
-    return _FORMAT_BYTE + _encoder.encode(
-        _CommitRow(
-            commit.environment,
-            commit.stamp.to_bytes(),
-            *columns,
-            commit.deletes,
-            commit.author,
-            commit.time_ms,
-            commit.message,
-            commit.operation,
-            commit.blind,
-            commit.node,
-            commit.region,
-            commit.revision,
-            commit.request_digest,
-        )
+    fields = (
+        commit.environment,
+        commit.stamp.to_bytes(),
+        *_change_columns(commit.changes),
+        commit.deletes,
+        commit.author,
+        commit.time_ms,
+        commit.message,
+        commit.operation,
+        commit.blind,
+        commit.node,
+        commit.region,
+        commit.revision,
+        commit.request_digest,
     )
+    if commit.resolves:
+        return _FORMAT_BYTE + _encoder.encode(_ResolvingCommitRow(*fields, commit.resolves))
+    return _FORMAT_BYTE + _encoder.encode(_CommitRow(*fields))
 
 
 def _change_columns(
@@ -210,6 +279,7 @@ def decode_commit(raw: bytes) -> Commit:
         region=row.region,
         revision=row.revision,
         request_digest=row.request_digest,
+        resolves=row.resolves,
     )
 
 
@@ -224,6 +294,50 @@ def decode_log_record(raw: bytes) -> LogRecord:
     """The inverse of `encode_log_record`."""
     row = _decode(_log_decoder, raw, "journal record")
     return LogRecord(row.partition, row.origin, row.seq, decode_commit(row.commit))
+
+
+def open_log_row(raw: bytes) -> tuple[int, int, int, bytes]:
+    """(partition, origin, seq, stored bytes of the commit) of a log record, the commit unread.
+
+    Raises Corrupt, or StorageError for a newer format.
+    """
+    row = _decode(_log_decoder, raw, "journal record")
+    return row.partition, row.origin, row.seq, row.commit
+
+
+def encode_base_record(record: BaseRecord) -> bytes:
+    """The bytes of a log row that merges a base in."""
+    stored = StoredEnvironment(StoredState(record.base, b""))
+    return _LOCAL_BYTE + _encoder.encode(_LocalRow(_BASE_KIND, encode_environment(stored)))
+
+
+def decode_own_row(raw: bytes) -> tuple[LogRecord, bytes] | tuple[BaseRecord, bytes]:
+    """A row of a node's own log: the record, and the stored bytes of its commit, or of its base.
+
+    Raises Corrupt, or StorageError for a newer format or kind.
+    """
+    if raw[:1] != _LOCAL_BYTE:
+        row = _decode(_log_decoder, raw, "journal record")
+        return LogRecord(row.partition, row.origin, row.seq, decode_commit(row.commit)), row.commit
+    local = _decode(_local_decoder, raw, "journal record", LOCAL_FORMAT)
+    if local.kind != _BASE_KIND:
+        raise StorageError(
+            f"a stored journal record is of kind {local.kind}, which this version does not know",
+            hint="a newer envd wrote it: run that version or a later one",
+            reason="NEWER_FORMAT",
+        )
+    return BaseRecord(decode_environment(local.payload).state.environment), local.payload
+
+
+def record_name(raw: bytes) -> RecordName | None:
+    """The name of a log row without reading its commit; None for what only its node needs.
+
+    Raises Corrupt, or StorageError for a newer format.
+    """
+    if raw[:1] == _LOCAL_BYTE:
+        return None
+    row = _decode(_name_decoder, raw, "journal record")
+    return RecordName(row.partition, row.origin, row.seq)
 
 
 def encode_environment(stored: StoredEnvironment) -> bytes:
@@ -265,10 +379,10 @@ def decode_environment(raw: bytes) -> StoredEnvironment:
     )
 
 
-def decode_environment_header(raw: bytes) -> tuple[int, int]:
-    """The history's (sum, count) of an environment's blob, without its entries."""
+def decode_environment_header(raw: bytes) -> EnvironmentHeader:
+    """What stands before the entries in an environment's blob, without reading those."""
     row = _decode(_header_decoder, raw, "environment")
-    return _history_sum(row.history_sum), row.history_count
+    return EnvironmentHeader(row.digest, _history_sum(row.history_sum), row.history_count)
 
 
 def encode_conflict(record: ConflictRecord) -> bytes:
@@ -397,12 +511,14 @@ def _misfit() -> Corrupt:
     return Corrupt("an environment's columns do not fit each other")
 
 
-def _decode(decoder: msgspec.msgpack.Decoder[_Row], raw: bytes, what: str) -> _Row:
+def _decode(
+    decoder: msgspec.msgpack.Decoder[_Row], raw: bytes, what: str, newest: int = FORMAT
+) -> _Row:
     if not raw or raw[0] < FORMAT:
         raise Corrupt(f"a stored {what} is of no known format")
-    if raw[0] > FORMAT:
+    if raw[0] > newest:
         raise StorageError(
-            f"a stored {what} has format {raw[0]}; this version reads format {FORMAT}",
+            f"a stored {what} has format {raw[0]}; this version reads format {newest}",
             hint="a newer envd wrote it: run that version or a later one",
             reason="NEWER_FORMAT",
         )

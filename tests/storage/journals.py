@@ -11,6 +11,7 @@ from envd.core.errors import EnvdError, StorageError
 from envd.core.hlc import bound_for
 from envd.ports import Sealer
 from envd.storage.journal import Journal
+from envd.storage.log_pages import LogPages
 from envd.storage.recovery import DroppedTail
 from tests.storage.world import KIB, NODE, bytes_in
 
@@ -68,6 +69,11 @@ async def write_groups(journal: Journal, *sizes: int, record_bytes: int = 24) ->
     for size in sizes:
         first = journal.last_lsn + 1
         await write_group(journal, [record(first + n, record_bytes) for n in range(size)])
+
+
+def read_after(journal: Journal, sealer: Sealer, lsn: int) -> list[tuple[int, bytes]]:
+    """All durable (lsn, record) after `lsn`."""
+    return list(LogPages(journal, sealer).all_after(lsn, journal.last_lsn))
 
 
 @dataclass(frozen=True)

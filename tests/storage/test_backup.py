@@ -13,6 +13,7 @@ import pytest
 from envd.core.backups import BackupRequest
 from envd.core.errors import Corrupt, KeyFileError, StorageError
 from envd.core.ring import partition_of
+from envd.core.versions import Cursor
 from envd.datadir import DataDirectory, open_data_directory
 from envd.restoring import Credential
 from envd.security.backup_keys import RecoveryKey
@@ -29,6 +30,7 @@ from tests.storage.backups import (
     made_state,
     opened,
 )
+from tests.storage.others import at, base_of, commit_at, merged, shipped
 from tests.storage.test_state import overwrite
 from tests.storage.world import (
     DIGEST_KEY,
@@ -118,6 +120,31 @@ async def test_a_restored_node_holds_the_same_states_histories_and_operations(
         assert node.store.find_operation("ann", "op-1") is not None
         partition = partition_of("web/dev")
         assert [node.store.last_seq(partition, origin) for origin in (7, 99)] == [1, 1]
+
+
+async def test_a_restored_node_tells_the_same_conflicts_and_fingerprints(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    data.mkdir()
+    store = await open_store(data, options=KEEPING)
+    for uid in (8, 9):
+        for name in ("web/prod", "a", "web"):
+            await shipped(store, commit_at(at(1, uid), name, {"X": str(uid)}))
+    await merged(store, base_of("based", [commit_at(at(1), "based", {"X": "1"})]))
+    store.advance({}, {9: Cursor(5, 5)})
+    await store.quarantine(b"\x63 of another time")
+    await store.flush()
+    conflicts, roots = store.conflicts("", "", 99), store.roots()
+    await store.close()
+
+    restore(backup_of(data, tmp_path / "b"), tmp_path / "new")
+
+    async with Restored(tmp_path / "new") as node:
+        assert [record.environment for record in conflicts] == ["a", "web", "web/prod"]
+        assert node.store.conflicts("", "", 99) == conflicts
+        assert node.store.roots() == roots
+        assert node.store.base("based").variables.keys() == {"X"}
+        assert node.store.cursor(9) == Cursor()  # Whose logs those are, the new node never read.
+        assert node.store.quarantined() == []
 
 
 async def test_a_restored_node_is_another_one_in_a_cluster_of_its_own(

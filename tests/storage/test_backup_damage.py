@@ -493,6 +493,8 @@ def test_a_stream_is_checked_while_it_comes(whole: bytes) -> None:
 
 # -- the format ------------------------------------------------------------------------------------
 
+FIRST_BACKUP = Path(__file__).parents[1] / "data" / "backup-of-first-version.hex"
+
 
 def test_the_bytes_of_a_backup_are_pinned_and_stay_readable(
     golden: Golden, data: Path, file: Path
@@ -503,6 +505,16 @@ def test_the_bytes_of_a_backup_are_pinned_and_stay_readable(
 
     assert file.read_bytes() == pinned
     verify(file)
+    assert facts(file).environments == 3
+
+
+def test_a_backup_of_the_first_version_whose_bases_had_no_digest_stays_readable(
+    file: Path,
+) -> None:
+    file.write_bytes(bytes.fromhex(FIRST_BACKUP.read_text("ascii")))
+
+    verify(file)
+
     assert facts(file).environments == 3
 
 

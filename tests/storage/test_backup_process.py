@@ -106,10 +106,10 @@ async def test_a_stream_that_is_given_up_ends_the_child_and_frees_what_it_read(
     async with aclosing(processes.stream(REQUEST, START_MS)) as stream:
         await anext(stream)
         assert len(children() - before) == 1
-        assert store._state._env.readers().count("\n") > 2
+        assert store._state._tables._env.readers().count("\n") > 2
 
     assert children() - before == set()
-    assert store._state._env.readers().count("\n") == 2  # the title, and the store itself
+    assert store._state._tables._env.readers().count("\n") == 2  # the title, and the store itself
 
 
 async def test_a_child_that_is_killed_is_an_error_and_no_file(

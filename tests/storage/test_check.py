@@ -100,7 +100,9 @@ def test_a_file_shorter_than_its_meta_page_says_passes_where_only_free_pages_are
     (tmp_path / "state").mkdir()
     chance = Random(1)
     short = False
-    with lmdb.open(str(tmp_path / "state"), max_dbs=8, map_size=1 << 26) as environment:
+    with lmdb.open(
+        str(tmp_path / "state"), max_dbs=len(pages.TABLES), map_size=1 << 26
+    ) as environment:
         with environment.begin(write=True) as transaction:
             tables = [environment.open_db(name, txn=transaction) for name in pages.TABLES]
         while not short:  # Pages that are taken and given back at once are never written.

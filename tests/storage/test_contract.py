@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Mapping
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from random import Random
 
@@ -13,57 +12,8 @@ from envd.core.commit import Kind
 from envd.core.history import Retention, state_at
 from envd.core.stamp import MAX_HLC, Stamp
 from envd.ports import Applied, Store
-from envd.storage.memory import MemoryStore
-from tests.storage.world import NODE, StillClock, Writer, keeping, open_store, values_of
-
-KINDS = ("memory", "durable", "durable, flushed", "durable, reopened")
-KEPT = Retention()
-
-
-@dataclass
-class Kept:
-    """One store under test. `step` does between two steps what its kind says."""
-
-    kind: str
-    directory: Path
-    retention: Retention
-    store: Store
-    writer: Writer
-
-    async def put(self, environment: str, **values: str | None) -> int:
-        """Write variables, wait until they are durable, step."""
-        return await self.wait(self.writer.commit(environment, values))
-
-    async def delete(self, environment: str) -> int:
-        return await self.wait(self.writer.commit(environment, deletes=True))
-
-    async def wait(self, durable: Awaitable[int]) -> int:
-        lsn = await durable
-        await self.step()
-        return lsn
-
-    async def step(self) -> None:
-        if self.kind == "durable, flushed":
-            await self.store.flush()
-        if self.kind == "durable, reopened":
-            await self.reopen()
-
-    async def reopen(self) -> None:
-        if self.kind != "memory":
-            await self.store.close()
-            self.store = self.writer.store = await opened(self.directory, self.retention)
-
-
-async def opened(directory: Path, retention: Retention) -> Store:
-    return await open_store(directory, options=keeping(retention.commits, retention.days))
-
-
-async def make_kept(kind: str, directory: Path, retention: Retention = KEPT) -> Kept:
-    if kind == "memory":
-        store: Store = MemoryStore(retention, node_uid=NODE)
-    else:
-        store = await opened(directory, retention)
-    return Kept(kind, directory, retention, store, Writer(store))
+from tests.storage.kept import KINDS, Kept, make_kept
+from tests.storage.world import NODE, StillClock, Writer, open_store, values_of
 
 
 @pytest.fixture(params=KINDS)
@@ -428,7 +378,8 @@ async def test_both_stores_give_the_same_answers_after_any_script(
 ) -> None:
     names = ["t", "t/a", "t/a-b", "t/a/b", "u"]
     retention = Retention(seed + 1, 0)
-    memory = await make_kept("memory", tmp_path, retention)
+    (tmp_path / "memory").mkdir()
+    memory = await make_kept("memory", tmp_path / "memory", retention)
     durable = await make_kept("durable", tmp_path, retention)
 
     for kept in (memory, durable):

@@ -12,8 +12,13 @@ from envd.core.commit import Kind
 from envd.core.environment import Environment
 from envd.core.errors import StorageError
 from envd.ports import Store
+from envd.storage.memory import MemoryStore
 from envd.storage.pages import walk
+from envd.storage.store import DurableStore
+from tests.storage import receiving
+from tests.storage.others import PEER, merged, shipped
 from tests.storage.world import (
+    DIGEST_KEY,
     NODE,
     WitnessSealer,
     Writer,
@@ -26,15 +31,20 @@ from tests.storage.world import (
 Acknowledged = list[tuple[int, str, int]]
 
 
-def write_and_kill(directory: Path, lines: int) -> Acknowledged:
+def lines_until_killed(module: str, directory: Path, lines: int) -> list[list[str]]:
     """Let a process write; kill it after its so-manieth acknowledgement was read."""
-    command = [sys.executable, "-m", "tests.storage.crashing", str(directory)]
+    command = [sys.executable, "-m", f"tests.storage.{module}", str(directory)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as child:
         assert child.stdout is not None
         said = [child.stdout.readline() for _ in range(lines)]
         child.kill()
         said += child.stdout.readlines()
-    whole = [line.split() for line in said if line.endswith("\n")]
+    return [line.split() for line in said if line.endswith("\n")]
+
+
+def write_and_kill(directory: Path, lines: int) -> Acknowledged:
+    """What a process that was killed had acknowledged."""
+    whole = lines_until_killed("crashing", directory, lines)
     return [(int(lsn), environment, int(number)) for lsn, environment, number in whole]
 
 
@@ -73,6 +83,49 @@ async def test_killed_again_and_again_it_keeps_all_that_it_acknowledged(tmp_path
 
     assert len(acknowledged) >= 1 + 57 + 190 + 333
     assert len({lsn for lsn, _, _ in acknowledged}) == len(acknowledged)
+
+
+async def assert_as_received(store: DurableStore, acknowledged: int) -> None:
+    """Hold that a store is just what a peer's first commits and bases make, and tells so."""
+    count = sum(seq for (_, origin), seq in store.vectors().items() if origin == PEER)
+    memory = MemoryStore(receiving.RECEIVING.retention, digest_key=DIGEST_KEY)
+    told = (record for _, record in store.replay(0) if not record.origin)
+    logged = {change.name for record in told for change in record.commit.changes}
+    for n in range(count + 1):  # The last base may be there without its commit.
+        base = receiving.nth_base(n)
+        if base is not None and (n < count or base.variables.keys() <= logged):
+            await merged(memory, base)
+        if n < count:
+            await shipped(memory, receiving.nth_commit(n))
+
+    assert count > acknowledged
+    assert {place: seq for place, seq in store.vectors().items() if place[1] == PEER} == dict(
+        memory.vectors()
+    )
+    assert store.cursor(PEER).own_lsn < count
+    for name in receiving.NAMES:
+        assert store.visible(name) == memory.visible(name)
+        assert store.commits(name, None, 1000) == memory.commits(name, None, 1000)
+        assert store.base(name) == memory.base(name)
+    assert store.conflicts("", "", 1000) == memory.conflicts("", "", 1000)
+    assert store.roots() == memory.roots()
+
+
+async def test_killed_while_a_peer_ships_it_is_what_the_peers_first_commits_make(
+    tmp_path: Path,
+) -> None:
+    acknowledged = -1
+
+    for lines in (1, 40, 95, 210):
+        said = await asyncio.to_thread(lines_until_killed, "receiving", tmp_path, lines)
+        acknowledged = max(acknowledged, *(int(line[0]) for line in said))
+        copy = crash_copy(tmp_path, tmp_path.parent / f"received {lines}")
+        store = await open_store(copy, options=receiving.RECEIVING)
+        await store.flush()
+        await assert_as_received(store, acknowledged)
+        await store.close()
+
+    assert acknowledged >= 300
 
 
 # -- a copy under load --------------------------------------------------------------------------

@@ -11,6 +11,7 @@ from envd.core.hlc import bound_for
 from tests.storage.journals import (
     SEGMENT_BYTES,
     Outcome,
+    read_after,
     record,
     recover,
     started,
@@ -127,7 +128,8 @@ async def test_short_segments_of_restarts_stay_for_those_who_read_on(tmp_path: P
         await write_groups(journal, 1)
         journal.cover(restart + 1)
         if restart == 9:
-            assert [raw for _, raw in journal.read_after(0)] == [record(n) for n in range(1, 11)]
+            read = read_after(journal, sealer, 0)
+            assert [raw for _, raw in read] == [record(n) for n in range(1, 11)]
         await journal.close()
 
     assert 10 < len(journal._segments) <= 17  # 16 times keep_segments, and the one in use

@@ -15,10 +15,11 @@ from envd.core.commit import Change, Commit, Kind, LogRecord
 from envd.core.environment import Entry, Environment
 from envd.core.errors import Corrupt, StorageError
 from envd.core.history import ConflictRecord, Side
+from envd.core.ring import partition_of
 from envd.core.stamp import ZERO, Stamp
 from envd.ports import OperationResult, StoredState
 from envd.wire import records
-from envd.wire.records import StoredEnvironment
+from envd.wire.records import BaseRecord, EnvironmentHeader, RecordName, StoredEnvironment
 
 Golden = Callable[[str, bytes], bytes]
 CANARY = "canary-7f3a"
@@ -68,6 +69,7 @@ DELETION = Commit(
     time_ms=1_700_000_001_000,
     revision=bytes(16),
 )
+RESOLVING = replace(PLAIN, stamp=THIRD, resolves=("ab" * 16, "cd" * 16))
 LOG_RECORD = LogRecord(4095, U64, 1 << 40, PLAIN)
 STORED = StoredEnvironment(
     StoredState(
@@ -101,6 +103,13 @@ OPERATION = OperationResult(
 )
 
 
+BASE = BaseRecord(STORED.state.environment)
+
+
+def own_row_record(raw: bytes) -> object:
+    return records.decode_own_row(raw)[0]
+
+
 def encode_log_record(record: LogRecord) -> bytes:
     return records.encode_log_record(record, records.encode_commit(record.commit))
 
@@ -109,8 +118,10 @@ Codec = tuple[str, object, Callable[..., bytes], Callable[[bytes], object]]
 CODECS: tuple[Codec, ...] = (
     ("commit-plain", PLAIN, records.encode_commit, records.decode_commit),
     ("commit-rich", RICH, records.encode_commit, records.decode_commit),
+    ("commit-resolving", RESOLVING, records.encode_commit, records.decode_commit),
     ("commit-deletion", DELETION, records.encode_commit, records.decode_commit),
     ("log-record", LOG_RECORD, encode_log_record, records.decode_log_record),
+    ("log-base", BASE, records.encode_base_record, own_row_record),
     ("environment", STORED, records.encode_environment, records.decode_environment),
     ("environment-empty", EMPTY, records.encode_environment, records.decode_environment),
     ("conflict", CONFLICT, records.encode_conflict, records.decode_conflict),
@@ -124,6 +135,7 @@ DECODERS = (
     records.decode_conflict,
     records.decode_operation,
 )
+OWN_DECODERS = (*DECODERS, records.decode_own_row, records.record_name)
 each_codec = pytest.mark.parametrize("codec", CODECS, ids=lambda codec: codec[0])
 
 
@@ -140,7 +152,8 @@ def test_the_bytes_of_a_known_record_never_change(codec: Codec, golden: Golden) 
 def test_the_header_of_a_known_environment_is_read_without_its_entries(golden: Golden) -> None:
     kept = golden("environment", records.encode_environment(STORED))
 
-    assert records.decode_environment_header(kept) == ((1 << 128) - 2, 100)
+    header = records.decode_environment_header(kept)
+    assert header == (bytes(range(16, 32)), (1 << 128) - 2, 100)
 
 
 # -- round trips -----------------------------------------------------------------------
@@ -168,6 +181,7 @@ commits = st.builds(
     node=texts,
     region=texts,
     revision=hashes | st.just(b""),
+    resolves=st.lists(texts, max_size=3).map(tuple),
 )
 log_records = st.builds(
     LogRecord, st.integers(0, 4095), st.integers(0, U64), st.integers(1, U64), commits
@@ -209,12 +223,84 @@ def test_a_log_record_comes_back_whole_around_the_very_bytes_of_its_commit(
     assert records.encode_commit(record.commit) in encoded
 
 
+@given(log_records)
+def test_a_row_of_the_log_gives_the_record_the_bytes_of_its_commit_and_its_name(
+    record: LogRecord,
+) -> None:
+    row = encode_log_record(record)
+
+    assert records.decode_own_row(row) == (record, records.encode_commit(record.commit))
+    assert records.record_name(row) == (record.partition, record.origin, record.seq)
+
+
+def test_the_bytes_of_a_commit_stay_as_a_peer_sent_them() -> None:
+    later = bytearray(records.encode_commit(RESOLVING))
+    later[2:4] = (int.from_bytes(later[2:4]) + 1).to_bytes(2)  # one more field
+    encoded = bytes(later) + b"\xa5later"
+    record = replace(LOG_RECORD, commit=RESOLVING)
+
+    row = records.encode_log_record(record, encoded)
+
+    assert records.decode_own_row(row) == (record, encoded)
+    assert records.encode_commit(RESOLVING) not in row
+
+
+@given(stored_environments.map(lambda stored: stored.state.environment))
+def test_a_base_comes_back_whole_and_has_no_name(base: Environment) -> None:
+    row = records.encode_base_record(BaseRecord(base))
+
+    record, payload = records.decode_own_row(row)
+
+    assert record == BaseRecord(base)
+    assert records.decode_environment(payload).state.environment == base
+    assert records.record_name(row) is None
+
+
+def test_a_base_is_told_as_a_commit_without_a_name_that_sets_what_it_holds() -> None:
+    told = BASE.as_log_record()
+
+    assert (told.origin, told.seq, told.partition) == (0, 0, partition_of("team/app/prod"))
+    assert told.commit.stamp == BASE.base.highest_stamp
+    assert {(change.kind, change.name, change.value) for change in told.commit.changes} == {
+        (kind, name, entry.value)
+        for kind in Kind
+        for name, entry in BASE.base.entries(kind).items()
+    }
+
+
+def test_a_row_that_only_its_node_needs_is_of_a_newer_format_to_who_reads_peers_rows() -> None:
+    with pytest.raises(StorageError) as caught:
+        records.decode_log_record(records.encode_base_record(BASE))
+
+    assert caught.value.reason == "NEWER_FORMAT"
+
+
+def test_a_row_of_a_kind_that_is_not_known_is_newer_and_not_damage() -> None:
+    with pytest.raises(StorageError) as caught:
+        records.decode_own_row(b"\x02" + msgspec.msgpack.encode([2, b"what a later version keeps"]))
+
+    assert caught.value.reason == "NEWER_FORMAT"
+    assert not isinstance(caught.value, Corrupt)
+
+
+@pytest.mark.parametrize("decode", [records.decode_own_row, records.record_name])
+def test_a_row_of_the_log_of_a_newer_format_is_told_apart_from_damage(
+    decode: Callable[[bytes], object],
+) -> None:
+    with pytest.raises(StorageError) as caught:
+        decode(b"\x03" + b"whatever a later version writes")
+
+    assert caught.value.reason == "NEWER_FORMAT"
+    assert not isinstance(caught.value, Corrupt)
+
+
 @given(stored_environments)
 def test_an_environment_comes_back_whole(stored: StoredEnvironment) -> None:
     encoded = records.encode_environment(stored)
 
     assert records.decode_environment(encoded) == stored
-    assert records.decode_environment_header(encoded) == (stored.history_sum, stored.history_count)
+    header = records.decode_environment_header(encoded)
+    assert header == (stored.digest, stored.history_sum, stored.history_count)
 
 
 @given(conflict_records)
@@ -252,7 +338,7 @@ def test_a_newer_format_is_told_apart_from_damage(
     assert "newer envd" in caught.value.hint
 
 
-@pytest.mark.parametrize("decode", DECODERS)
+@pytest.mark.parametrize("decode", OWN_DECODERS)
 @pytest.mark.parametrize("raw", [b"", b"\0", b"\0" * 64])
 def test_nothing_and_zeros_are_damage_not_a_newer_format(
     decode: Callable[[bytes], object], raw: bytes
@@ -307,7 +393,7 @@ def test_a_flipped_bit_gives_a_storage_error_or_a_record_never_another_error(cod
     assert refused > len(encoded)
 
 
-@given(st.sampled_from(DECODERS), st.sampled_from(CODECS), st.data())
+@given(st.sampled_from(OWN_DECODERS), st.sampled_from(CODECS), st.data())
 @settings(max_examples=300)
 def test_a_mangled_record_gives_a_storage_error_or_a_record_never_another_error(
     decode: Callable[[bytes], object], codec: Codec, data: st.DataObject
@@ -323,13 +409,16 @@ def test_a_mangled_record_gives_a_storage_error_or_a_record_never_another_error(
     except StorageError:
         decoded = None
 
-    assert decoded is None or type(decoded) in {
+    assert type(decoded) in {
         Commit,
         LogRecord,
         StoredEnvironment,
         ConflictRecord,
         OperationResult,
-        tuple,
+        EnvironmentHeader,
+        RecordName,
+        tuple,  # a row of one's own log
+        type(None),  # the name of a base
     }
 
 

@@ -27,8 +27,9 @@ from envd.security.sealing import (
     read_keyring,
 )
 from envd.storage import segment
+from envd.storage.flush import Batch
 from envd.storage.segment import SegmentHeader
-from envd.storage.state import Batch, StateDb
+from envd.storage.state import StateDb
 
 Golden = Callable[[str, bytes], bytes]
 STORAGE_KEY = bytes(range(32))
@@ -167,7 +168,6 @@ def test_the_row_of_a_known_environment_in_the_state_never_changes(
             states={STATE.environment.name: STATE},
             commits={},
             operations={},
-            vectors={},
         )
     )
     writing.close()

@@ -1,0 +1,128 @@
+"""The write-behind of the durable store: what is durable in the journal follows into LMDB.
+
+Soon after there is something to write, and at once where memory fills, a task writes all of it
+in one transaction. Where that fails, it stays in memory, and the task tries again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from contextlib import suppress
+
+from envd.core.errors import EnvdError, StorageError
+from envd.ports import Clock
+from envd.storage.finish import finish_in_thread
+from envd.storage.flush import Batch
+from envd.storage.journal import Journal
+from envd.storage.memtable import Dirty, Memtable
+from envd.storage.state import StateDb
+
+_log = logging.getLogger(__name__)
+_RETRY_S = 1.0
+
+
+class WriteBehind:
+    """The flushes of one store. `lock` is held by who must have none meanwhile."""
+
+    def __init__(
+        self,
+        state: StateDb,
+        memtable: Memtable,
+        journal: Journal,
+        clock: Clock,
+        *,
+        visible_lsn: Callable[[], int],
+        interval_ms: int,
+        memtable_bytes: int,
+    ) -> None:
+        self._state = state
+        self._memtable = memtable
+        self._journal = journal
+        self._clock = clock
+        self._visible_lsn = visible_lsn
+        self._interval_ms = interval_ms
+        self._memtable_bytes = memtable_bytes
+        self.lock = asyncio.Lock()
+        self.failure: EnvdError | None = None
+        self.room = asyncio.Event()
+        """Set whenever a flush ended, well or not."""
+        self._wanted = asyncio.Event()
+        self._urgent = asyncio.Event()
+
+    def want(self) -> None:
+        """There is something to write."""
+        self._wanted.set()
+        if self._memory_fills():
+            self._urgent.set()
+
+    def _memory_fills(self) -> bool:
+        return self._memtable.unflushed_bytes > self._memtable_bytes // 2
+
+    async def run(self) -> None:
+        """Flush soon after there is something, at once where memory fills; for ever."""
+        while True:
+            await self._wanted.wait()
+            self._wanted.clear()
+            await self._gather()
+            try:
+                await self.flush()
+            except Exception as error:  # noqa: BLE001 - the task's outermost guard
+                self._failed(error)
+                await asyncio.sleep(_RETRY_S)
+                self._wanted.set()
+
+    async def _gather(self) -> None:
+        """Let commits gather for the flush interval, or until memory fills."""
+        self._urgent.clear()
+        if not self._memory_fills():
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self._interval_ms / 1000):
+                    await self._urgent.wait()
+
+    def _failed(self, error: Exception) -> None:
+        if isinstance(error, EnvdError):
+            self.failure = error
+            _log.error("store.flush_failed", extra={"error": error.message})
+        else:
+            name = type(error).__name__
+            self.failure = StorageError(f"the state could not be written ({name})")
+            _log.critical("store.flush_failed", extra={"error": name}, exc_info=error)
+        self.room.set()
+
+    async def flush(self) -> None:
+        """Write all that is visible now; raises StorageError, and then nothing is lost."""
+        async with self.lock:
+            dirty = self._memtable.take_dirty()
+            if not dirty:
+                return
+            try:
+                safe_lsn = await finish_in_thread(self._state.commit, self._batch(dirty))
+            except BaseException:
+                self._memtable.not_flushed(dirty)
+                self._wanted.set()
+                raise
+            self._flushed(dirty, safe_lsn)
+
+    def _batch(self, dirty: Dirty) -> Batch:
+        return Batch(
+            now_ms=self._clock.wall_ms(),
+            covered_lsn=self._visible_lsn(),
+            hlc_bound=max(self._journal.hlc_bound, self._state.hlc_bound),
+            states=dirty.states,
+            commits=dirty.commits,
+            operations=dirty.operations,
+            bases={name: [base for base, _ in bases] for name, bases in dirty.bases.items()},
+            contested=dirty.contested,
+            moves=dirty.moves,
+        )
+
+    def _flushed(self, dirty: Dirty, safe_lsn: int) -> None:
+        self._memtable.flushed(dirty)
+        self._state.refresh()
+        self._journal.cover(safe_lsn)
+        self.failure = None
+        self.room.set()
+        if self._memtable.unflushed_bytes or self._memtable.progress.moved:
+            self._wanted.set()
