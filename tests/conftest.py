@@ -18,6 +18,7 @@ _LINE = 64
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--rewrite-golden", action="store_true", help="accept new golden bytes")
+    parser.addoption("--rewrite-scenarios", action="store_true", help="accept what is said now")
 
 
 @pytest.fixture
