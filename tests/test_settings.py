@@ -188,7 +188,8 @@ def test_the_help_of_each_flag_names_its_variable_and_default() -> None:
     for flag in FLAGS:
         assert f"[{flag.variable}; default: " in text
     assert "[ENVD_LISTEN; default: 127.0.0.1:7420]" in text
-    assert "[ENVD_JOIN; default: none; no effect in this version yet]" in text
+    assert "[ENVD_JOIN; default: none]" in text
+    assert "[ENVD_ROLE; default: storage]" in text
     assert "[ENVD_CONFIG; default: none]" in text
 
 
@@ -366,7 +367,7 @@ def test_a_host_name_that_is_no_node_name_asks_for_one() -> None:
 # Rules between settings.
 
 
-@pytest.mark.parametrize("flag", ["listen", "http"])
+@pytest.mark.parametrize("flag", ["listen", "http", "gossip"])
 @pytest.mark.parametrize("address", ["0.0.0.0:1", "[::]:1", "10.0.0.1:1", "node.example.com:1"])
 def test_an_address_that_others_can_reach_needs_insecure(flag: str, address: str) -> None:
     with pytest.raises(SettingsError, match=f"^--{flag}: .* from other machines") as caught:

@@ -56,7 +56,7 @@ def refusal(file: Path) -> SettingsError:
 
 def test_keys_without_effect_are_listed_once_they_differ_from_the_default(write: Write) -> None:
     file = write(
-        '[cluster]\nname = "default"\njoin = ["a:1"]\n'
+        '[cluster]\nname = "other"\njoin = ["a:1"]\n[node]\nrole = "agent"\n'
         '[distributed]\nconsistency_level = "strong"\n'
         "[cloud]\nenabled = true\n[regions.eu]\n"
         "[[bindings]]\nname = 'a'\nprefix = ''\ntargets = ['file:a']\n"
@@ -67,7 +67,6 @@ def test_keys_without_effect_are_listed_once_they_differ_from_the_default(write:
     found = settings({"advertise": "127.0.0.1", "zone": "b"}, file=file)
 
     assert found.ineffective() == [
-        "cluster.join",
         "distributed.consistency_level",
         "regions.eu",
         "cloud.enabled",
@@ -80,7 +79,7 @@ def test_keys_without_effect_are_listed_once_they_differ_from_the_default(write:
 
 
 def test_the_rendering_says_where_each_value_comes_from(write: Write) -> None:
-    file = write('[cluster]\njoin = ["a:1"]\n[node]\nregion = "eu"\n')
+    file = write('[cluster]\njoin = ["a:1"]\n[node]\nregion = "eu"\n[cloud]\nenabled = true\n')
 
     text = render_effective(settings({"listen": "127.0.0.1:0"}, {"ENVD_ZONE": "b"}, file))
 
@@ -88,7 +87,8 @@ def test_the_rendering_says_where_each_value_comes_from(write: Write) -> None:
     assert 'listen = "127.0.0.1:0"  # from --listen' in lines
     assert 'zone = "b"  # from ENVD_ZONE' in lines
     assert f'region = "eu"  # from {file}' in lines
-    assert f'join = ["a:1"]  # from {file}; no effect in this version' in lines
+    assert f'join = ["a:1"]  # from {file}' in lines
+    assert f"enabled = true  # from {file}; no effect in this version" in lines
     assert 'http = "127.0.0.1:7422"' in lines
     assert "# admin_token is not set" in lines
 

@@ -92,24 +92,23 @@ class Node(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     advertise: Annotated[Host, Derived("the listen host", lambda _, listen: listen.host)]
     region: PlaceName = "default"
     zone: PlaceName = "default"
-    role: Annotated[Role, INERT] = "storage"
+    role: Role = "storage"
 
 
 class Cluster(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`[cluster]`: which cluster the node belongs to and how it finds it."""
 
-    name: Annotated[ClusterName, INERT] = "default"
+    name: ClusterName = "default"
     secret_file: Annotated[
         Path,
-        INERT,
         Derived(
             "cluster.secret in the data directory, made at creation",
             lambda data, _: data / "cluster.secret",
         ),
     ]
-    gossip: Annotated[Address, INERT] = Address("127.0.0.1", 7421)
-    join: Annotated[tuple[Address, ...], INERT] = ()
-    bootstrap_expect: Annotated[Annotated[int, Meta(ge=1, le=1000)] | None, INERT] = None
+    gossip: Address = Address("127.0.0.1", 7421)
+    join: tuple[Address, ...] = ()
+    bootstrap_expect: Annotated[int, Meta(ge=1, le=1000)] | None = None
 
 
 class Storage(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -52,11 +52,16 @@ def _check_exposure(settings: Settings) -> None:
     """Refuse to serve in clear text beyond this machine unless `--insecure` asks for it.
 
     TLS keys do not lift this as long as nothing serves TLS: what would be reachable is the
-    clear text.
+    clear text. Gossip itself is sealed, but the channels between nodes that it leads to are not.
     """
     if settings.security.insecure:
         return
-    for key, address in (("node.listen", settings.node.listen), ("node.http", settings.node.http)):
+    exposed = {
+        "node.listen": settings.node.listen,
+        "node.http": settings.node.http,
+        "cluster.gossip": settings.cluster.gossip,
+    }
+    for key, address in exposed.items():
         if not address.is_loopback:
             raise SettingsError(
                 f"{at(settings, key)} can be reached from other machines, and this version "
