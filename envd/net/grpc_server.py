@@ -1,8 +1,8 @@
-"""The gRPC server of a node: the public API, health and reflection on one address.
+"""The gRPC server of a node: the public API, health, reflection and peers on one address.
 
-Health and reflection are open; everything else takes a credential. Everything that a client
-can make grow has a bound: calls at once, the size of messages and metadata, what a stream has
-under way, how often a connection may ping.
+Health and reflection are open, peers prove themselves on their channels, everything else takes
+a credential. Everything that a client can make grow has a bound: calls at once, the size of
+messages and metadata, what a stream has under way, how often a connection may ping.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from envd.net.grpc_calls import Calls, Stopper
 from envd.net.health import SERVICE as HEALTH
 from envd.net.health import Health
 from envd.net.listening import check_free
+from envd.net.peer_service import PeerService
 from envd.net.pipeline import WINDOW
 from envd.net.reflection import SERVICE as REFLECTION
 from envd.node.api import EnvironmentApi
@@ -60,15 +61,19 @@ class GrpcServer:
         limits: GrpcLimits | None = None,
         telemetry: Telemetry | None = None,
         backups: Backups | None = None,
+        peers: PeerService | None = None,
     ) -> None:
         self._api = api
         self._backups = backups
+        self._peers = peers
         self._access = access
         self._address = address
         self._limits = limits or GrpcLimits()
         self._faults = Faults()
         self._telemetry = telemetry or Telemetry()
         self._telemetry.fault_counts.append(lambda: self._faults.count)
+        if peers is not None:
+            self._telemetry.fault_counts.append(lambda: peers.faults)
         self._stopper = Stopper()
         self._health = Health(SERVICE)
         self._server: grpc.aio.Server | None = None
@@ -96,6 +101,8 @@ class GrpcServer:
             HEALTH: self._health.handlers(),
         }
         services[REFLECTION] = reflection.handlers((*services,))
+        if self._peers is not None:
+            services[self._peers.name] = self._peers.handlers()
         for name, handlers in services.items():
             generic = grpc.method_handlers_generic_handler(name, dict(handlers))
             server.add_generic_rpc_handlers((generic,))
@@ -123,6 +130,8 @@ class GrpcServer:
         """
         self._health.end()
         self._stopper.stop()
+        if self._peers is not None:
+            await self._peers.stop(grace_s)
         if self._server is not None:
             await self._server.stop(grace_s)
             self._server = None

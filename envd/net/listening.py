@@ -22,27 +22,35 @@ _WHY: Final = {
 }
 
 
-def bind(address: Address, what: str, flag: str) -> list[socket.socket]:
+def bind(
+    address: Address,
+    what: str,
+    flag: str,
+    kind: socket.SocketKind = socket.SOCK_STREAM,
+) -> list[socket.socket]:
     """Bind every address that `address` stands for, all with one port; port 0 is any free one.
 
     Raises StartupError, with nothing left bound, where one of them can't be had. `what`
-    listens there, `flag` the option or setting that moves it; both are for the message.
+    listens there, `flag` the option or setting that moves it; both are for the message. A
+    stream socket listens already.
     """
     with ExitStack() as undo:
         sockets: list[socket.socket] = []
         port = address.port
-        infos = _resolve(address, what, flag)
+        infos = _resolve(address, what, flag, kind)
         for family, host, scope in infos:
-            one = undo.enter_context(socket.socket(family, socket.SOCK_STREAM))
+            one = undo.enter_context(socket.socket(family, kind))
             one.setblocking(False)
-            one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if kind is socket.SOCK_STREAM:  # Two datagram sockets could share a port by it.
+                one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             if family is socket.AF_INET6 and len(infos) > 1:
                 one.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
             try:
                 one.bind((host, port, 0, scope) if family is socket.AF_INET6 else (host, port))
-                one.listen()
+                if kind is socket.SOCK_STREAM:
+                    one.listen()
             except OSError as error:
-                raise _refused(address, what, flag, error) from error
+                raise _refused(address, what, flag, kind, error) from error
             port = one.getsockname()[1]
             sockets.append(one)
         undo.pop_all()
@@ -55,11 +63,9 @@ def check_free(address: Address, what: str, flag: str) -> None:
         one.close()
 
 
-def _resolve(address: Address, what: str, flag: str) -> list[_Info]:
+def _resolve(address: Address, what: str, flag: str, kind: socket.SocketKind) -> list[_Info]:
     try:
-        found = socket.getaddrinfo(
-            address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )
+        found = socket.getaddrinfo(address.host, address.port, type=kind, flags=socket.AI_PASSIVE)
     except (OSError, UnicodeError) as error:
         raise StartupError(
             f"{what} can't listen on {address}: the name does not resolve",
@@ -75,13 +81,17 @@ def _resolve(address: Address, what: str, flag: str) -> list[_Info]:
     return infos
 
 
-def _refused(address: Address, what: str, flag: str, error: OSError) -> StartupError:
+def _refused(
+    address: Address, what: str, flag: str, kind: socket.SocketKind, error: OSError
+) -> StartupError:
     number = error.errno or 0
     why = _WHY.get(number) or error.strerror or type(error).__name__
     place = f"address with {flag} HOST:PORT" if flag.startswith("-") else f"`{flag}`"
     other = f"or choose another {place}"
+    protocol = "t" if kind is socket.SOCK_STREAM else "u"
+    who = f"see who it is: ss -l{protocol}np 'sport = :{address.port}'"
     mends = {
-        errno.EADDRINUSE: f"see who it is: ss -ltnp 'sport = :{address.port}'; stop it, {other}",
+        errno.EADDRINUSE: f"{who}; stop it, {other}",
         errno.EACCES: f"ports below 1024 take a privilege; {other.removeprefix('or ')}",
     }
     return StartupError(

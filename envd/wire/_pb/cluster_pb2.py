@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15\x65nvd/v1/cluster.proto\x12\x07\x65nvd.v1\"\x0f\n\rStatusRequest\"\xfb\x01\n\x0eStatusResponse\x12\x0c\n\x04node\x18\x01 \x01(\t\x12\x10\n\x08node_uid\x18\x02 \x01(\t\x12\x0f\n\x07\x63luster\x18\x03 \x01(\t\x12\x0f\n\x07version\x18\x04 \x01(\t\x12\x12\n\ngeneration\x18\x05 \x01(\x04\x12\x14\n\x0c\x65nvironments\x18\x06 \x01(\x04\x12\x15\n\rstorage_bytes\x18\x07 \x01(\x04\x12\x16\n\x0euptime_seconds\x18\x08 \x01(\x04\x12\x10\n\x08insecure\x18\t \x01(\x08\x12\x10\n\x08identity\x18\n \x01(\t\x12\x18\n\x10\x61uthenticated_by\x18\x0b \x01(\t\x12\x10\n\x08\x64\x61ta_dir\x18\x0c \x01(\t2K\n\x0e\x43lusterService\x12\x39\n\x06Status\x12\x16.envd.v1.StatusRequest\x1a\x17.envd.v1.StatusResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15\x65nvd/v1/cluster.proto\x12\x07\x65nvd.v1\"\x0f\n\rStatusRequest\"\x91\x03\n\x0eStatusResponse\x12\x0c\n\x04node\x18\x01 \x01(\t\x12\x10\n\x08node_uid\x18\x02 \x01(\t\x12\x0f\n\x07\x63luster\x18\x03 \x01(\t\x12\x0f\n\x07version\x18\x04 \x01(\t\x12\x12\n\ngeneration\x18\x05 \x01(\x04\x12\x14\n\x0c\x65nvironments\x18\x06 \x01(\x04\x12\x15\n\rstorage_bytes\x18\x07 \x01(\x04\x12\x16\n\x0euptime_seconds\x18\x08 \x01(\x04\x12\x10\n\x08insecure\x18\t \x01(\x08\x12\x10\n\x08identity\x18\n \x01(\t\x12\x18\n\x10\x61uthenticated_by\x18\x0b \x01(\t\x12\x10\n\x08\x64\x61ta_dir\x18\x0c \x01(\t\x12\r\n\x05\x65poch\x18\r \x01(\x04\x12\x0f\n\x07members\x18\x0e \x01(\r\x12\x12\n\npartitions\x18\x0f \x01(\r\x12\x18\n\x10under_replicated\x18\x10 \x01(\r\x12\x0f\n\x07handoff\x18\x11 \x01(\x04\x12\x0e\n\x06lag_ms\x18\x12 \x01(\x04\x12\x13\n\x0bquarantined\x18\x13 \x01(\x04\x12\x10\n\x08\x64\x65tached\x18\x14 \x01(\x04\"\x10\n\x0eMembersRequest\"\xc5\x01\n\x06Member\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0b\n\x03uid\x18\x02 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x03 \x01(\t\x12\x0e\n\x06region\x18\x04 \x01(\t\x12\x0c\n\x04zone\x18\x05 \x01(\t\x12\x0c\n\x04role\x18\x06 \x01(\t\x12\r\n\x05state\x18\x07 \x01(\t\x12\x12\n\ngeneration\x18\x08 \x01(\x04\x12\x0e\n\x06gossip\x18\t \x01(\t\x12\x0c\n\x04http\x18\n \x01(\t\x12\x0f\n\x07release\x18\x0b \x01(\t\x12\x11\n\tanswering\x18\x0c \x01(\x08\"\xf0\x01\n\x04Peer\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0b\n\x03uid\x18\x02 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x03 \x01(\t\x12\x11\n\tconnected\x18\x04 \x01(\x08\x12\x14\n\x0c\x61\x63knowledged\x18\x05 \x01(\x04\x12\x0f\n\x07handoff\x18\x06 \x01(\x04\x12\x0e\n\x06lag_ms\x18\x07 \x01(\x04\x12\x1c\n\x0f\x63lock_offset_ms\x18\x08 \x01(\x12H\x00\x88\x01\x01\x12\x15\n\x08heard_ms\x18\t \x01(\x04H\x01\x88\x01\x01\x12\x0b\n\x03phi\x18\n \x01(\x01\x12\x0f\n\x07problem\x18\x0b \x01(\tB\x12\n\x10_clock_offset_msB\x0b\n\t_heard_ms\"9\n\x04Seed\x12\x0f\n\x07\x61\x64\x64ress\x18\x01 \x01(\t\x12\x0f\n\x07\x61nswers\x18\x02 \x01(\x08\x12\x0f\n\x07problem\x18\x03 \x01(\t\"o\n\x0fMembersResponse\x12 \n\x07members\x18\x01 \x03(\x0b\x32\x0f.envd.v1.Member\x12\x1c\n\x05peers\x18\x02 \x03(\x0b\x32\r.envd.v1.Peer\x12\x1c\n\x05seeds\x18\x03 \x03(\x0b\x32\r.envd.v1.Seed\" \n\x0bJoinRequest\x12\x11\n\taddresses\x18\x01 \x03(\t\"\x1e\n\x0cLeaveRequest\x12\x0e\n\x06member\x18\x01 \x01(\t\"\x1f\n\rRemoveRequest\x12\x0e\n\x06member\x18\x01 \x01(\t2\xb7\x02\n\x0e\x43lusterService\x12\x39\n\x06Status\x12\x16.envd.v1.StatusRequest\x1a\x17.envd.v1.StatusResponse\x12<\n\x07Members\x12\x17.envd.v1.MembersRequest\x1a\x18.envd.v1.MembersResponse\x12\x36\n\x04Join\x12\x14.envd.v1.JoinRequest\x1a\x18.envd.v1.MembersResponse\x12\x38\n\x05Leave\x12\x15.envd.v1.LeaveRequest\x1a\x18.envd.v1.MembersResponse\x12:\n\x06Remove\x12\x16.envd.v1.RemoveRequest\x1a\x18.envd.v1.MembersResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,7 +34,23 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_STATUSREQUEST']._serialized_start=34
   _globals['_STATUSREQUEST']._serialized_end=49
   _globals['_STATUSRESPONSE']._serialized_start=52
-  _globals['_STATUSRESPONSE']._serialized_end=303
-  _globals['_CLUSTERSERVICE']._serialized_start=305
-  _globals['_CLUSTERSERVICE']._serialized_end=380
+  _globals['_STATUSRESPONSE']._serialized_end=453
+  _globals['_MEMBERSREQUEST']._serialized_start=455
+  _globals['_MEMBERSREQUEST']._serialized_end=471
+  _globals['_MEMBER']._serialized_start=474
+  _globals['_MEMBER']._serialized_end=671
+  _globals['_PEER']._serialized_start=674
+  _globals['_PEER']._serialized_end=914
+  _globals['_SEED']._serialized_start=916
+  _globals['_SEED']._serialized_end=973
+  _globals['_MEMBERSRESPONSE']._serialized_start=975
+  _globals['_MEMBERSRESPONSE']._serialized_end=1086
+  _globals['_JOINREQUEST']._serialized_start=1088
+  _globals['_JOINREQUEST']._serialized_end=1120
+  _globals['_LEAVEREQUEST']._serialized_start=1122
+  _globals['_LEAVEREQUEST']._serialized_end=1152
+  _globals['_REMOVEREQUEST']._serialized_start=1154
+  _globals['_REMOVEREQUEST']._serialized_end=1185
+  _globals['_CLUSTERSERVICE']._serialized_start=1188
+  _globals['_CLUSTERSERVICE']._serialized_end=1499
 # @@protoc_insertion_point(module_scope)

@@ -337,7 +337,7 @@ class Change(_message.Message):
     def __init__(self, variable: _Optional[str] = ..., kind: _Optional[_Union[Change.Kind, str]] = ..., metadata: _Optional[bool] = ...) -> None: ...
 
 class Commit(_message.Message):
-    __slots__ = ("id", "environment", "revision", "stamp", "time", "node", "region", "actor", "message", "changes", "deleted")
+    __slots__ = ("id", "environment", "revision", "stamp", "time", "node", "region", "actor", "message", "changes", "deleted", "resolves")
     ID_FIELD_NUMBER: _ClassVar[int]
     ENVIRONMENT_FIELD_NUMBER: _ClassVar[int]
     REVISION_FIELD_NUMBER: _ClassVar[int]
@@ -349,6 +349,7 @@ class Commit(_message.Message):
     MESSAGE_FIELD_NUMBER: _ClassVar[int]
     CHANGES_FIELD_NUMBER: _ClassVar[int]
     DELETED_FIELD_NUMBER: _ClassVar[int]
+    RESOLVES_FIELD_NUMBER: _ClassVar[int]
     id: str
     environment: str
     revision: str
@@ -360,7 +361,8 @@ class Commit(_message.Message):
     message: str
     changes: _containers.RepeatedCompositeFieldContainer[Change]
     deleted: bool
-    def __init__(self, id: _Optional[str] = ..., environment: _Optional[str] = ..., revision: _Optional[str] = ..., stamp: _Optional[bytes] = ..., time: _Optional[str] = ..., node: _Optional[str] = ..., region: _Optional[str] = ..., actor: _Optional[str] = ..., message: _Optional[str] = ..., changes: _Optional[_Iterable[_Union[Change, _Mapping]]] = ..., deleted: _Optional[bool] = ...) -> None: ...
+    resolves: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, id: _Optional[str] = ..., environment: _Optional[str] = ..., revision: _Optional[str] = ..., stamp: _Optional[bytes] = ..., time: _Optional[str] = ..., node: _Optional[str] = ..., region: _Optional[str] = ..., actor: _Optional[str] = ..., message: _Optional[str] = ..., changes: _Optional[_Iterable[_Union[Change, _Mapping]]] = ..., deleted: _Optional[bool] = ..., resolves: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class HistoryResponse(_message.Message):
     __slots__ = ("environment", "commits", "next", "trimmed")
@@ -373,6 +375,85 @@ class HistoryResponse(_message.Message):
     next: bytes
     trimmed: bool
     def __init__(self, environment: _Optional[str] = ..., commits: _Optional[_Iterable[_Union[Commit, _Mapping]]] = ..., next: _Optional[bytes] = ..., trimmed: _Optional[bool] = ...) -> None: ...
+
+class ConflictsRequest(_message.Message):
+    __slots__ = ("environment", "prefix", "after", "limit", "reveal")
+    ENVIRONMENT_FIELD_NUMBER: _ClassVar[int]
+    PREFIX_FIELD_NUMBER: _ClassVar[int]
+    AFTER_FIELD_NUMBER: _ClassVar[int]
+    LIMIT_FIELD_NUMBER: _ClassVar[int]
+    REVEAL_FIELD_NUMBER: _ClassVar[int]
+    environment: str
+    prefix: str
+    after: str
+    limit: int
+    reveal: bool
+    def __init__(self, environment: _Optional[str] = ..., prefix: _Optional[str] = ..., after: _Optional[str] = ..., limit: _Optional[int] = ..., reveal: _Optional[bool] = ...) -> None: ...
+
+class Conflict(_message.Message):
+    __slots__ = ("id", "environment", "variable", "kept", "lost", "metadata")
+    class Side(_message.Message):
+        __slots__ = ("kind", "value", "secret", "masked", "stamp", "time", "actor", "node", "region")
+        KIND_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        SECRET_FIELD_NUMBER: _ClassVar[int]
+        MASKED_FIELD_NUMBER: _ClassVar[int]
+        STAMP_FIELD_NUMBER: _ClassVar[int]
+        TIME_FIELD_NUMBER: _ClassVar[int]
+        ACTOR_FIELD_NUMBER: _ClassVar[int]
+        NODE_FIELD_NUMBER: _ClassVar[int]
+        REGION_FIELD_NUMBER: _ClassVar[int]
+        kind: Change.Kind
+        value: str
+        secret: bool
+        masked: bool
+        stamp: bytes
+        time: str
+        actor: str
+        node: str
+        region: str
+        def __init__(self, kind: _Optional[_Union[Change.Kind, str]] = ..., value: _Optional[str] = ..., secret: _Optional[bool] = ..., masked: _Optional[bool] = ..., stamp: _Optional[bytes] = ..., time: _Optional[str] = ..., actor: _Optional[str] = ..., node: _Optional[str] = ..., region: _Optional[str] = ...) -> None: ...
+    ID_FIELD_NUMBER: _ClassVar[int]
+    ENVIRONMENT_FIELD_NUMBER: _ClassVar[int]
+    VARIABLE_FIELD_NUMBER: _ClassVar[int]
+    KEPT_FIELD_NUMBER: _ClassVar[int]
+    LOST_FIELD_NUMBER: _ClassVar[int]
+    METADATA_FIELD_NUMBER: _ClassVar[int]
+    id: str
+    environment: str
+    variable: str
+    kept: Conflict.Side
+    lost: Conflict.Side
+    metadata: bool
+    def __init__(self, id: _Optional[str] = ..., environment: _Optional[str] = ..., variable: _Optional[str] = ..., kept: _Optional[_Union[Conflict.Side, _Mapping]] = ..., lost: _Optional[_Union[Conflict.Side, _Mapping]] = ..., metadata: _Optional[bool] = ...) -> None: ...
+
+class ConflictsResponse(_message.Message):
+    __slots__ = ("conflicts", "next")
+    CONFLICTS_FIELD_NUMBER: _ClassVar[int]
+    NEXT_FIELD_NUMBER: _ClassVar[int]
+    conflicts: _containers.RepeatedCompositeFieldContainer[Conflict]
+    next: str
+    def __init__(self, conflicts: _Optional[_Iterable[_Union[Conflict, _Mapping]]] = ..., next: _Optional[str] = ...) -> None: ...
+
+class ResolveRequest(_message.Message):
+    __slots__ = ("environment", "variable", "take", "metadata", "if_revision", "message", "operation", "durability")
+    ENVIRONMENT_FIELD_NUMBER: _ClassVar[int]
+    VARIABLE_FIELD_NUMBER: _ClassVar[int]
+    TAKE_FIELD_NUMBER: _ClassVar[int]
+    METADATA_FIELD_NUMBER: _ClassVar[int]
+    IF_REVISION_FIELD_NUMBER: _ClassVar[int]
+    MESSAGE_FIELD_NUMBER: _ClassVar[int]
+    OPERATION_FIELD_NUMBER: _ClassVar[int]
+    DURABILITY_FIELD_NUMBER: _ClassVar[int]
+    environment: str
+    variable: str
+    take: str
+    metadata: bool
+    if_revision: str
+    message: str
+    operation: str
+    durability: Durability
+    def __init__(self, environment: _Optional[str] = ..., variable: _Optional[str] = ..., take: _Optional[str] = ..., metadata: _Optional[bool] = ..., if_revision: _Optional[str] = ..., message: _Optional[str] = ..., operation: _Optional[str] = ..., durability: _Optional[_Union[Durability, str]] = ...) -> None: ...
 
 class WatchRequest(_message.Message):
     __slots__ = ("prefix", "token", "values", "reveal", "resolve", "exact")
