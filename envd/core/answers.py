@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from envd.core.requests import Consistency
+from envd.core.ring import PARTITIONS
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +95,7 @@ class CommitView:
     """One commit of a history, or one change event of a watch.
 
     `id` is the stamp and environment in one text; `time` is ISO 8601 in UTC; `deleted` tells
-    that the commit deleted the environment.
+    that the commit deleted the environment; `resolves` are the ids of conflicts that it settled.
     """
 
     id: str
@@ -108,6 +109,7 @@ class CommitView:
     message: str
     changes: tuple[ChangeView, ...]
     deleted: bool = False
+    resolves: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +123,49 @@ class HistoryPage:
     commits: tuple[CommitView, ...]
     next: str = ""
     trimmed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ConflictSide:
+    """One of the two writes of a conflict: `kind` is set or unset.
+
+    `value` is None where it is masked, and where the write was an unset. `time` is when the node
+    that took the write gave it its stamp. `actor` and `region` are "" where the history that told
+    them was trimmed.
+    """
+
+    kind: str
+    value: str | None = field(repr=False)
+    secret: bool
+    masked: bool
+    stamp: str
+    time: str
+    actor: str
+    node: str
+    region: str
+
+
+@dataclass(frozen=True, slots=True)
+class ConflictView:
+    """Two writes of one name, neither of which had seen the other: one is kept, one lost.
+
+    `id` is equal on every node. `metadata` tells that `variable` is a setting.
+    """
+
+    id: str
+    environment: str
+    variable: str
+    kept: ConflictSide
+    lost: ConflictSide
+    metadata: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ConflictPage:
+    """Conflicts in order of environment and name; `next` goes into `ConflictsRequest.after`."""
+
+    conflicts: tuple[ConflictView, ...]
+    next: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,8 +244,95 @@ class Identity:
 
 
 @dataclass(frozen=True, slots=True)
+class MemberView:
+    """One member of the cluster, as the node that answers sees it.
+
+    `address`, `gossip` and `http` are HOST:PORT for gRPC, for datagrams and for HTTP, "" where
+    that is not known. `state` is alive, suspect, down or left. `generation` counts the starts of
+    that node, `release` is its envd version. `answering` tells that it is the node itself.
+    """
+
+    name: str
+    uid: str
+    address: str
+    region: str
+    zone: str
+    role: str
+    state: str
+    generation: int
+    gossip: str = ""
+    http: str = ""
+    release: str = ""
+    answering: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class PeerView:
+    """How the node that answers stands with one other storage node.
+
+    `connected`: its own commits go there; else `problem` may say why not. `acknowledged` is the
+    lsn of its log up to which the peer has synced its own commits, `handoff` how many are still
+    to go there, and `lag_ms` the age of the oldest of those. `clock_offset_ms` is how far the
+    peer's clock is ahead, None where that was not measured; `heard_ms` how long ago the peer last
+    gave a sign, None for never; `phi` how implausible that silence is (1 is 10 %, 8 is 1e-8).
+    """
+
+    name: str
+    uid: str
+    address: str
+    connected: bool
+    acknowledged: int = 0
+    handoff: int = 0
+    lag_ms: int = 0
+    clock_offset_ms: int | None = None
+    heard_ms: int | None = None
+    phi: float = 0.0
+    problem: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class SeedView:
+    """An address that the node was told to find its cluster at, and whether it answers."""
+
+    address: str
+    answers: bool
+    problem: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Membership:
+    """The members in order of name, and how the node that answers stands with the others."""
+
+    members: tuple[MemberView, ...]
+    peers: tuple[PeerView, ...] = ()
+    seeds: tuple[SeedView, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterFigures:
+    """How the cluster does, as the node that answers sees it.
+
+    `members` counts those that are alive or suspected. `handoff` counts commits that wait for a
+    peer, `lag_ms` is the age of the oldest of them, `quarantined` are records from the future
+    that are held back, and `detached` counts commits that are safe on this node alone as yet.
+    """
+
+    epoch: int = 0
+    members: int = 1
+    partitions: int = PARTITIONS
+    under_replicated: int = 0
+    handoff: int = 0
+    lag_ms: int = 0
+    quarantined: int = 0
+    detached: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Status:
-    """The state of a node in figures, and who asked (`identity`, `authenticated_by`)."""
+    """The state of a node in figures, and who asked (`identity`, `authenticated_by`).
+
+    What follows those is of the cluster; see ClusterFigures.
+    """
 
     node: str
     node_uid: str
@@ -214,3 +346,11 @@ class Status:
     data_dir: str
     identity: str
     authenticated_by: str
+    epoch: int = 0
+    members: int = 1
+    partitions: int = PARTITIONS
+    under_replicated: int = 0
+    handoff: int = 0
+    lag_ms: int = 0
+    quarantined: int = 0
+    detached: int = 0

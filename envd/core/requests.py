@@ -182,6 +182,40 @@ class HistoryRequest:
 
 
 @dataclass(frozen=True, slots=True)
+class ConflictsRequest:
+    """Unsettled conflicts of one environment, or of all those below `prefix`.
+
+    `after` is `next` of the page before. A conflict has two sides; where one of them is secret, or
+    the variable is by now, both values are masked unless `reveal`, which takes the right to.
+    """
+
+    environment: str = ""
+    prefix: str = ""
+    after: str = ""
+    limit: int = 100
+    reveal: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ResolveRequest:
+    """Settle all conflicts of one variable, or with `kind` of one setting, by one commit.
+
+    `take` is the id of a conflict or at least 4 first digits of it, which writes its lost side
+    again; "lost" does so where there is one conflict only. "kept" leaves everything as it is.
+    The stamp of a side, in full, writes that side again.
+    """
+
+    environment: str
+    variable: str
+    take: str
+    kind: Kind = Kind.VARIABLE
+    if_revision: str = ""
+    message: str = ""
+    operation: str = ""
+    durability: Durability = Durability.DEFAULT
+
+
+@dataclass(frozen=True, slots=True)
 class WatchRequest:
     """Follow the environments below `prefix`.
 
@@ -199,3 +233,27 @@ class WatchRequest:
     reveal: bool = False
     resolve: bool = False
     exact: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class JoinRequest:
+    """Have the node join the cluster that answers at these gossip addresses (HOST:PORT)."""
+
+    addresses: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class LeaveRequest:
+    """Have a node leave its cluster for good, gracefully, and stop.
+
+    `member` is its name or uid: the request is refused by every other node.
+    """
+
+    member: str
+
+
+@dataclass(frozen=True, slots=True)
+class RemoveRequest:
+    """Strike a member that is down and won't come back; `member` is its name or uid."""
+
+    member: str

@@ -10,6 +10,7 @@ from contextlib import aclosing
 from dataclasses import replace
 
 from envd.core.answers import (
+    ConflictPage,
     EnvironmentView,
     ExportedEnvironment,
     HistoryPage,
@@ -22,14 +23,17 @@ from envd.core.answers import (
 from envd.core.errors import Conflict, Denied, LimitExceeded, NotFound, Unavailable
 from envd.core.names import check_environment, check_prefix
 from envd.core.requests import (
+    ConflictsRequest,
     DeleteRequest,
     HistoryRequest,
     ListRequest,
     ReadRequest,
+    ResolveRequest,
     RollbackRequest,
     WatchRequest,
     WriteRequest,
 )
+from envd.node.cluster_view import Cluster, ClusterApi, SoleNode, sole_member
 from envd.node.coordinator import Coordinator
 from envd.node.views import exported_from, resolved_view
 from envd.node.watch import Sight, WatchHub
@@ -46,7 +50,12 @@ class EnvironmentApi:
         hub: WatchHub,
         authorizer: Authorizer,
         status_of: Callable[[Identity], Status],
+        cluster: Cluster | None = None,
     ) -> None:
+        """Without `cluster` the node is the only member of its own."""
+        node = coordinator.node
+        sole = SoleNode(sole_member(node.uid, node.name, node.region))
+        self.cluster = ClusterApi(cluster or sole, self._allow)
         self._status_of = status_of
         self._coordinator = coordinator
         self._hub = hub
@@ -141,6 +150,20 @@ class EnvironmentApi:
         may_reveal = self._authorizer.allows(identity, "reveal", request.environment)
         return await self._coordinator.rollback(request, identity.name, may_reveal=may_reveal)
 
+    async def conflicts(self, identity: Identity, request: ConflictsRequest) -> ConflictPage:
+        """Page through unsettled conflicts; see ConflictsRequest."""
+        about = request.environment or check_prefix(request.prefix)
+        self._allow(identity, "read", about)
+        if request.reveal:
+            self._allow(identity, "reveal", about)
+        return self._coordinator.conflicts(request)
+
+    async def resolve(self, identity: Identity, request: ResolveRequest) -> WriteAnswer:
+        """Settle the conflicts of one name; see ResolveRequest."""
+        self._allow(identity, "write", request.environment)
+        may_reveal = self._authorizer.allows(identity, "reveal", request.environment)
+        return await self._coordinator.resolve(request, identity.name, may_reveal=may_reveal)
+
     async def history(self, identity: Identity, request: HistoryRequest) -> HistoryPage:
         """Page through the commits of an environment, newest first."""
         self._allow(identity, "history", request.environment)
@@ -172,7 +195,7 @@ class EnvironmentApi:
 
     async def status(self, identity: Identity) -> Status:
         """How the node does; every identity may ask."""
-        return self._status_of(identity)
+        return self.cluster.status(self._status_of(identity))
 
     def _exported(
         self, identity: Identity, name: str, *, reveal: bool, resolve: bool

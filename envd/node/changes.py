@@ -88,13 +88,17 @@ def differences(
                 continue
             wanted = after.get(name)
             if not _same_content(before.get(name), wanted):
-                changes.append(_restore(current, kind, name, wanted, may_reveal))
+                changes.append(restored(current, kind, name, wanted, may_reveal))
     return changes
 
 
-def _restore(
+def restored(
     current: Environment, kind: Kind, name: str, wanted: Entry | None, may_reveal: bool
 ) -> Change:
+    """The change that gives a name its earlier content again, None for an unset.
+
+    Raises Denied where that makes a secret plain, without the right to reveal.
+    """
     overwrites = current.overwritten_by(kind, name)
     now = current.entries(kind).get(name)
     if wanted is None:

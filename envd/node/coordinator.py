@@ -15,9 +15,11 @@ import struct
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
+from typing import assert_never
 
 from envd.core import digest
 from envd.core.answers import (
+    ConflictPage,
     EnvironmentView,
     ExportedEnvironment,
     HistoryPage,
@@ -32,19 +34,23 @@ from envd.core.layers import EXTENDS, bases_of, layers
 from envd.core.metadata import CREATED
 from envd.core.names import check_environment, check_prefix, check_variable
 from envd.core.requests import (
+    ConflictsRequest,
     DeleteRequest,
     HistoryRequest,
     ListRequest,
     PutColumns,
     ReadRequest,
+    ResolveRequest,
     RollbackRequest,
     WriteRequest,
 )
 from envd.core.ring import partition_of
 from envd.core.stamp import ZERO, Stamp
-from envd.node import revisions
+from envd.node import conflicts, revisions
+from envd.node.acknowledging import Acknowledging
 from envd.node.changes import changes_of, differences
 from envd.node.checks import check_operation, check_room, check_write
+from envd.node.forwarding import Forwarder
 from envd.node.operations import AnyWrite, request_digest
 from envd.node.rendering import Renderings
 from envd.node.views import (
@@ -57,7 +63,7 @@ from envd.node.views import (
     resolved_view,
     session_token,
 )
-from envd.node.writing import Writing
+from envd.node.writing import Confirmation, Writing
 from envd.ports import Clock, Store, StoredState
 
 MAX_LIST_PAGE = 10_000
@@ -67,12 +73,27 @@ MAX_HISTORY_PAGE = 1_000
 class Coordinator:
     """The reads and writes of one node over its store."""
 
-    def __init__(self, store: Store, clock: Clock, node: NodeIdentity, digest_key: bytes) -> None:
+    def __init__(
+        self,
+        store: Store,
+        clock: Clock,
+        node: NodeIdentity,
+        digest_key: bytes,
+        *,
+        hlc: HybridClock | None = None,
+        acknowledging: Acknowledging | None = None,
+        forwarder: Forwarder | None = None,
+    ) -> None:
+        """`hlc` is shared with what takes in other nodes' commits; `acknowledging` tells when
+        a write has copies enough, None: once it is durable here; `forwarder` takes the writes
+        that another node is to make."""
         self._store = store
         self._clock = clock
         self.node = node
         self._digest_key = digest_key
-        self._hlc = HybridClock(node.uid, store.highest_hlc())
+        self._hlc = hlc or HybridClock(node.uid, store.highest_hlc())
+        self._acknowledging = acknowledging
+        self._forwarder = forwarder
         self._renderings = Renderings()
         self._in_flight: dict[tuple[str, str], tuple[bytes, Writing]] = {}
 
@@ -96,44 +117,43 @@ class Coordinator:
         Writes begun one after the other are applied in this order. The caller must await what
         it gets, which answers or raises as `write` does, or `forget` it.
         """
-        check_write(request)
-        return await self._begin(
-            request, author, lambda asked: self._write(request, author, may_reveal, asked)
-        )
+        return await self._begin(request, author, may_reveal)
 
     async def delete(self, request: DeleteRequest, author: str) -> WriteAnswer:
         """Delete an environment; raises NotFound where it does not exist."""
-        check_environment(request.environment)
-        check_operation(request.message, request.operation)
-        return await (
-            await self._begin(request, author, lambda asked: self._delete(request, author, asked))
-        )
+        return await (await self._begin(request, author, True))
 
     async def rollback(
         self, request: RollbackRequest, author: str, *, may_reveal: bool = True
     ) -> WriteAnswer:
         """Write an earlier state again; where nothing differs, no commit is made."""
-        check_environment(request.environment)
-        check_operation(request.message, request.operation)
-        for variable in request.variables:
-            check_variable(variable)
-        return await (
-            await self._begin(
-                request, author, lambda asked: self._rollback(request, author, may_reveal, asked)
-            )
-        )
+        return await (await self._begin(request, author, may_reveal))
 
-    async def _begin(
-        self, request: AnyWrite, author: str, perform: Callable[[bytes], Writing]
-    ) -> Writing:
-        """Perform a write, or give the earlier one with its operation id.
+    async def resolve(
+        self, request: ResolveRequest, author: str, *, may_reveal: bool = True
+    ) -> WriteAnswer:
+        """Settle the conflicts of one name; raises NotFound where there are none."""
+        return await (await self._begin(request, author, may_reveal))
 
-        `perform` takes what a repeat of the request is told by.
-        """
+    async def write_here(self, request: AnyWrite, author: str, may_reveal: bool) -> WriteAnswer:
+        """Make a write that another node forwarded: by this node, whatever its clock says."""
+        _check(request)
+        return await (await self._begin_here(request, author, may_reveal))
+
+    async def _begin(self, request: AnyWrite, author: str, may_reveal: bool) -> Writing:
+        _check(request)
+        if self._forwarder is not None and self._forwarder.wanted():
+            return Writing(await self._forwarder.forward(request, author, may_reveal))
+        return await self._begin_here(request, author, may_reveal)
+
+    async def _begin_here(self, request: AnyWrite, author: str, may_reveal: bool) -> Writing:
+        """Perform a write, or give the earlier one with its operation id."""
+        if self._acknowledging is not None:
+            self._acknowledging.check(request.durability)
         if not request.operation:
             if not self._store.admits():
                 await self._store.admit()
-            return perform(b"")
+            return self._perform(request, author, may_reveal, b"")
         key = (author, request.operation)
         asked = request_digest(request, self._digest_key)
         earlier = self._earlier(key, asked, request)
@@ -143,9 +163,23 @@ class Coordinator:
         if earlier is not None:
             return earlier
         self._forget_landed()
-        writing = perform(asked)
+        writing = self._perform(request, author, may_reveal, asked)
         self._in_flight[key] = (asked, writing)
         return writing
+
+    def _perform(self, request: AnyWrite, author: str, may_reveal: bool, asked: bytes) -> Writing:
+        """Make the commit; a repeat of the request is told by `asked`."""
+        match request:
+            case WriteRequest():
+                return self._write(request, author, may_reveal, asked)
+            case DeleteRequest():
+                return self._delete(request, author, asked)
+            case RollbackRequest():
+                return self._rollback(request, author, may_reveal, asked)
+            case ResolveRequest():
+                return self._resolve(request, author, may_reveal, asked)
+            case _:
+                assert_never(request)
 
     def _earlier(self, key: tuple[str, str], asked: bytes, request: AnyWrite) -> Writing | None:
         """The earlier write with this operation id, None where there is none."""
@@ -217,6 +251,14 @@ class Coordinator:
         message = request.message or f"rollback to {request.to}"
         return self._commit(head, tuple(changes), request, author, asked, message=message)
 
+    def _resolve(
+        self, request: ResolveRequest, author: str, may_reveal: bool, asked: bytes
+    ) -> Writing:
+        head = self._head(request.environment)
+        _check_revision(head, request.if_revision)
+        settled = conflicts.settle(self._store, head.environment, request, may_reveal=may_reveal)
+        return self._commit(head, settled.changes, request, author, asked, resolves=settled.ids)
+
     def _commit(
         self,
         head: StoredState,
@@ -227,6 +269,7 @@ class Coordinator:
         *,
         deletes: bool = False,
         message: str = "",
+        resolves: tuple[str, ...] = (),
     ) -> Writing:
         """Stamp the changes and log them.
 
@@ -251,12 +294,16 @@ class Coordinator:
             region=self.node.region,
             revision=after.revision,
             request_digest=asked,
+            resolves=resolves,
         )
         partition = partition_of(before.name)
         seq = self._store.last_seq(partition, self.node.uid) + 1
         logged = self._store.append(LogRecord(partition, self.node.uid, seq, commit), after)
         token = session_token(partition, self.node.uid, seq)
-        return Writing(_written(request, commit.revision, commit.stamp, token), logged)
+        confirmation: Confirmation = logged
+        if self._acknowledging is not None:
+            confirmation = self._acknowledging.confirm(logged, request.durability)
+        return Writing(_written(request, commit.revision, commit.stamp, token), confirmation)
 
     def _is_durable(self, head: StoredState) -> bool:
         """Tell whether `head` is what readers see, with no commit on its way.
@@ -418,6 +465,10 @@ class Coordinator:
         following = page[-1].stamp.hex() if len(found) > limit else ""
         return HistoryPage(name, tuple(map(commit_view, page)), following, trimmed)
 
+    def conflicts(self, request: ConflictsRequest) -> ConflictPage:
+        """A page of unsettled conflicts; raises NotFound for an environment that never was."""
+        return conflicts.page(self._store, self.node, request)
+
     def _check_token(self, token: str) -> None:
         """Raise unless this node has what the session token stands for.
 
@@ -435,6 +486,23 @@ class Coordinator:
                 hint="read from the node that answered the write, or without the token",
                 reason="STALE",
             )
+
+
+def _check(request: AnyWrite) -> None:
+    """Raise InvalidRequest where a write can't be meant."""
+    match request:
+        case WriteRequest():
+            check_write(request)
+        case ResolveRequest():
+            conflicts.check_resolve(request)
+        case DeleteRequest() | RollbackRequest():
+            check_environment(request.environment)
+            check_operation(request.message, request.operation)
+            if isinstance(request, RollbackRequest):
+                for variable in request.variables:
+                    check_variable(variable)
+        case _:
+            assert_never(request)
 
 
 def _written(request: AnyWrite, revision: bytes, stamp: Stamp, token: str) -> WriteAnswer:

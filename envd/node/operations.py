@@ -7,9 +7,9 @@ durability do not: a repeat may be made with what was learnt since.
 from __future__ import annotations
 
 from envd.core import digest
-from envd.core.requests import DeleteRequest, RollbackRequest, WriteRequest
+from envd.core.requests import DeleteRequest, ResolveRequest, RollbackRequest, WriteRequest
 
-AnyWrite = WriteRequest | DeleteRequest | RollbackRequest
+AnyWrite = WriteRequest | DeleteRequest | RollbackRequest | ResolveRequest
 
 
 def request_digest(request: AnyWrite, digest_key: bytes) -> bytes:
@@ -30,6 +30,8 @@ def _fields(request: AnyWrite) -> list[str]:
         case RollbackRequest():
             fields.append(request.to)
             fields += request.variables
+        case ResolveRequest():
+            fields += (str(int(request.kind)), request.variable, request.take)
         case DeleteRequest():
             pass
     return fields

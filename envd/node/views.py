@@ -175,6 +175,7 @@ def commit_view(commit: Commit) -> CommitView:
             for change in commit.changes
         ),
         deleted=commit.deletes,
+        resolves=commit.resolves,
     )
 
 

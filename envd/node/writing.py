@@ -1,52 +1,82 @@
-"""A write under way: its answer is known, and holds as soon as the store calls it durable."""
+"""A write under way: its answer is known, and holds as soon as it is confirmed.
+
+That is once the store calls it durable, and in a cluster once enough nodes have synced it.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Generator
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Generator
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple, Protocol
 
 from envd.core.answers import WriteAnswer
-from envd.ports import Logged
+
+
+class Copies(NamedTuple):
+    """How many nodes have synced a write, this one too, and whether that is less than usual."""
+
+    acknowledged: int
+    detached: bool
+
+
+class Confirmation(Protocol):
+    """What the answer of a write waits for: the store's `Logged`, or its copies."""
+
+    def __await__(self) -> Generator[Any, None, int | Copies]: ...
+
+    def done(self) -> bool: ...
+
+    def result(self) -> int | Copies: ...
+
+    def exception(self) -> BaseException | None: ...
+
+    def add_done_callback(self, callback: Callable[[Any], object], /) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
 class Writing:
     """Awaiting it gives the answer, or raises what the store refused the commit with.
 
-    Who waits may be cancelled, and others may wait for the same: the write goes on. `logged`
-    is None where there was nothing to log.
+    Who waits may be cancelled, and others may wait for the same: the write goes on.
+    `confirmation` is None where there was nothing to log.
     """
 
     answer: WriteAnswer
-    logged: Logged | None = None
+    confirmation: Confirmation | None = None
 
     def done(self) -> bool:
         """Tell whether `result` has it."""
-        return self.logged is None or self.logged.done()
+        return self.confirmation is None or self.confirmation.done()
 
     def result(self) -> WriteAnswer:
         """The answer of a write that is done; raises as awaiting it does."""
-        if self.logged is not None:
-            self.logged.result()
-        return self.answer
+        if self.confirmation is None:
+            return self.answer
+        return self._told(self.confirmation.result())
 
     def forget(self) -> None:
         """Nobody will ask how it went."""
-        if self.logged is not None:
-            self.logged.add_done_callback(_look)
+        if self.confirmation is not None:
+            self.confirmation.add_done_callback(_look)
 
     def __await__(self) -> Generator[Any, None, WriteAnswer]:
-        if self.logged is not None:
-            try:
-                yield from asyncio.shield(self.logged).__await__()
-            except asyncio.CancelledError:
-                self.forget()
-                raise
-        return self.answer
+        if self.confirmation is None:
+            return self.answer
+        try:
+            outcome = yield from asyncio.shield(self.confirmation).__await__()
+        except asyncio.CancelledError:
+            self.forget()
+            raise
+        return self._told(outcome)
+
+    def _told(self, outcome: int | Copies) -> WriteAnswer:
+        if type(outcome) is not Copies:
+            return self.answer
+        copies, detached = outcome
+        return replace(self.answer, acknowledged=copies, detached=detached)
 
 
-def _look(logged: Logged) -> None:
+def _look(confirmation: Confirmation) -> None:
     """Take an error out, which else is reported as one that nobody took."""
-    logged.exception()
+    confirmation.exception()

@@ -40,10 +40,12 @@ class NotingStore(MemoryStore):
         super().__init__()
         self.published: list[tuple[Commit, bytes, StoredState, bytes]] = []
 
-    def append(self, record: LogRecord, after: StoredState) -> asyncio.Future[int]:
+    def append(
+        self, record: LogRecord, after: StoredState, encoded: bytes = b""
+    ) -> asyncio.Future[int]:
         commit = record.commit
-        self.published.append((commit, records.encode_commit(commit), after, encoded(after)))
-        return super().append(record, after)
+        self.published.append((commit, records.encode_commit(commit), after, blob_of(after)))
+        return super().append(record, after, encoded)
 
 
 class ReadBackStore(NotingStore):
@@ -56,12 +58,12 @@ class ReadBackStore(NotingStore):
         return read_back(super().head(environment))
 
 
-def encoded(state: StoredState) -> bytes:
+def blob_of(state: StoredState) -> bytes:
     return records.encode_environment(StoredEnvironment(state))
 
 
 def read_back(state: StoredState | None) -> StoredState | None:
-    return state and records.decode_environment(encoded(state)).state
+    return state and records.decode_environment(blob_of(state)).state
 
 
 @dataclass
@@ -210,7 +212,7 @@ async def _compare(script: Sequence[tuple[Request, bool]]) -> None:
         _agree(model, stores)
     for store in stores:
         for commit, raw, state, blob in store.published:
-            assert (records.encode_commit(commit), encoded(state)) == (raw, blob)
+            assert (records.encode_commit(commit), blob_of(state)) == (raw, blob)
 
 
 def _follow(model: Model, request: Request, store: MemoryStore) -> None:

@@ -1,0 +1,111 @@
+"""The cluster as one of its nodes knows it: what `cluster_view` asks for.
+
+Figures are this node's own view: another node may know more, or less.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from envd.core.answers import ClusterFigures, PeerView, SeedView
+from envd.core.errors import Unavailable
+from envd.core.members import Member
+from envd.node.cluster_view import shown_state
+from envd.node.node import Node
+from envd.node.peer import PeerLink
+
+JOIN_S: Final = 10.0
+_LOOK_S: Final = 0.1
+
+
+class NodeCluster:
+    """The Cluster of a node that runs in one; `stop` ends the process in good order."""
+
+    def __init__(self, node: Node, seeds: Sequence[str], stop: Callable[[], None]) -> None:
+        self._node = node
+        self._seeds = list(seeds)
+        self._stop = stop
+        self._loop = asyncio.get_running_loop()
+
+    @property
+    def own_uid(self) -> int:
+        return self._node.membership.me.uid
+
+    def members(self) -> Sequence[Member]:
+        return self._node.membership.members()
+
+    def peers(self) -> Sequence[PeerView]:
+        return [self._peer(member, link) for member, link in self._node.replication.links()]
+
+    def _peer(self, member: Member, link: PeerLink) -> PeerView:
+        now = self._loop.time()
+        return PeerView(
+            name=member.name,
+            uid=f"{member.uid:016x}",
+            address=member.peer,
+            connected=link.streaming,
+            acknowledged=link.synced_lsn,
+            handoff=self._node.replication.waiting_for(link),
+            lag_ms=self._node.replication.lag_ms(link),
+            clock_offset_ms=link.offset_ms,
+            heard_ms=int((now - link.heard_s) * 1000),
+            phi=round(link.phi(now), 2),
+            problem=link.problem,
+        )
+
+    def seeds(self) -> Sequence[SeedView]:
+        known = {member.gossip: member for member in self.members()}
+        return [self._seed(address, known.get(address)) for address in self._seeds]
+
+    def _seed(self, address: str, member: Member | None) -> SeedView:
+        if member is None:
+            return SeedView(address, False, "no member has this address")
+        if not member.reachable:
+            return SeedView(address, False, f"{member.name} is {shown_state(member.state)}")
+        return SeedView(address, True)
+
+    def figures(self) -> ClusterFigures:
+        replication = self._node.replication
+        links = [link for _, link in replication.links()]
+        return ClusterFigures(
+            members=sum(member.reachable for member in self.members()),
+            handoff=max(map(replication.waiting_for, links), default=0),
+            lag_ms=max(map(replication.lag_ms, links), default=0),
+            quarantined=self._node.quarantined,
+            detached=replication.detached(),
+        )
+
+    async def join(self, addresses: Sequence[str]) -> None:
+        """Ask at these addresses too; raises Unavailable where no member answers there."""
+        self._seeds = list(dict.fromkeys([*self._seeds, *addresses]))
+        await self._node.seek(self._seeds)
+        try:
+            async with asyncio.timeout(JOIN_S):
+                while not self._answered(addresses):  # noqa: ASYNC110 - seldom, and once
+                    await asyncio.sleep(_LOOK_S)
+        except TimeoutError:
+            raise Unavailable(
+                f"no node of this cluster answers at {', '.join(addresses)}",
+                hint="compare the cluster's name and secret; a node with data of another cluster "
+                "never joins this one: start it with an empty data directory and --join",
+                reason="NO_MEMBER_THERE",
+            ) from None
+
+    def _answered(self, addresses: Sequence[str]) -> bool:
+        return any(seed.answers for seed in self.seeds() if seed.address in addresses)
+
+    async def leave(self) -> None:
+        if not await self._node.drain():
+            raise Unavailable(
+                "the others lack commits that this node acknowledged; nothing was changed",
+                hint="see what waits: envctl cluster status; to stop it, send it SIGTERM: "
+                "its data stay",
+                reason="NOT_DRAINED",
+            )
+        await self._node.leave(for_good=True)
+        self._stop()
+
+    async def remove(self, member: Member) -> None:
+        self._node.membership.remove(member.uid)

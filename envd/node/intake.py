@@ -1,0 +1,208 @@
+"""Taking in what other nodes committed: by their streams, by relays, by repair.
+
+A record is applied exactly when it follows the last one of its (partition, origin), so a vector
+never has a hole; a known one is passed over, and one behind a hole is for repair. Merging
+is commutative and idempotent, so nothing depends on which way a commit came.
+
+A commit from the future (stamped over a minute ahead of this node's clock) is refused from its
+own origin, whose clock is wrong or ours is; it stays in the origin's log and comes again. From
+anybody else it is put in quarantine, because its origin may be gone: durable, outside the
+state, the vectors and the fingerprints, until its time has come.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from enum import Enum
+from typing import Final
+
+from envd.core import digest
+from envd.core.commit import Commit, LogRecord
+from envd.core.environment import Environment
+from envd.core.errors import EnvdError, Unavailable
+from envd.core.hlc import HybridClock
+from envd.core.ring import partition_of
+from envd.ports import Clock, Logged, Store, StoredState
+from envd.wire import records
+
+MAX_AHEAD_MS: Final = 60_000
+_log = logging.getLogger(__name__)
+
+
+class IdentityLost(EnvdError):
+    """This node is a copy of another, or was rolled back: it must go on under a new uid."""
+
+    default_reason = "IDENTITY_LOST"
+
+
+class Taken(Enum):
+    """What became of a record."""
+
+    NEW = "new"
+    KNOWN = "known"
+    GAP = "gap"
+    EARLY = "early"
+
+
+class Intake:
+    """The one place through which foreign commits reach the store of this node."""
+
+    def __init__(
+        self, store: Store, clock: Clock, hlc: HybridClock, digest_key: bytes, node_uid: int
+    ) -> None:
+        self._store = store
+        self._clock = clock
+        self._hlc = hlc
+        self._digest_key = digest_key
+        self._node_uid = node_uid
+        self._last: Logged | None = None
+        self._early = {records.open_log_row(row)[:2] for row in store.quarantined()}
+
+    @property
+    def quarantined(self) -> int:
+        """How many records wait for their time."""
+        return len(self._store.quarantined())
+
+    async def admit(self) -> None:
+        """Wait until the store takes a record; raises Unavailable where it won't."""
+        if not self._store.admits():
+            await self._store.admit()
+
+    async def take(self, row: bytes, *, direct: bool) -> Taken:
+        """Take in one record in its stored bytes; `direct` from its own origin.
+
+        NEW is logged and on its way, see `settled`. Raises Unavailable (CLOCK_SKEW, or no room),
+        Corrupt, and IdentityLost for a record of this node that it does not have.
+        """
+        await self.admit()
+        partition, origin, seq, encoded = records.open_log_row(row)
+        last = self._store.last_seq(partition, origin)
+        if seq <= last:
+            return Taken.KNOWN
+        if origin == self._node_uid:
+            raise IdentityLost("a peer holds commits of this node that this node does not have")
+        if (partition, origin) in self._early:
+            await self._hold_back(row)
+            return Taken.EARLY
+        if seq > last + 1:
+            return Taken.GAP
+        commit = records.decode_commit(encoded)
+        if self._is_early(commit):
+            if direct:
+                raise _skewed(commit, self._clock.wall_ms())
+            await self._hold_back(row)
+            self._early.add((partition, origin))
+            return Taken.EARLY
+        self._append(LogRecord(partition, origin, seq, commit), encoded)
+        return Taken.NEW
+
+    async def repair(self, encoded: bytes) -> Taken:
+        """Take in a commit that repair found missing."""
+        await self.admit()
+        commit = records.decode_commit(encoded)
+        record = LogRecord(partition_of(commit.environment), 0, 0, commit)
+        if self._is_early(commit):
+            await self._hold_back(records.encode_log_record(record, encoded))
+            return Taken.EARLY
+        self._append(record, encoded)
+        return Taken.NEW
+
+    async def repair_base(self, base: Environment) -> None:
+        """Take in what a peer's history starts from."""
+        await self.admit()
+        before = self._head(base.name)
+        after = before.environment.merge(base)
+        self._hlc.observe(after.highest_stamp, self._clock.wall_ms())
+        self._last = self._store.append_base(base, self._stored(after))
+
+    async def settled(self) -> None:
+        """Wait until all that was taken in so far is durable; raises what the store refused with.
+
+        The store's log is in order, so the last one stands for all.
+        """
+        last = self._last
+        if last is not None:
+            await last
+
+    def latest(self) -> Logged | None:
+        """The last record taken in: once it is durable, all before it are."""
+        return self._last
+
+    async def release(self) -> int:
+        """Take in what was in quarantine and whose time has come; return how many."""
+        released = 0
+        for row in sorted(self._store.quarantined(), key=_name_of):
+            partition, origin, seq, encoded = records.open_log_row(row)
+            commit = records.decode_commit(encoded)
+            if self._is_early(commit):
+                continue
+            await self.admit()
+            if not origin or seq == self._store.last_seq(partition, origin) + 1:
+                self._append(LogRecord(partition, origin, seq, commit), encoded)
+                await self.settled()
+                released += 1
+            elif seq > self._store.last_seq(partition, origin):
+                continue
+            await self._store.release(row)
+        if released:
+            self._early = {records.open_log_row(row)[:2] for row in self._store.quarantined()}
+        return released
+
+    def _is_early(self, commit: Commit) -> bool:
+        return commit.stamp.time_ms > self._clock.wall_ms() + MAX_AHEAD_MS
+
+    async def _hold_back(self, row: bytes) -> None:
+        partition, origin, seq, _ = records.open_log_row(row)
+        await self._store.quarantine(row)
+        _log.error(
+            "replication.quarantined",
+            extra={"partition": partition, "origin": f"{origin:016x}", "seq": seq},
+        )
+
+    def _append(self, record: LogRecord, encoded: bytes) -> None:
+        """Merge a commit into the head of its environment; no await stands in between."""
+        commit = record.commit
+        after = self._head(commit.environment).environment.apply(commit)
+        self._hlc.observe(commit.stamp, self._clock.wall_ms())
+        self._last = self._store.append(record, self._stored(after), encoded)
+        self._last.add_done_callback(_look)
+
+    def _head(self, name: str) -> StoredState:
+        return self._store.head(name) or StoredState(Environment(name), b"")
+
+    def _stored(self, environment: Environment) -> StoredState:
+        return StoredState(environment, digest.revision(environment, self._digest_key))
+
+
+def first_of(errors: BaseExceptionGroup[EnvdError]) -> EnvdError:
+    """The error that matters of those that ended a group of tasks: a lost identity first."""
+    flat = list(_flat(errors))
+    return next((error for error in flat if isinstance(error, IdentityLost)), flat[0])
+
+
+def _flat(errors: BaseExceptionGroup[EnvdError]) -> Iterator[EnvdError]:
+    for error in errors.exceptions:
+        if isinstance(error, BaseExceptionGroup):
+            yield from _flat(error)
+        else:
+            yield error
+
+
+def _name_of(row: bytes) -> tuple[int, int, int]:
+    return records.open_log_row(row)[:3]
+
+
+def _look(logged: Logged) -> None:
+    """Take an error out; whoever waits for `settled` gets it too."""
+    logged.exception()
+
+
+def _skewed(commit: Commit, now_ms: int) -> Unavailable:
+    ahead_s = (commit.stamp.time_ms - now_ms) // 1000
+    return Unavailable(
+        f"a commit is stamped {ahead_s} s ahead of this node's clock",
+        hint="set the clocks of the nodes right (NTP)",
+        reason="CLOCK_SKEW",
+        retry_after_ms=1000,
+    )

@@ -1,0 +1,398 @@
+"""One node of a cluster: its parts, put together over the ports.
+
+The daemon and the simulator build the same `Node`; nothing here knows which of them it is. What
+comes from other nodes comes in at two doors: datagrams (gossip, and questions of nodes that look
+for a cluster) and channels (handshake first, then by purpose: a log, calls, a ticket to join).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Final
+
+from envd.core.commit import LogRecord
+from envd.core.errors import Corrupt, EnvdError, NotFound, Unavailable
+from envd.core.hlc import HybridClock
+from envd.core.members import Member, MemberState
+from envd.node import calls, forwarding, handshake
+from envd.node.acknowledging import Acknowledging
+from envd.node.calls import CallClient, Method
+from envd.node.coordinator import Coordinator
+from envd.node.forwarding import Forwarder
+from envd.node.guarding import guarded
+from envd.node.handshake import Introduction, Peer
+from envd.node.intake import MAX_AHEAD_MS, Intake
+from envd.node.joining import Discovery, join_methods
+from envd.node.membership import Membership
+from envd.node.repair import Repairer, RepairServer
+from envd.node.replication import DIAL_S, Replication, Surroundings
+from envd.node.tail import LogTail
+from envd.node.vectors import VectorFeed
+from envd.node.views import NodeIdentity
+from envd.ports import (
+    Clock,
+    ClusterSecret,
+    Datagrams,
+    DatagramSealer,
+    PeerChannel,
+    PeerTransport,
+    Rng,
+    Store,
+    StoredState,
+)
+from envd.wire import peers as wire
+from envd.wire import records
+
+DRAIN_S: Final = 5.0
+_RELEASE_S: Final = 1.0
+_SEEK_S: Final = 30.0
+_ROWS_BYTES: Final = 1 << 20
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class NodePorts:
+    """The world of one node."""
+
+    store: Store
+    clock: Clock
+    rng: Rng
+    datagrams: Datagrams
+    sealer: DatagramSealer
+    transport: PeerTransport
+    secret: ClusterSecret
+
+
+@dataclass(frozen=True, slots=True)
+class NodePlace:
+    """Which node of which cluster this is.
+
+    `member` is this start of it, ALIVE; its addresses may be told later, by `Node.locate`.
+    `seeds` gives the datagram addresses to look for others at, as they are now. `former_uids`
+    are those under which this data directory was known before, whose commits are logged anew;
+    `replaced_uids` all that it ever had. `known` are the other members as they were when this
+    node last ran.
+    """
+
+    cluster_name: str
+    cluster_id: str
+    digest_key: bytes = field(repr=False)
+    member: Member
+    seeds: Callable[[], Awaitable[Sequence[str]]]
+    former_uids: tuple[int, ...] = ()
+    known: tuple[Member, ...] = ()
+    replaced_uids: frozenset[int] = frozenset()
+
+
+class _Gossip:
+    """The Datagrams port as membership sees it: without what is not gossip."""
+
+    def __init__(self, datagrams: Datagrams) -> None:
+        self._datagrams = datagrams
+        self.receive: Callable[[str, bytes], None] | None = None
+
+    def send(self, address: str, datagram: bytes) -> None:
+        self._datagrams.send(address, datagram)
+
+    def on_datagram(self, receive: Callable[[str, bytes], None]) -> None:
+        self.receive = receive
+
+
+class Node:
+    """The parts of one node. `coordinator` reads and writes, the rest is the cluster."""
+
+    def __init__(
+        self,
+        ports: NodePorts,
+        place: NodePlace,
+        *,
+        renew: Callable[[int], Awaitable[tuple[int, bytes]]],
+        on_identity_lost: Callable[[str], None],
+        coordinator_store: Store | None = None,
+        propagated: Callable[[float], None] = lambda _: None,
+    ) -> None:
+        """`renew(generation)` makes a higher generation durable and returns it with a new boot id.
+
+        `on_identity_lost(why)`: this node must not go on under its uid. `coordinator_store` is
+        the store as the coordinator sees it (traced), if that is another. `propagated` is told
+        how many seconds own records took to each other storage node.
+        """
+        self._ports = ports
+        self._place = place
+        self._lost = False
+        self._also: tuple[str, ...] = ()
+        self._is_agent = place.member.role == "agent"
+        self._tell_lost = on_identity_lost
+        member = place.member
+        store, clock = ports.store, ports.clock
+        hlc = HybridClock(member.uid, store.highest_hlc())
+        self.acknowledging = Acknowledging()
+        self.coordinator = Coordinator(
+            coordinator_store or store,
+            clock,
+            NodeIdentity(member.uid, member.name, member.region),
+            place.digest_key,
+            hlc=hlc,
+            acknowledging=self.acknowledging,
+            forwarder=Forwarder(self._forward_to, self._ask, always=self._is_agent),
+        )
+        self._intake = Intake(store, clock, hlc, place.digest_key, member.uid)
+        self._tail = LogTail(store, member.uid)
+        feed = VectorFeed(store)
+        self.repairer = Repairer(store, self._intake, feed, place.digest_key)
+        server = RepairServer(store, place.digest_key, self._hold_for)
+        self._methods: dict[str, Method] = {
+            **server.methods(),
+            **forwarding.methods(self.coordinator.write_here),
+            "swim.push_pull": self._push_pull,
+        }
+        self.replication = Replication(
+            Surroundings(
+                member.uid,
+                store,
+                clock,
+                ports.rng,
+                ports.transport,
+                ports.secret,
+                self._introduction,
+            ),
+            self._tail,
+            feed,
+            self._intake,
+            self.acknowledging,
+            self.repairer,
+            self._methods,
+            self._identity_lost,
+            is_agent=self._is_agent,
+            propagated=propagated,
+        )
+        ticket = wire.Ticket(place.cluster_id, place.digest_key)
+        self._join_methods: Mapping[str, Method] = join_methods(ticket, ports.secret)
+        self._discovery = Discovery(
+            ports.datagrams, ports.secret, ports.rng, place.cluster_name, member.uid
+        )
+        self._gossip = _Gossip(ports.datagrams)
+        for known in place.known:  # Until they are heard of, writes are honest about them.
+            self.replication.member_changed(replace(known, state=MemberState.DOWN))
+        self._renew = renew
+        self.membership = self._membership(member)
+
+    def _membership(self, member: Member) -> Membership:
+        ports = self._ports
+        membership = Membership(
+            member,
+            self._place.cluster_id,
+            datagrams=self._gossip,
+            sealer=ports.sealer,
+            rng=ports.rng,
+            push_pull=self._ask_push_pull,
+            stream_ping=self._stream_ping,
+            renew=self._renew,
+            on_duplicate=self._identity_lost,
+            known=self._place.known,
+        )
+        membership.subscribe(self._member_changed)
+        return membership
+
+    def locate(self, *, gossip: str, peer: str, http: str) -> None:
+        """Tell where this node is reached ("host:port"), before it runs."""
+        member = replace(self.membership.me, gossip=gossip, peer=peer, http=http)
+        self.membership = self._membership(member)
+
+    # -- running ---------------------------------------------------------------------------
+
+    async def prepare(self) -> None:
+        """Before anything is served: log again what this directory took under a former uid.
+
+        Vectors of that uid are dropped, since what others know under its numbers is another
+        thing; repair brings the rest.
+        """
+        store, uid = self._ports.store, self._place.member.uid
+        for former in self._place.former_uids:
+            position, logged = store.oldest_lsn() - 1, 0
+            last = store.last_lsn()
+            while position < last:
+                page = await self._own_rows(position)
+                for lsn, row in page:
+                    position = lsn
+                    partition, origin, _, encoded = records.open_log_row(row)
+                    if origin == former and lsn <= last:
+                        await self._log_again(partition, uid, encoded)
+                        logged += 1
+                if not page:
+                    break
+            store.forget_origin(former)
+            await store.flush()
+            extra = {"former": f"{former:016x}", "commits": logged}
+            _log.warning("node.logged_again", extra=extra)
+
+    async def _own_rows(self, position: int) -> list[tuple[int, bytes]]:
+        try:
+            return await self._ports.store.rows(position, _ROWS_BYTES)
+        except NotFound:
+            return []
+
+    async def _log_again(self, partition: int, uid: int, encoded: bytes) -> None:
+        store = self._ports.store
+        if not store.admits():
+            await store.admit()
+        commit = records.decode_commit(encoded)
+        state = store.head(commit.environment)
+        assert state is not None, "what is in the log has a state"
+        after = StoredState(state.environment.apply(commit), state.revision)
+        seq = store.last_seq(partition, uid) + 1
+        await store.append(LogRecord(partition, uid, seq, commit), after, encoded)
+
+    async def run(self) -> None:
+        """Be a member of the cluster, until cancelled."""
+        self._ports.datagrams.on_datagram(self._on_datagram)
+        self._ports.transport.on_channel(self._on_channel)
+        async with asyncio.TaskGroup() as group:
+            for name, work in (
+                ("membership", self.membership.run),
+                ("replication", self.replication.run),
+                ("quarantine", self._keep_releasing),
+                ("seeds", self._keep_seeking),
+            ):
+                group.create_task(guarded(name, work), name=name)
+
+    async def drain(self, patience_s: float = DRAIN_S) -> bool:
+        """Let the others have all that was taken here; tell whether they do."""
+        return await self.replication.drain(patience_s)
+
+    async def leave(self, *, for_good: bool = False) -> None:
+        """Tell the others that this node is about to stop; `for_good`, not to wait for it."""
+        await self.membership.leave(for_good=for_good)
+        self.acknowledging.close()
+
+    async def seek(self, addresses: Sequence[str]) -> None:
+        """Look for other members at these datagram addresses too."""
+        self._also = tuple(addresses)
+        await self._seek()
+
+    @property
+    def quarantined(self) -> int:
+        """How many records from the future are held back."""
+        return self._intake.quarantined
+
+    async def _seek(self) -> None:
+        found = await self._place.seeds()
+        await self.membership.join(dict.fromkeys([*found, *self._also]))
+
+    async def _keep_seeking(self) -> None:
+        while True:
+            await self._seek()
+            await asyncio.sleep(_SEEK_S)
+
+    async def _keep_releasing(self) -> None:
+        while True:
+            await asyncio.sleep(_RELEASE_S)
+            if self._intake.quarantined:
+                try:
+                    await self._intake.release()
+                except EnvdError as error:
+                    _log.warning("quarantine.not_released", extra={"detail": error.message})
+
+    # -- the doors -------------------------------------------------------------------------
+
+    def _on_datagram(self, address: str, datagram: bytes) -> None:
+        if not Discovery.is_one(datagram):
+            if self._gossip.receive is not None:
+                self._gossip.receive(address, datagram)
+            return
+        said = self._discovery.open(datagram)
+        if isinstance(said, wire.Discover) and said.uid != self._place.member.uid:
+            self._discovery.answer(address, self._place.cluster_id, self.membership.me.peer)
+
+    async def _on_channel(self, channel: PeerChannel) -> None:
+        try:
+            peer = await handshake.accept(
+                channel, self._introduction, self._ports.secret, self._ports.rng
+            )
+            if peer.purpose == "join":
+                await calls.serve(channel, peer, self._join_methods)
+            else:
+                await self.replication.serve(channel, peer)
+        except Corrupt as error:
+            _log.warning("peer.nonsense", extra={"detail": error.message})
+        except EnvdError as error:
+            _log.info("peer.refused", extra={"reason": error.reason, "detail": error.message})
+        finally:
+            channel.close()
+
+    def _introduction(self) -> Introduction:
+        me = self.membership.me
+        return Introduction(
+            self._place.cluster_name, self._place.cluster_id, me.uid, me.generation, me.boot_id
+        )
+
+    # -- membership ------------------------------------------------------------------------
+
+    def _member_changed(self, member: Member, previous: Member | None) -> None:
+        if member.uid == self._place.member.uid:
+            return
+        if previous is None or previous.state is not member.state:
+            extra = {"member": member.name, "uid": f"{member.uid:016x}"}
+            _log.info(f"member.{member.state.name.lower()}", extra=extra)
+        self.replication.member_changed(member)
+        if member.uid in self._place.replaced_uids and member.state is MemberState.DOWN:
+            self.membership.remove(member.uid)  # That was this very node.
+
+    async def _push_pull(self, _peer: Peer, body: bytes) -> bytes:
+        return self.membership.receive_push_pull(body)
+
+    async def _ask_push_pull(self, address: str, payload: bytes) -> bytes:
+        channel = await self._dial(address)
+        asking = CallClient(lambda: _ready(channel))
+        try:
+            await self._introduce(channel)
+            return await asking.call("swim.push_pull", payload)
+        finally:
+            await asking.close()
+            channel.close()
+
+    async def _stream_ping(self, address: str, uid: int) -> bool:
+        channel = await self._dial(address)
+        try:
+            return (await self._introduce(channel)).uid == uid
+        finally:
+            channel.close()
+
+    async def _dial(self, address: str) -> PeerChannel:
+        try:
+            async with asyncio.timeout(DIAL_S):
+                return await self._ports.transport.dial(address)
+        except TimeoutError:
+            raise Unavailable(f"{address} does not answer", reason="PEER_UNREACHABLE") from None
+
+    async def _introduce(self, channel: PeerChannel) -> Peer:
+        ports = self._ports
+        return await handshake.dial(channel, self._introduction(), "call", ports.secret, ports.rng)
+
+    async def _ask(self, uid: int, method: str, body: bytes) -> bytes:
+        return await self.replication.ask(uid, method, body)
+
+    def _forward_to(self) -> Sequence[int]:
+        """Whom to hand writes to: nobody, unless this node's clock is far ahead of all others.
+
+        An agent always hands them on.
+        """
+        if self._is_agent:
+            return self.replication.storage()
+        return self.replication.all_behind(MAX_AHEAD_MS)
+
+    def _identity_lost(self, why: str) -> None:
+        if not self._lost:
+            self._lost = True
+            _log.critical("node.identity_lost", extra={"detail": why})
+            self._tell_lost(why)
+
+    def _hold_for(self, uid: int, lsn: int) -> None:
+        self.replication.hold_for(uid, lsn)
+
+
+async def _ready(channel: PeerChannel) -> PeerChannel:
+    return channel

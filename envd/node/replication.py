@@ -1,0 +1,553 @@
+"""The streams of a node: one to each other storage node, one from each, and their repairs.
+
+To each storage node that membership knows, down or not, this node keeps dialing: a channel
+that comes up says more than a rumour. What it can't ship now stays in the log, held for that
+peer up to three hours or 256 MiB; past that, the peer repairs. A pull from a peer runs one at
+a time, since what one peer gave need not come from the next.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Final, NamedTuple
+
+from envd.core.errors import EnvdError, Unavailable
+from envd.core.members import Member, MemberState
+from envd.node import calls, handshake
+from envd.node.acknowledging import Acknowledging
+from envd.node.calls import CallClient, Method
+from envd.node.feeding import AgentFeed
+from envd.node.guarding import guarded
+from envd.node.handshake import Introduction, Peer
+from envd.node.intake import IdentityLost, Intake
+from envd.node.peer import HEARTBEAT_S, PeerLink, heartbeat_s
+from envd.node.receiving import LogReceiver, NeedsRepair
+from envd.node.repair import Ask, Repairer
+from envd.node.shipping import RELAY_S, LogShipper
+from envd.node.tail import LogTail
+from envd.node.vectors import VectorFeed
+from envd.ports import Clock, ClusterSecret, PeerChannel, PeerTransport, Rng, Store
+
+DIAL_S: Final = 1.0
+FIRST_PAUSE_S: Final = 0.1
+LONGEST_PAUSE_S: Final = 1.0
+COMPARE_S: Final = 20.0
+HELD_S: Final = 3 * 3600.0
+HELD_BYTES: Final = 256 << 20
+_SAMPLE_S: Final = 10.0
+_GONE_RELAY_S: Final = 0.1
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What the streams of a node work with; `introduce` tells who this start of it is now."""
+
+    uid: int
+    store: Store
+    clock: Clock
+    rng: Rng
+    transport: PeerTransport
+    secret: ClusterSecret
+    introduce: Callable[[], Introduction]
+
+
+class _Sample(NamedTuple):
+    at_s: float
+    lsn: int
+    bytes: int
+
+
+class _Peer:
+    """One other storage node, and the tasks that belong to it."""
+
+    def __init__(
+        self, member: Member, now_s: float, asking: CallClient, *, held_lsn: int, lsn: int
+    ) -> None:
+        self.member = member
+        self.link = PeerLink(member.uid, now_s, lsn=lsn)
+        self.asking = asking
+        self.held_lsn = held_lsn
+        self.poked = asyncio.Event()
+        self.task: asyncio.Task[None] | None = None
+        self.receiving: PeerChannel | None = None
+        self.catching_up = False
+
+
+class Replication:
+    """Make it with the node's parts, tell it of members, and let `run` run."""
+
+    def __init__(
+        self,
+        around: Surroundings,
+        tail: LogTail,
+        feed: VectorFeed,
+        intake: Intake,
+        acknowledging: Acknowledging,
+        repairer: Repairer,
+        methods: Mapping[str, Method],
+        on_identity_lost: Callable[[str], None],
+        *,
+        is_agent: bool = False,
+        propagated: Callable[[float], None] = lambda _: None,
+    ) -> None:
+        """An agent ships nothing and is no replica: it is fed by one storage node.
+
+        `propagated` is told how long own records took to each peer; see LogShipper.
+        """
+        self._is_agent = is_agent
+        self._around = around
+        self._store = around.store
+        self._uid = around.uid
+        self._tail = tail
+        self._feed = feed
+        self._intake = intake
+        self._acknowledging = acknowledging
+        self._repairer = repairer
+        self._methods = methods
+        self._on_identity_lost = on_identity_lost
+        self._propagated = propagated
+        self._loop = asyncio.get_running_loop()
+        self._peers: dict[int, _Peer] = {}
+        self._group: asyncio.TaskGroup | None = None
+        self._pulling = asyncio.Lock()
+        self._samples: deque[_Sample] = deque()
+        self._read_names: dict[str, None] = {}
+        self._behind: tuple[float, Sequence[int]] = (0.0, ())
+        self._agent = self._agent_feed()
+
+    # -- who there is ------------------------------------------------------------------------
+
+    def member_changed(self, member: Member) -> None:
+        """Note a storage node of the cluster, or what changed of it."""
+        if member.uid == self._uid or member.role != "storage":
+            return
+        if member.state is MemberState.GONE:
+            self._dismiss(member.uid)
+            return
+        peer = self._peers.get(member.uid)
+        if peer is None:
+            peer = self._peers[member.uid] = _Peer(
+                member,
+                self._loop.time(),
+                self._call_client(member.uid),
+                held_lsn=self._oldest_needed(),
+                lsn=self._tail.last_lsn,
+            )
+            if not self._is_agent:
+                self._tail.kept = True
+                self._acknowledging.expect(member.uid)
+                self._start(peer)
+        moved = peer.member.peer != member.peer or peer.member.generation != member.generation
+        revived = member.state is MemberState.ALIVE is not peer.member.state
+        peer.member = member
+        if moved or revived:
+            self.poke(member.uid)
+
+    def poke(self, uid: int) -> None:
+        """There is a sign of life from a peer: dial it now if it has no channel."""
+        peer = self._peers.get(uid)
+        if peer is not None:
+            peer.poked.set()
+
+    def _dismiss(self, uid: int) -> None:
+        peer = self._peers.pop(uid, None)
+        if peer is None:
+            return
+        self._acknowledging.dismiss(uid)
+        self._tail.kept = bool(self._peers)
+        if peer.task is not None:
+            peer.task.cancel()
+        if peer.receiving is not None:
+            peer.receiving.close()
+
+    def _start(self, peer: _Peer) -> None:
+        if self._group is not None:
+            link = guarded("peer-link", partial(self._keep_link, peer))
+            peer.task = self._group.create_task(link, name="peer-link")
+
+    def links(self) -> Iterable[tuple[Member, PeerLink]]:
+        """The other storage nodes, with what is known of each."""
+        return [(peer.member, peer.link) for _, peer in sorted(self._peers.items())]
+
+    def waiting_for(self, link: PeerLink) -> int:
+        """How many own commits a peer has not synced yet."""
+        return self._tail.own_count_after(link.synced_lsn)
+
+    def lag_ms(self, link: PeerLink) -> int:
+        """The age of the oldest own commit that a peer has not synced yet, 0 for none.
+
+        Of one so old that only the log has it, at least for how long the peer was not heard.
+        """
+        now = self._loop.time()
+        waiting = self._tail.own_after(link.synced_lsn, 1)
+        if waiting is None:
+            return int((now - link.heard_s) * 1000)
+        return int((now - waiting[0].at_s) * 1000) if waiting else 0
+
+    def detached(self) -> int:
+        """How many own commits no other storage node has synced yet."""
+        if not self._peers:
+            return 0
+        return self._tail.own_count_after(
+            max(peer.link.synced_lsn for peer in self._peers.values())
+        )
+
+    def all_behind(self, limit_ms: int) -> Sequence[int]:
+        """The peers that can be asked, where the clocks of all of them are so far behind ours.
+
+        Asked for at each write, and looked at once a heartbeat.
+        """
+        now = self._loop.time()
+        if now < self._behind[0]:
+            return self._behind[1]
+        found = self._look_behind(now, limit_ms)
+        self._behind = (now + HEARTBEAT_S, found)
+        return found
+
+    def _look_behind(self, now: float, limit_ms: int) -> Sequence[int]:
+        links = [peer.link for _, peer in sorted(self._peers.items())]
+        able = [link for link in links if link.plausible(now)]
+        behind = [link.offset_ms is not None and link.offset_ms < -limit_ms for link in able]
+        return [link.uid for link in able] if able and all(behind) else ()
+
+    # -- running -----------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Keep the streams up and repair, until cancelled."""
+        try:
+            async with asyncio.TaskGroup() as group:
+                self._group = group
+                if self._is_agent:
+                    group.create_task(guarded("agent-feed", self._agent.run), name="agent-feed")
+                    return
+                for _, peer in sorted(self._peers.items()):
+                    self._start(peer)
+                for name, work in (
+                    ("repair-compare", self._keep_comparing),
+                    ("repair-read", self._keep_reading),
+                    ("log-hold", self._keep_log),
+                ):
+                    group.create_task(guarded(name, work), name=name)
+        finally:
+            self._group = None
+            for _, peer in sorted(self._peers.items()):
+                await peer.asking.close()
+
+    async def drain(self, patience_s: float) -> bool:
+        """Wait until every peer with a channel has synced all own records; tell whether so."""
+
+        def missing() -> bool:
+            return any(
+                peer.link.streaming and peer.link.synced_lsn < self._tail.last_own_lsn
+                for peer in self._peers.values()
+            )
+
+        try:
+            async with asyncio.timeout(patience_s):
+                while missing():  # noqa: ASYNC110 - of several peers, and once
+                    await asyncio.sleep(0.02)
+        except TimeoutError:
+            return False
+        return True
+
+    # -- the stream to a peer ------------------------------------------------------------------
+
+    async def _keep_link(self, peer: _Peer) -> None:
+        pause_s = FIRST_PAUSE_S
+        while True:
+            began_s = self._loop.time()
+            peer.poked.clear()
+            try:
+                await self._stream(peer)
+            except IdentityLost as error:
+                self._on_identity_lost(error.message)
+                return
+            except EnvdError as error:
+                self._note_problem(peer, error)
+            if self._loop.time() - began_s > 2 * LONGEST_PAUSE_S:
+                pause_s = FIRST_PAUSE_S
+            await self._pause(peer, pause_s)
+            pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
+
+    async def _stream(self, peer: _Peer) -> None:
+        channel = await self._open(peer, "log")
+        try:
+            peer.link.problem = ""
+            _log.info("peer.connected", extra={"peer": peer.member.name})
+            await self._shipper(peer.link).run(channel)
+        finally:
+            channel.close()
+
+    def _shipper(self, link: PeerLink, *, everything: bool = False) -> LogShipper:
+        return LogShipper(
+            link,
+            self._store,
+            self._tail,
+            self._around.clock,
+            self._uid,
+            self._acknowledging,
+            self._relay_delay,
+            everything=everything,
+            beat_s=lambda: heartbeat_s(len(self._peers)),
+            propagated=_untold if everything else self._propagated,
+        )
+
+    async def _open(self, peer: _Peer, purpose: str) -> PeerChannel:
+        around = self._around
+        address = peer.member.peer
+        try:
+            async with asyncio.timeout(DIAL_S):
+                channel = await around.transport.dial(address)
+        except TimeoutError:
+            raise Unavailable(f"{address} does not answer", reason="PEER_UNREACHABLE") from None
+        try:
+            other = await handshake.dial(
+                channel, around.introduce(), purpose, around.secret, around.rng
+            )
+            if other.uid != peer.member.uid:
+                raise Unavailable(f"another node answers at {address}", reason="PEER_ELSEWHERE")
+        except BaseException:
+            channel.close()
+            raise
+        return channel
+
+    def _note_problem(self, peer: _Peer, error: EnvdError) -> None:
+        if error.message != peer.link.problem:
+            peer.link.problem = error.message
+            extra = {"peer": peer.member.name, "reason": error.reason, "detail": error.message}
+            _log.warning("peer.disconnected", extra=extra)
+
+    async def _pause(self, peer: _Peer, seconds: float) -> None:
+        """Wait before dialing again, less where there is a sign of life."""
+        try:
+            async with asyncio.timeout(seconds * (0.5 + self._chance() / 2)):
+                await peer.poked.wait()
+        except TimeoutError:
+            return
+
+    def _relay_delay(self, origin: int, target: int) -> float:
+        """How long a record of `origin` that `target` lacks is left to others, in seconds.
+
+        Each storage node that could relay it waits for those before it, in an order that is
+        another for each pair.
+        """
+        me = self._uid
+        source = self._peers.get(origin)
+        gone = source is None or source.member.state is not MemberState.ALIVE
+        others = [
+            uid
+            for uid, peer in self._peers.items()
+            if uid not in (origin, target) and peer.member.state is MemberState.ALIVE
+        ]
+        order = sorted([*others, me], key=lambda uid: (uid ^ origin ^ target, uid))
+        return (_GONE_RELAY_S if gone else RELAY_S) + order.index(me) * RELAY_S
+
+    # -- the streams from peers ------------------------------------------------------------------
+
+    async def serve(self, channel: PeerChannel, peer: Peer) -> None:
+        """Serve a channel of a node that introduced itself, until it ends."""
+        if peer.purpose == "log":
+            await self._receive(channel, peer)
+        elif peer.purpose == "feed":
+            await self._feed_agent(channel, peer)
+        else:
+            await calls.serve(channel, peer, self._methods)
+
+    async def _receive(self, channel: PeerChannel, other: Peer) -> None:
+        peer = self._peers.get(other.uid)
+        if peer is None:
+            await handshake.refuse(channel, _not_known())
+            return
+        if peer.catching_up:
+            await handshake.refuse(channel, _catching_up())
+            return
+        if peer.receiving is not None:
+            peer.receiving.close()  # A newer channel of the same node: the old one is dead.
+        peer.receiving = channel
+        self.poke(other.uid)
+        around = self._around
+        receiver = LogReceiver(peer.link, self._store, self._intake, self._feed, around.clock)
+        try:
+            await receiver.run(channel)
+        except IdentityLost as error:
+            self._on_identity_lost(error.message)
+        except NeedsRepair as error:
+            _log.info("repair.needed", extra={"peer": peer.member.name, "detail": error.message})
+            self._begin_catching_up(peer)
+        except EnvdError as error:
+            await handshake.refuse(channel, error)
+        finally:
+            if peer.receiving is channel:
+                peer.receiving = None
+
+    # -- agents ----------------------------------------------------------------------------------
+
+    async def _feed_agent(self, channel: PeerChannel, other: Peer) -> None:
+        """Ship everything to an agent; nothing waits for it, and no log is held for it."""
+        link = PeerLink(other.uid, self._loop.time())
+        shipper = self._shipper(link, everything=True)
+        try:
+            await shipper.run(channel)
+        except EnvdError as error:
+            _log.info("agent.gone", extra={"uid": f"{other.uid:016x}", "detail": error.message})
+
+    def _agent_feed(self) -> AgentFeed:
+        async def dial(uid: int) -> PeerChannel:
+            return await self._open(self._known(uid), "feed")
+
+        return AgentFeed(
+            self._store,
+            self._intake,
+            self._feed,
+            self._around.clock,
+            self._repairer,
+            self._nearest,
+            dial,
+            lambda uid: self._ask(self._known(uid)),
+        )
+
+    def fed_by(self) -> Member | None:
+        """The storage node that feeds this agent, None while none does."""
+        return self._agent.source
+
+    def _nearest(self) -> Sequence[Member]:
+        """Storage nodes that may answer, in an order that differs from agent to agent."""
+        members = [peer.member for peer in self._peers.values() if peer.member.reachable]
+        return sorted(members, key=lambda member: (member.uid ^ self._uid, member.uid))
+
+    def storage(self) -> Sequence[int]:
+        """The uids of the storage nodes that may answer."""
+        return [member.uid for member in self._nearest()]
+
+    def _known(self, uid: int) -> _Peer:
+        peer = self._peers.get(uid)
+        if peer is None:
+            raise Unavailable("the peer has left the cluster", reason="PEER_GONE")
+        return peer
+
+    # -- repair ----------------------------------------------------------------------------------
+
+    def _begin_catching_up(self, peer: _Peer) -> None:
+        if not peer.catching_up and self._group is not None:
+            peer.catching_up = True
+            work = guarded("repair-catch-up", partial(self._catch_up, peer), again=False)
+            self._group.create_task(work, name="repair-catch-up")
+
+    async def _catch_up(self, peer: _Peer) -> None:
+        try:
+            async with self._pulling:
+                pulled = await self._repairer.catch_up(peer.member.uid, self._ask(peer))
+            extra = {"peer": peer.member.name, "environments": pulled.environments}
+            _log.info("repair.caught_up", extra={**extra, "commits": pulled.commits})
+        except EnvdError as error:
+            _log.warning("repair.failed", extra={"peer": peer.member.name, "detail": error.message})
+            await asyncio.sleep(FIRST_PAUSE_S)
+        finally:
+            peer.catching_up = False
+
+    async def _keep_comparing(self) -> None:
+        while True:
+            await asyncio.sleep(COMPARE_S * (0.75 + self._chance() / 2))
+            peer = self._any_peer()
+            if peer is not None:
+                await self._try_pull(partial(self._repairer.compare, peer.member.uid), peer)
+
+    def note_read(self, name: str) -> None:
+        """An environment was read: look at it with a peer, in the background."""
+        if len(self._read_names) < 64:
+            self._read_names[name] = None
+
+    async def _keep_reading(self) -> None:
+        while True:
+            await asyncio.sleep(1.0)
+            peer = self._any_peer()
+            names, self._read_names = list(self._read_names), {}
+            if peer is not None and names:
+                await self._try_pull(partial(self._repairer.look_at, names), peer)
+
+    async def _try_pull(self, pull: Callable[[Ask], Awaitable[object]], peer: _Peer) -> None:
+        try:
+            async with self._pulling:
+                await pull(self._ask(peer))
+        except EnvdError as error:
+            _log.info("repair.failed", extra={"peer": peer.member.name, "detail": error.message})
+
+    def _any_peer(self) -> _Peer | None:
+        now = self._loop.time()
+        able = [peer for _, peer in sorted(self._peers.items()) if peer.link.plausible(now)]
+        return able[int(self._chance() * len(able))] if able else None
+
+    def _chance(self) -> float:
+        """A number from 0 to 1, for jitter and choices."""
+        return int.from_bytes(self._around.rng.token_bytes(4)) / (1 << 32)
+
+    # -- calls -------------------------------------------------------------------------------------
+
+    def _call_client(self, uid: int) -> CallClient:
+        async def open_channel() -> PeerChannel:
+            return await self._open(self._known(uid), "call")
+
+        return CallClient(open_channel)
+
+    def _ask(self, peer: _Peer) -> Ask:
+        return peer.asking.call
+
+    async def ask(self, uid: int, method: str, body: bytes) -> bytes:
+        """Ask one peer; raises what it raises, or Unavailable."""
+        return await self._known(uid).asking.call(method, body)
+
+    # -- how much of the log stays -----------------------------------------------------------------
+
+    def hold_for(self, uid: int, lsn: int) -> None:
+        """Keep the log after `lsn` for a peer that begins to pull."""
+        peer = self._peers.get(uid)
+        if peer is not None:
+            peer.held_lsn = lsn
+
+    def _oldest_needed(self) -> int:
+        return self._store.oldest_lsn() - 1
+
+    async def _keep_log(self) -> None:
+        while True:
+            self._hold()
+            await asyncio.sleep(_SAMPLE_S)
+
+    def _hold(self) -> None:
+        """Hold what peers lack, but no more than HELD_S and HELD_BYTES."""
+        now = self._loop.time()
+        self._samples.append(_Sample(now, self._tail.last_lsn, self._tail.total_bytes))
+        newest = self._samples[-1]
+        while len(self._samples) > 1 and (
+            now - self._samples[1].at_s > HELD_S
+            or newest.bytes - self._samples[1].bytes > HELD_BYTES
+        ):
+            self._samples.popleft()
+        first = self._samples[0]
+        expired = now - first.at_s > HELD_S or newest.bytes - first.bytes > HELD_BYTES
+        floor = first.lsn if expired else 0
+        if not self._peers:
+            self._store.hold(None)
+            return
+        for peer in self._peers.values():
+            if peer.link.streaming:
+                peer.held_lsn = min(peer.link.synced_lsn, peer.link.relay_lsn)
+        needed = min(peer.held_lsn for peer in self._peers.values())
+        self._store.hold(max(needed, floor))
+
+
+def _untold(_seconds: float) -> None:
+    """An agent is no replica: how long records took to it is not told."""
+
+
+def _not_known() -> Unavailable:
+    return Unavailable("this node does not know the other yet", reason="PEER_UNKNOWN")
+
+
+def _catching_up() -> Unavailable:
+    return Unavailable("this node repairs what it lacks first", reason="CATCHING_UP")

@@ -1,0 +1,324 @@
+"""This node's log to one peer, over one channel: its own records at once, others' if need be.
+
+Own records go in the order of the log as soon as they are durable, in batches of what there
+is, up to a window of bytes that the peer has not acknowledged. Records of other origins are
+only relayed: where the peer, which tells with each heartbeat what it holds, has not got one for a
+while, because its origin is gone or can't reach it. Of several nodes that could relay one, each
+waits a little longer than the one before it (`rank`), so that nearly always one does.
+
+Where the log no longer reaches back to what the peer lacks, the peer is told, and repairs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final, NamedTuple, NoReturn
+
+from envd.core.errors import Corrupt, EnvdError, NotFound, Unavailable
+from envd.node import handshake
+from envd.node.acknowledging import Acknowledging
+from envd.node.intake import IdentityLost, first_of
+from envd.node.peer import HEARTBEAT_S, PeerLink
+from envd.node.tail import LogTail, Tailed
+from envd.node.vectors import PeerVectors, as_map
+from envd.ports import Clock, PeerChannel, Store
+from envd.wire import peers as wire
+from envd.wire import records
+
+BATCH_BYTES: Final = 1 << 20
+WINDOW_BYTES: Final = 8 << 20
+RELAY_S: Final = 0.5
+SILENCE_S: Final = 5.0
+_RELAYED_AGAIN_S: Final = 2.0
+_RELAYS_A_BEAT: Final = 64
+
+
+class _UnderWay(NamedTuple):
+    """A batch without an answer; `durable_s`: when its first record became durable here."""
+
+    number: int
+    size: int
+    through_lsn: int
+    durable_s: float | None
+
+
+@dataclass(slots=True)
+class _Relayed:
+    """Up to where others' records were relayed, and when."""
+
+    lsn: int = 0
+    at_s: float = 0.0
+
+
+class LogShipper:
+    """Ships to one peer; one for each channel."""
+
+    def __init__(
+        self,
+        link: PeerLink,
+        store: Store,
+        tail: LogTail,
+        clock: Clock,
+        node_uid: int,
+        acknowledging: Acknowledging,
+        delay_of: Callable[[int, int], float],
+        *,
+        everything: bool = False,
+        beat_s: Callable[[], float] = lambda: HEARTBEAT_S,
+        propagated: Callable[[float], None] = lambda _: None,
+    ) -> None:
+        """`delay_of(origin, target)` is how long a record of `origin` that the target lacks is
+        left to others, in seconds. With `everything` all records go at once, whoever gave them:
+        for a peer that hears from nobody else. `propagated` is told of each batch of own
+        records that the peer has synced: how many seconds after the first became durable here."""
+        self._link = link
+        self._store = store
+        self._tail = tail
+        self._clock = clock
+        self._node_uid = node_uid
+        self._acknowledging = acknowledging
+        self._delay_of = delay_of
+        self._everything = everything
+        self._beat_s = beat_s
+        self._propagated = propagated
+        self._loop = asyncio.get_running_loop()
+        self._position = 0
+        self._number = 0
+        self._under_way: deque[_UnderWay] = deque()
+        self._under_way_bytes = 0
+        self._room = asyncio.Event()
+        self._relayed = _Relayed()
+        self._beats: dict[int, tuple[float, int]] = {}
+
+    async def run(self, channel: PeerChannel) -> NoReturn:
+        """Ship until the channel ends, which raises Unavailable.
+
+        Raises IdentityLost where the peer knows more of this node than this node does, Corrupt
+        where the peer talks nonsense.
+        """
+        resume = await handshake.receive(channel)
+        if not isinstance(resume, wire.Resume):
+            raise Corrupt("a peer began a log channel with something else than its cursor")
+        self._resume(resume)
+        if self._lost():
+            await self._tell_lost(channel)
+        link = self._link
+        link.began(self._loop.time())
+        link.streaming = True
+        self._acknowledging.reach(link.uid, reachable=True)
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._receive(channel))
+                group.create_task(self._ship(channel))
+                group.create_task(self._beat(channel))
+                group.create_task(self._watch())
+        except* EnvdError as errors:
+            raise first_of(errors) from None
+        finally:
+            link.streaming = False
+            self._acknowledging.reach(link.uid, reachable=False)
+        raise Unavailable("the channel ended")
+
+    # -- where to begin ------------------------------------------------------------------
+
+    def _resume(self, resume: wire.Resume) -> None:
+        vectors = as_map(resume.vectors)
+        known = self._store.last_seq
+        ahead = any(
+            seq > known(partition, origin)
+            for (partition, origin), seq in vectors.items()
+            if origin == self._node_uid
+        )
+        if ahead or max(resume.own_lsn, resume.relay_lsn) > self._store.last_lsn():
+            raise IdentityLost("a peer holds more of this node's log than this node does")
+        self._link.vectors = PeerVectors()  # What it holds may be less than it once said.
+        self._link.vectors.learn(resume.vectors, self._loop.time())
+        self._position = self._link.synced_lsn = resume.own_lsn
+        self._link.has_told = True
+        self._link.relay_lsn = resume.relay_lsn
+        self._acknowledging.synced(self._link.uid, resume.own_lsn)
+
+    def _lost(self) -> bool:
+        """Tell whether the log no longer has what the peer lacks."""
+        link = self._link
+        return min(link.synced_lsn, link.relay_lsn) + 1 < self._store.oldest_lsn()
+
+    async def _tell_lost(self, channel: PeerChannel) -> NoReturn:
+        await channel.send(wire.encode(wire.Lost(self._store.oldest_lsn())))
+        raise Unavailable("the peer lacks what the log no longer has; it repairs", reason="LOST")
+
+    # -- own records -----------------------------------------------------------------------
+
+    async def _ship(self, channel: PeerChannel) -> None:
+        event = self._tail.join(everything=self._everything)
+        try:
+            while True:
+                event.clear()
+                rows, through, durable_s = await self._next(channel)
+                if rows:
+                    await self._send(channel, rows, through, durable_s)
+                    self._position = through
+                elif through > self._position:
+                    self._position = through
+                else:
+                    await event.wait()
+        finally:
+            self._tail.leave(event)
+
+    async def _next(self, channel: PeerChannel) -> tuple[Sequence[bytes], int, float | None]:
+        """The next rows to ship at once, the lsn that is reached with them, and since when the
+        first is durable (None: only the log has it)."""
+        after = self._tail.all_after if self._everything else self._tail.own_after
+        tailed = after(self._position, BATCH_BYTES)
+        if tailed:
+            return [record.row for record in tailed], tailed[-1].lsn, tailed[0].at_s
+        if tailed is not None:
+            return [], self._position, None
+        last = self._tail.last_lsn
+        try:
+            page = await self._store.rows(self._position, BATCH_BYTES)
+        except NotFound:
+            await self._tell_lost(channel)
+        rows = [row for _, row in page if self._everything or self._is_own(row)]
+        return rows, page[-1][0] if page else last, None
+
+    def _is_own(self, row: bytes) -> bool:
+        return records.open_log_row(row)[1] == self._node_uid
+
+    async def _send(
+        self,
+        channel: PeerChannel,
+        rows: Sequence[bytes],
+        through_lsn: int,
+        durable_s: float | None = None,
+    ) -> None:
+        while self._under_way_bytes > WINDOW_BYTES:
+            self._room.clear()
+            await self._room.wait()
+        self._number += 1
+        size = sum(map(len, rows))
+        self._under_way.append(_UnderWay(self._number, size, through_lsn, durable_s))
+        self._under_way_bytes += size
+        await channel.send(wire.encode(wire.Batch(self._number, through_lsn, rows)))
+
+    # -- what the peer says ------------------------------------------------------------------
+
+    async def _receive(self, channel: PeerChannel) -> None:
+        while True:
+            try:
+                async with asyncio.timeout(SILENCE_S):
+                    frame = await handshake.receive(channel)
+            except TimeoutError:
+                raise Unavailable("the peer is silent", reason="PEER_SILENT") from None
+            match frame:
+                case wire.Ack() as ack:
+                    self._acknowledged(ack.number)
+                case wire.BeatBack() as back:
+                    self._heard(back)
+                case _:
+                    continue
+
+    def _acknowledged(self, number: int) -> None:
+        while self._under_way and self._under_way[0].number <= number:
+            done = self._under_way.popleft()
+            self._under_way_bytes -= done.size
+            if done.through_lsn:
+                self._link.synced_lsn = done.through_lsn
+            if done.durable_s is not None:
+                self._propagated(self._loop.time() - done.durable_s)
+        self._room.set()
+        self._acknowledging.synced(self._link.uid, self._link.synced_lsn)
+
+    def _heard(self, back: wire.BeatBack) -> None:
+        now = self._loop.time()
+        self._link.heard(now)
+        self._link.vectors.learn(back.vectors, now)
+        sent = self._beats.pop(back.number, None)
+        if sent is not None:
+            sent_s, wall_ms = sent
+            took_s = now - sent_s
+            self._link.measured(took_s, back.wall_ms - wall_ms - int(took_s * 500))
+
+    # -- heartbeats and relays -----------------------------------------------------------------
+
+    async def _beat(self, channel: PeerChannel) -> None:
+        number = 0
+        while True:
+            number += 1
+            now, wall_ms = self._loop.time(), self._clock.wall_ms()
+            self._beats[number] = (now, wall_ms)
+            self._beats.pop(number - 100, None)
+            link = self._link
+            if self._everything:
+                link.relay_lsn = link.synced_lsn
+            else:
+                await self._relay_all(channel, now)
+            await channel.send(
+                wire.encode(wire.Beat(number, wall_ms, link.synced_lsn, link.relay_lsn))
+            )
+            await asyncio.sleep(self._beat_s())
+
+    async def _watch(self) -> None:
+        """See how the peer does, also while it does not read what is sent."""
+        link = self._link
+        while True:
+            now = self._loop.time()
+            self._acknowledging.reach(link.uid, reachable=link.plausible(now))
+            own = self._position >= self._tail.last_own_lsn and not self._everything
+            if own and not self._under_way:
+                link.synced_lsn = self._position = self._tail.last_lsn
+            await asyncio.sleep(self._beat_s())
+
+    async def _relay_all(self, channel: PeerChannel, now: float) -> None:
+        """Relay until nothing is due or so much was looked at."""
+        for _ in range(_RELAYS_A_BEAT):
+            before = self._link.relay_lsn
+            await self._relay(channel, now)
+            if self._link.relay_lsn in {before, self._tail.last_lsn}:
+                return
+
+    async def _relay(self, channel: PeerChannel, now: float) -> None:
+        """Ship what others should have brought the peer by now and did not."""
+        link = self._link
+        last = self._tail.last_lsn
+        found = await self._others_after(link.relay_lsn)
+        rows: list[bytes] = []
+        held = True
+        for record in found:
+            if record.origin == link.uid or link.vectors.holds(*record[1:4]):
+                link.relay_lsn = record.lsn if held else link.relay_lsn
+                continue
+            held = False
+            again = now - self._relayed.at_s >= _RELAYED_AGAIN_S
+            if not again and record.lsn <= self._relayed.lsn:
+                continue
+            if not self._is_due(record, now):
+                break
+            rows.append(record.row)
+            reached = record.lsn
+        if held and not found:
+            link.relay_lsn = max(link.relay_lsn, last)
+        if rows:
+            self._relayed = _Relayed(reached, now)
+            await self._send(channel, rows, 0)
+
+    async def _others_after(self, lsn: int) -> Sequence[Tailed]:
+        tailed = self._tail.others_after(lsn, BATCH_BYTES)
+        if tailed is not None:
+            return tailed
+        page = await self._store.rows(lsn, BATCH_BYTES)
+        named = [(at, records.open_log_row(row)[:3], row) for at, row in page]
+        others = [
+            Tailed(at, *name, row, 0.0) for at, name, row in named if name[1] != self._node_uid
+        ]
+        if not others and page:
+            self._link.relay_lsn = page[-1][0]
+        return others
+
+    def _is_due(self, record: Tailed, now: float) -> bool:
+        moved_s = self._link.vectors.moved_s(record.origin)
+        delay_s = self._delay_of(record.origin, self._link.uid)
+        return now - max(record.at_s, moved_s) >= delay_s

@@ -1,0 +1,124 @@
+"""What this node holds of each origin, told to peers as changes.
+
+A stream tells its peer the whole once, then with each heartbeat what changed since the last
+one: so it costs what is written, not what is there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Final
+
+from envd.core.errors import Corrupt
+from envd.core.ring import PARTITIONS
+from envd.ports import Applied, Store
+
+Vectors = Sequence[tuple[int, Sequence[int], Sequence[int]]]
+"""One item (origin, partitions, seqs) for each origin, as it is sent."""
+_MAX_ORIGINS: Final = 1024
+
+
+def as_sent(vectors: Mapping[tuple[int, int], int]) -> Vectors:
+    """(partition, origin) -> seq, in the shape in which it is sent, in order."""
+    by_origin: dict[int, tuple[list[int], list[int]]] = {}
+    for (partition, origin), seq in sorted(vectors.items()):
+        partitions, seqs = by_origin.setdefault(origin, ([], []))
+        partitions.append(partition)
+        seqs.append(seq)
+    return [(origin, *columns) for origin, columns in sorted(by_origin.items())]
+
+
+def as_map(vectors: Vectors) -> dict[tuple[int, int], int]:
+    """The inverse of `as_sent`; raises Corrupt."""
+    found: dict[tuple[int, int], int] = {}
+    for origin, partitions, seqs in vectors:
+        if len(partitions) != len(seqs):
+            raise Corrupt("a peer's vectors differ in length")
+        for partition, seq in zip(partitions, seqs, strict=True):
+            if not 0 <= partition < PARTITIONS or seq < 0:
+                raise Corrupt("a peer's vectors are none")
+            found[partition, origin] = seq
+    return found
+
+
+class VectorFeed:
+    """The changes of a node's vectors, for any number of listeners."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._listeners: dict[VectorChanges, None] = {}
+        store.subscribe(self._applied)
+
+    def _applied(self, applied: Applied) -> None:
+        record = applied.record
+        if record.origin:
+            for listener in self._listeners:
+                listener.note(record.partition, record.origin, record.seq)
+
+    def advanced(self, vectors: Mapping[tuple[int, int], int]) -> None:
+        """Tell of vectors that repair raised."""
+        for (partition, origin), seq in vectors.items():
+            for listener in self._listeners:
+                listener.note(partition, origin, seq)
+
+    def join(self) -> VectorChanges:
+        """Listen from now on, until `leave`; what was before is `whole`."""
+        listener = VectorChanges()
+        self._listeners[listener] = None
+        return listener
+
+    def leave(self, listener: VectorChanges) -> None:
+        self._listeners.pop(listener, None)
+
+    def whole(self) -> Vectors:
+        """The vectors of all origins as they are."""
+        return as_sent(self._store.vectors())
+
+
+class VectorChanges:
+    """What changed since it was last taken."""
+
+    def __init__(self) -> None:
+        self._changed: dict[tuple[int, int], int] = {}
+
+    def note(self, partition: int, origin: int, seq: int) -> None:
+        key = (partition, origin)
+        if seq > self._changed.get(key, 0):
+            self._changed[key] = seq
+
+    def take(self) -> Vectors:
+        changed, self._changed = self._changed, {}
+        return as_sent(changed)
+
+
+class PeerVectors:
+    """What a peer said it holds, and when each origin last made progress there."""
+
+    def __init__(self) -> None:
+        self._seqs: dict[tuple[int, int], int] = {}
+        self._moved_s: dict[int, float] = {}
+
+    def learn(self, vectors: Vectors, now_s: float) -> None:
+        """Take what the peer said at the loop's time `now_s`; raises Corrupt."""
+        if len(vectors) + len(self._moved_s) > _MAX_ORIGINS:
+            raise Corrupt("a peer tells of more origins than a cluster has")
+        for key, seq in as_map(vectors).items():
+            if seq > self._seqs.get(key, 0):
+                self._seqs[key] = seq
+                self._moved_s[key[1]] = now_s
+
+    def holds(self, partition: int, origin: int, seq: int) -> bool:
+        return self._seqs.get((partition, origin), 0) >= seq
+
+    def moved_s(self, origin: int) -> float:
+        """When the origin's records last made progress there, 0 for never."""
+        return self._moved_s.get(origin, 0.0)
+
+    def exceeding(self, origin: int, own: Iterable[tuple[int, int]]) -> bool:
+        """Tell whether the peer holds more of `origin` than `own` (partition, seq) says."""
+        known = dict(own)
+        return any(
+            seq > known.get(partition, 0)
+            for (partition, of), seq in self._seqs.items()
+            if of == origin
+        )

@@ -1,0 +1,317 @@
+"""What storage nodes say to each other over a channel: one kind byte, then a msgpack array.
+
+Two versions that differ by one must talk: a frame of an unknown kind is passed over, fields
+are only ever added at the end with a default, and both sides name the versions that they speak
+before anything else. The bytes are pinned in tests/golden.
+
+Log records travel in the bytes in which they are stored (`records`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final, TypeVar
+
+import msgspec
+
+from envd.core.errors import Corrupt
+
+LOWEST_VERSION: Final = 1
+HIGHEST_VERSION: Final = 1
+NONCE_BYTES: Final = 32
+PROOF_BYTES: Final = 32
+BodyT = TypeVar("BodyT")
+
+
+class Frame(msgspec.Struct, array_like=True, frozen=True):
+    """The parent of all frames."""
+
+
+# -- the handshake -------------------------------------------------------------------------
+
+
+class Hello(Frame, array_like=True, frozen=True):
+    """The dialer's first frame: who it is and what the channel is for.
+
+    `cluster_id` is "" for one that wants to join. `purpose` is one of PURPOSES.
+    """
+
+    lowest: int
+    highest: int
+    cluster_name: str
+    cluster_id: str
+    uid: int
+    generation: int
+    boot_id: bytes
+    nonce: bytes
+    purpose: str
+
+
+class HelloBack(Frame, array_like=True, frozen=True):
+    """The acceptor's answer; `version` is what is spoken from here."""
+
+    version: int
+    cluster_id: str
+    uid: int
+    generation: int
+    boot_id: bytes
+    nonce: bytes
+
+
+class Proof(Frame, array_like=True, frozen=True):
+    """Either side's proof over both."""
+
+    proof: bytes
+
+
+class Refusal(Frame, array_like=True, frozen=True):
+    """Why this channel ends; may come at any time."""
+
+    reason: str
+    message: str
+
+
+# -- a log channel: the dialer ships its log -------------------------------------------------
+
+
+class Resume(Frame, array_like=True, frozen=True):
+    """Acceptor: what it holds of the dialer's log, and the vectors of all origins.
+
+    `vectors` has one item (origin, partitions, seqs) for each origin.
+    """
+
+    own_lsn: int
+    relay_lsn: int
+    vectors: Sequence[tuple[int, Sequence[int], Sequence[int]]]
+
+
+class Batch(Frame, array_like=True, frozen=True):
+    """Dialer: records in the order of its log.
+
+    Batches are numbered from 1 on each channel. With `through_lsn` all of the dialer's own
+    records up to that lsn are said; 0 where it relays others' records.
+    """
+
+    number: int
+    through_lsn: int
+    rows: Sequence[bytes]
+
+
+class Ack(Frame, array_like=True, frozen=True):
+    """Acceptor: everything up to this batch is durable."""
+
+    number: int
+
+
+class Beat(Frame, array_like=True, frozen=True):
+    """Dialer, at every heartbeat: its clock, and cursors that the acceptor may remember.
+
+    `own_lsn` and `relay_lsn` claim what `Cursor` does; 0 claims nothing.
+    """
+
+    number: int
+    wall_ms: int
+    own_lsn: int
+    relay_lsn: int
+
+
+class BeatBack(Frame, array_like=True, frozen=True):
+    """Acceptor: the same number, its clock, and the vectors that changed since the last one."""
+
+    number: int
+    wall_ms: int
+    vectors: Sequence[tuple[int, Sequence[int], Sequence[int]]] = ()
+
+
+class Lost(Frame, array_like=True, frozen=True):
+    """Dialer: the log after the cursor is gone; the acceptor must repair, then resume anew."""
+
+    oldest_lsn: int
+
+
+# -- a call channel: the dialer asks, the acceptor answers -----------------------------------
+
+
+class Call(Frame, array_like=True, frozen=True):
+    """One question; `body` is a msgpack value whose shape the method tells."""
+
+    number: int
+    method: str
+    body: bytes
+
+
+class Reply(Frame, array_like=True, frozen=True):
+    """The answer to the call of that number."""
+
+    number: int
+    body: bytes
+
+
+class Fault(Frame, array_like=True, frozen=True):
+    """The call of that number failed; `kind` is the class of the error, see `api_errors`."""
+
+    number: int
+    kind: str
+    reason: str
+    message: str
+    hint: str = ""
+
+
+PURPOSES: Final = ("log", "call", "join", "feed")
+_KINDS: Final[dict[int, type[Frame]]] = {
+    1: Hello,
+    2: HelloBack,
+    3: Proof,
+    4: Refusal,
+    16: Resume,
+    17: Batch,
+    18: Ack,
+    19: Beat,
+    20: BeatBack,
+    21: Lost,
+    32: Call,
+    33: Reply,
+    34: Fault,
+}
+_BYTE_OF: Final = {kind: bytes([number]) for number, kind in _KINDS.items()}
+_encoder = msgspec.msgpack.Encoder()
+_decoders: Final[dict[int, msgspec.msgpack.Decoder[Any]]] = {
+    number: msgspec.msgpack.Decoder(kind) for number, kind in _KINDS.items()
+}
+
+
+def encode(frame: Frame) -> bytes:
+    """The bytes of a frame."""
+    return _BYTE_OF[type(frame)] + _encoder.encode(frame)
+
+
+def decode(raw: bytes) -> Frame | None:
+    """The inverse of `encode`; None for a kind that this version does not know.
+
+    Raises Corrupt for anything that no version sends.
+    """
+    decoder = _decoders.get(raw[0]) if raw else None
+    if decoder is None:
+        if raw:
+            return None
+        raise Corrupt("a peer sent an empty frame")
+    try:
+        frame: Frame = decoder.decode(memoryview(raw)[1:])
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        # Not chained: the cause may quote what the frame holds.
+        raise Corrupt("a peer sent a frame that does not decode") from None
+    return frame
+
+
+# -- the bodies of calls ---------------------------------------------------------------------
+
+
+class Point(msgspec.Struct, array_like=True, frozen=True):
+    """Where a log stands at one moment: its last lsn and the vectors of all origins."""
+
+    lsn: int
+    vectors: Sequence[tuple[int, Sequence[int], Sequence[int]]]
+
+
+class TreeAnswer(msgspec.Struct, array_like=True, frozen=True):
+    """Sums of the children of a node of the tree of roots, with the hash of each one's vectors.
+
+    8 bytes a child in `sums`, the low half of each, and in `vectors`; `settled` has 0 for a child
+    of which nothing can be told now, else 1.
+    """
+
+    sums: bytes
+    vectors: bytes
+    settled: bytes
+
+
+class Part(msgspec.Struct, array_like=True, frozen=True):
+    """A partition: its environments with their digests, or where they are many, bucket `sums`."""
+
+    sums: bytes
+    names: Sequence[str] = ()
+    digests: Sequence[bytes] = ()
+
+
+class Listed(msgspec.Struct, array_like=True, frozen=True):
+    """Environments of a bucket with their digests."""
+
+    names: Sequence[str]
+    digests: Sequence[bytes]
+
+
+class Wanted(msgspec.Struct, array_like=True, frozen=True):
+    """What the asker holds of one environment: the stamps of its commits, and its base's digest."""
+
+    environment: str
+    stamps: bytes
+    base_digest: bytes
+
+
+class Missing(msgspec.Struct, array_like=True, frozen=True):
+    """What the asker lacks of that environment: stored commits, and the base where it differs.
+
+    `more`: there are more commits than fit; asked again, they come.
+    """
+
+    environment: str
+    commits: Sequence[bytes]
+    base: bytes = b""
+    more: bool = False
+
+
+class Discover(msgspec.Struct, array_like=True, frozen=True):
+    """A datagram of a node without a cluster to one that may have one.
+
+    `empty` are (uid, expect) of the nodes without a cluster that it knows of, itself first;
+    `expect` is how many are to found one, 0 for never.
+    """
+
+    cluster_name: str
+    uid: int
+    empty: Sequence[tuple[int, int]]
+
+
+class Discovered(msgspec.Struct, array_like=True, frozen=True):
+    """The answer: `cluster_id` and where to dial, or "" and the empty nodes that it knows of."""
+
+    cluster_name: str
+    uid: int
+    cluster_id: str
+    peer: str
+    empty: Sequence[tuple[int, int]] = ()
+
+
+class Forwarded(msgspec.Struct, array_like=True, frozen=True):
+    """A write for another node to make: its `kind`, the public request, and for whom."""
+
+    kind: str
+    message: bytes
+    author: str
+    may_reveal: bool
+
+
+class JoinRequest(msgspec.Struct, array_like=True, frozen=True):
+    """What a node without a cluster says of itself."""
+
+    name: str
+
+
+class Ticket(msgspec.Struct, array_like=True, frozen=True):
+    """What a node needs to belong to the cluster."""
+
+    cluster_id: str
+    digest_key: bytes
+
+
+def pack(body: object) -> bytes:
+    """The msgpack of a body."""
+    return _encoder.encode(body)
+
+
+def unpack(kind: type[BodyT], raw: bytes) -> BodyT:
+    """The inverse of `pack`; raises Corrupt."""
+    try:
+        return msgspec.msgpack.decode(raw, type=kind)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        raise Corrupt("a peer sent a body that does not decode") from None

@@ -1,0 +1,253 @@
+"""Finding what one node lacks of another by fingerprints, and pulling just that."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from itertools import count, islice
+
+import msgspec
+import pytest
+
+from envd.core.commit import LogRecord
+from envd.core.errors import Corrupt
+from envd.core.history import Retention
+from envd.core.hlc import HybridClock
+from envd.core.requests import Put, WriteRequest
+from envd.core.ring import partition_of
+from envd.core.versions import Cursor
+from envd.node.coordinator import Coordinator
+from envd.node.handshake import Peer
+from envd.node.intake import Intake, Taken
+from envd.node.repair import Repairer, RepairServer
+from envd.node.vectors import VectorFeed
+from envd.node.views import NodeIdentity
+from envd.storage.memory import MemoryStore
+from envd.wire import peers as wire
+from envd.wire import records
+from tests.node.conftest import DIGEST_KEY, StillClock
+
+PEER = Peer(2, 1, b"b" * 16, "c1", "call", 1, b"")
+
+
+@dataclass
+class Side:
+    """One node, and how the other one asks it."""
+
+    uid: int
+    retention: Retention = field(default_factory=Retention)
+    clock: StillClock = field(default_factory=StillClock)
+
+    def __post_init__(self) -> None:
+        self.store = MemoryStore(self.retention, node_uid=self.uid, digest_key=DIGEST_KEY)
+        hlc = HybridClock(self.uid, 0)
+        identity = NodeIdentity(self.uid, f"n{self.uid}", "here")
+        self.coordinator = Coordinator(self.store, self.clock, identity, DIGEST_KEY, hlc=hlc)
+        self.intake = Intake(self.store, self.clock, hlc, DIGEST_KEY, self.uid)
+        self.held: list[tuple[int, int]] = []
+        server = RepairServer(self.store, DIGEST_KEY, lambda uid, lsn: self.held.append((uid, lsn)))
+        self._methods = server.methods()
+        self.repairer = Repairer(self.store, self.intake, VectorFeed(self.store), DIGEST_KEY)
+        self.asked: list[str] = []
+
+    async def ask(self, method: str, body: bytes) -> bytes:
+        self.asked.append(method)
+        return await self._methods[method](PEER, body)
+
+    async def put(self, environment: str, **values: str) -> None:
+        self.clock.now_ms += 1
+        puts = tuple(Put(name, value) for name, value in values.items())
+        await self.coordinator.write(WriteRequest(environment, puts), "tester")
+
+    async def copy_to(self, other: Side, *, first: int | None = None) -> None:
+        """Ship the whole log, or its beginning, as a stream would."""
+        for _, row in (await self.store.rows(0, 1 << 30))[:first]:
+            await other.intake.take(row, direct=True)
+        await other.intake.settled()
+
+    def equal_to(self, other: Side) -> bool:
+        return self.store.roots().partitions == other.store.roots().partitions
+
+
+async def test_equal_nodes_compare_by_a_few_kilobytes() -> None:
+    one, two = Side(1), Side(2)
+    for number in range(30):
+        await one.put(f"team/app-{number}", A="1", B="2")
+    await one.copy_to(two)
+
+    pulled = await two.repairer.compare(1, one.ask)
+
+    assert one.asked == ["repair.groups"]
+    assert pulled.commits == 0
+    assert pulled.received_bytes < 4096
+
+
+async def test_what_was_lost_though_the_vectors_are_equal_is_found_and_told(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    one, two = Side(1), Side(2)
+    for number in range(30):
+        await one.put(f"team/app-{number}", A="1")
+    await one.copy_to(two, first=29)
+    two.store.advance(one.store.vectors(), {})
+
+    pulled = await two.repairer.compare(1, one.ask)
+
+    assert (pulled.environments, pulled.commits) == (1, 1)
+    assert two.equal_to(one)
+    assert "repair.divergence" in caplog.text
+    assert two.repairer.figures.divergences == 1
+
+
+async def test_what_is_on_its_way_is_left_to_the_streams_until_nothing_moves() -> None:
+    one, two = Side(1), Side(2)
+    for number in range(5):
+        await one.put(f"team/app-{number}", A="1")
+    await one.copy_to(two, first=4)
+
+    pulls = [(await two.repairer.compare(1, one.ask)).commits for _ in range(3)]
+
+    assert pulls == [0, 0, 1]
+    assert two.equal_to(one)
+
+
+async def test_catching_up_takes_over_the_vectors_and_where_the_log_stood() -> None:
+    one, two = Side(1), Side(2)
+    for number in range(8):
+        await one.put(f"team/app-{number % 3}", A=str(number))
+
+    await two.repairer.catch_up(1, one.ask)
+
+    assert two.equal_to(one)
+    assert two.store.vectors() == one.store.vectors()
+    assert two.store.cursor(1) == Cursor(8, 8)
+    assert one.held == [(2, 8)]
+    assert two.store.commit_rows("team/app-0") == one.store.commit_rows("team/app-0")
+
+
+async def test_a_partition_of_many_environments_is_searched_by_buckets() -> None:
+    one, two = Side(1), Side(2)
+    numbered = (f"crowd/{number}" for number in count())
+    crowd = list(islice((name for name in numbered if partition_of(name) == 7), 40))
+    for name in crowd:
+        await one.put(name, A="1")
+    await one.copy_to(two, first=39)
+
+    pulled = await two.repairer.catch_up(1, one.ask)
+
+    assert one.asked.count("repair.listed") == 1
+    assert (pulled.environments, pulled.commits) == (1, 1)
+    assert two.equal_to(one)
+
+
+async def test_the_base_of_a_trimmed_history_is_pulled_too() -> None:
+    retention = Retention(commits=2, days=0)
+    one, two = Side(1, retention), Side(2, retention)
+    for number in range(9):
+        await one.put("web", **{f"V{number}": "x"})
+        one.clock.now_ms += 2 * 86_400_000
+    two.clock.now_ms = one.clock.now_ms
+
+    pulled = await two.repairer.catch_up(1, one.ask)
+
+    assert pulled.bases == 1
+    assert two.equal_to(one)
+    assert two.store.base("web") == one.store.base("web")
+    visible = two.store.visible("web")
+    assert visible is not None
+    assert sorted(visible.environment.variables) == [f"V{number}" for number in range(9)]
+
+
+async def test_a_history_larger_than_an_answer_comes_in_several() -> None:
+    one, two = Side(1), Side(2)
+    for number in range(12):
+        await one.put("web", LARGE=chr(97 + number) * 600_000)
+
+    pulled = await two.repairer.catch_up(1, one.ask)
+
+    assert pulled.commits == 12
+    assert one.asked.count("repair.missing") >= 2
+    assert two.equal_to(one)
+
+
+async def test_a_pulled_commit_from_the_future_is_held_back_until_its_time() -> None:
+    one, two = Side(1), Side(2)
+    one.clock.now_ms += 300_000
+    await one.put("web", A="1")
+
+    await two.repairer.catch_up(1, one.ask)
+    early = two.store.visible("web")
+    two.clock.now_ms += 299_000
+    released = await two.intake.release()
+
+    assert early is None
+    assert released == 1
+    assert two.intake.quarantined == 0
+    assert two.equal_to(one)
+
+
+async def test_looking_at_one_environment_pulls_that_one_alone() -> None:
+    one, two = Side(1), Side(2)
+    await one.put("web", A="1")
+    await one.put("api", A="1")
+
+    await two.repairer.look_at(["web"], one.ask)
+
+    assert two.store.visible("web") is not None
+    assert two.store.visible("api") is None
+
+
+@pytest.mark.parametrize(
+    ("method", "body"),
+    [
+        ("repair.partitions", wire.pack(64)),
+        ("repair.partitions", wire.pack(-1)),
+        ("repair.partitions", b"rubbish"),
+        ("repair.part", wire.pack(4096)),
+        ("repair.listed", wire.pack((5000, 1))),
+        ("repair.listed", wire.pack(7)),
+        ("repair.missing", b"\xc1"),
+    ],
+)
+async def test_nonsense_from_a_peer_is_refused(method: str, body: bytes) -> None:
+    with pytest.raises(Corrupt):
+        await Side(1).ask(method, body)
+
+
+# -- taking in records -------------------------------------------------------------------------
+
+
+async def rows_of(side: Side) -> list[bytes]:
+    return [row for _, row in await side.store.rows(0, 1 << 30)]
+
+
+async def test_records_are_taken_in_order_and_once() -> None:
+    one, two = Side(1), Side(2)
+    for number in range(3):
+        await one.put("web", A=str(number))
+    first, second, third = await rows_of(one)
+
+    taken = [
+        await two.intake.take(row, direct=True) for row in (first, third, first, second, third)
+    ]
+
+    assert taken == [Taken.NEW, Taken.GAP, Taken.KNOWN, Taken.NEW, Taken.NEW]
+    await two.intake.settled()
+    assert two.equal_to(one)
+
+
+async def test_the_bytes_of_a_peer_are_kept_as_they_came() -> None:
+    """A newer version may write fields that this one does not know; histories agree anyway."""
+    one, two = Side(1), Side(2)
+    await one.put("web", A="1")
+    [row] = await rows_of(one)
+    partition, origin, seq, encoded = records.open_log_row(row)
+    fields = msgspec.msgpack.decode(encoded[1:])
+    newer = encoded[:1] + msgspec.msgpack.encode([*fields, [], "of a later version"])
+    commit = records.decode_commit(newer)
+
+    await two.intake.take(
+        records.encode_log_record(LogRecord(partition, origin, seq, commit), newer), direct=True
+    )
+    await two.intake.settled()
+
+    assert [raw for _, raw in two.store.commit_rows("web")] == [newer]
