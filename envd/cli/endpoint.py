@@ -13,7 +13,7 @@ import socket
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
-from envd.cli import contexts
+from envd.cli import contexts, remembered
 from envd.cli.exits import Failed, UsageError
 from envd.client.connection import Connection
 from envd.client.discovery import DEFAULT_LISTEN, data_directory, may_have_token, token_in
@@ -31,7 +31,8 @@ class Endpoint(NamedTuple):
     """Addresses that are tried in turn, and the credential for them.
 
     `token_file` is read if there is no token and the way is not a Unix socket; `mend` is what
-    to do if nobody answers.
+    to do if nobody answers. `memory` is the file with further members of the cluster, "" where
+    none are remembered for these addresses.
     """
 
     addresses: tuple[str, ...]
@@ -39,6 +40,7 @@ class Endpoint(NamedTuple):
     token_file: str = ""
     timeout_s: float = DEFAULT_TIMEOUT_S
     mend: str = _START
+    memory: str = ""
 
     def __repr__(self) -> str:
         """Leave the token out."""
@@ -66,12 +68,14 @@ def choose(arguments: Arguments, environ: Mapping[str, str]) -> Endpoint:
     context = chosen_context(arguments, environ)
     if context and context[1].server:
         name, chosen = context
+        found = addresses(chosen.server, f"the context {name}")
         return Endpoint(
-            addresses(chosen.server, f"the context {name}"),
+            found,
             token or chosen.token,
             chosen.token_file,
             timeout_s,
             _mend_of_context(name),
+            _memory(found, environ),
         )
     for origin, said in (
         ("--server", arguments.text("--server")),
@@ -79,19 +83,25 @@ def choose(arguments: Arguments, environ: Mapping[str, str]) -> Endpoint:
     ):
         if said and not (origin == "ENVD_ADDR" and arguments.text("--context")):
             mend = f"{origin} names it; see that envd runs there, or name another"
-            return Endpoint(addresses(said, origin), token, "", timeout_s, mend)
+            found = addresses(said, origin)
+            return Endpoint(found, token, "", timeout_s, mend, _memory(found, environ))
     return _of_this_machine(environ, token, timeout_s)
+
+
+def _memory(found: tuple[str, ...], environ: Mapping[str, str]) -> str:
+    """Members of a cluster are remembered for nodes that are reached over the network."""
+    local = any(address.startswith("unix:") for address in found)
+    return "" if local else remembered.file_of(environ)
 
 
 def addresses(text: str, origin: str) -> tuple[str, ...]:
     """Read `HOST:PORT[,...]` or `unix:PATH`."""
     found = tuple(part.strip() for part in text.split(",") if part.strip())
     for address in found:
-        host, _, port = address.rpartition(":")
         if address.startswith("unix:"):
             good = len(address) > len("unix:") and address.isprintable()
         else:
-            good = _is_host(host) and port.isdigit() and 0 < int(port) < 65536
+            good = _is_host_and_port(address)
         if not good:
             raise UsageError(
                 f"{address[:64]!a} in {origin} is no address of a node",
@@ -102,8 +112,10 @@ def addresses(text: str, origin: str) -> tuple[str, ...]:
     return found
 
 
-def _is_host(text: str) -> bool:
-    return bool(text) and text.isprintable() and not set(text) & set("/ @")
+def _is_host_and_port(address: str) -> bool:
+    host, _, port = address.rpartition(":")
+    good = host and host.isprintable() and not set(host) & set("/ @")
+    return bool(good) and port.isdigit() and 0 < int(port) < 65536
 
 
 def connect(endpoint: Endpoint) -> Connection:
@@ -122,6 +134,10 @@ def connect(endpoint: Endpoint) -> Connection:
         except Unavailable as error:
             refusals.append(f"{address} ({_reason(error.__cause__)})")
     answering = [host for host in hosts if _answers(host, endpoint.timeout_s, refusals)]
+    if not answering and endpoint.memory:
+        further = remembered.members(endpoint.memory, endpoint.addresses)
+        hosts = [host for host in further if _is_host_and_port(host)]
+        answering = [host for host in hosts if _answers(host, endpoint.timeout_s, refusals)]
     if not answering:
         raise Unavailable(
             f"no envd answers at {', nor at '.join(refusals)}",

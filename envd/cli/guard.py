@@ -31,6 +31,7 @@ def guarded(world: World, words: Sequence[str], prepare: Callable[[], Invocation
         invocation = prepared
         code = invocation.command.run(invocation)
         screen.flush()
+        invocation.remember()
         return code
     except EnvdError as error:
         _settle(world.stdout)

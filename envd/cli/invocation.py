@@ -21,6 +21,7 @@ from envd.core.requests import (
     Consistency,
     DeleteRequest,
     ReadRequest,
+    ResolveRequest,
     RollbackRequest,
     WriteRequest,
 )
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from envd.cli.progress import Progress
 
 SHORT_REVISION = 12
-_AnyWrite = TypeVar("_AnyWrite", WriteRequest, DeleteRequest, RollbackRequest)
+_AnyWrite = TypeVar("_AnyWrite", WriteRequest, DeleteRequest, RollbackRequest, ResolveRequest)
 
 
 class Invocation:
@@ -45,6 +46,7 @@ class Invocation:
         self.write_in_flight = False
         """Whether a write was sent and its answer has not come."""
         self._connection: Connection | None = None
+        self._where: endpoint.Endpoint | None = None
         self._operation = ""
 
     # -- what was typed ------------------------------------------------------------
@@ -95,9 +97,17 @@ class Invocation:
     def connection(self) -> Connection:
         """The way to the node; raises Unavailable where there is none."""
         if self._connection is None:
-            where = endpoint.choose(self.arguments, self.world.environ)
-            self._connection = self.world.connect(where)
+            self._where = endpoint.choose(self.arguments, self.world.environ)
+            self._connection = self.world.connect(self._where)
         return self._connection
+
+    def remember(self) -> None:
+        """Keep the members of the cluster for when this node does not answer."""
+        if self._connection is not None and self._where is not None and self._where.memory:
+            from envd.cli import remembered
+
+            where, now_ms = self._where, self.world.wall_ms()
+            remembered.note(where.memory, where.addresses, self._connection, now_ms)
 
     def close(self) -> None:
         """Let go of the node."""
@@ -158,6 +168,10 @@ class Invocation:
     def rollback(self, request: RollbackRequest) -> WriteAnswer:
         """Go back under this call's operation id and message."""
         return self._send(self.connection.rollback, self._signed(request))
+
+    def resolve(self, request: ResolveRequest) -> WriteAnswer:
+        """Settle conflicts under this call's operation id and message."""
+        return self._send(self.connection.resolve, self._signed(request))
 
     def _signed(self, request: _AnyWrite) -> _AnyWrite:
         return replace(

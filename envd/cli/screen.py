@@ -135,8 +135,13 @@ class Screen:
         self._stdout.buffer.write(text.encode())
         return False
 
-    def table(self, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-        """Write rows under a header; on a terminal the widest columns are cut to its width."""
+    def table(
+        self, header: Sequence[str], rows: Sequence[Sequence[str]], colours: Sequence[str] = ()
+    ) -> None:
+        """Write rows under a header; on a terminal the widest columns are cut to its width.
+
+        `colours` has one for each row, "" for none.
+        """
         self._make_room()
         shown = [[printable(cell) for cell in row] for row in rows]
         widths = [max(map(columns_of, column)) for column in zip(header, *shown, strict=True)]
@@ -145,8 +150,10 @@ class Screen:
             widths = _fitted(widths, room)
             shown = [[_cut(c, w) for c, w in zip(row, widths, strict=True)] for row in shown]
         self._stdout.write(self.colour(self._row(header, widths), "bold") + "\n")
-        for row in shown:
-            self._stdout.write(self._row(row, widths) + "\n")
+        for at, row in enumerate(shown):
+            line = self._row(row, widths)
+            colour = colours[at] if colours else ""
+            self._stdout.write((self.colour(line, colour) if colour else line) + "\n")
 
     def document(self, plain: Any, output: str) -> None:
         """Write an answer as JSON or YAML, exactly and in UTF-8."""

@@ -42,6 +42,8 @@ GROUPS = (
             ("diff", "diffing:DIFF", "compare environments, revisions and files"),
             ("history", "past:HISTORY", "who changed what, and when"),
             ("rollback", "past:ROLLBACK", "go back to an earlier revision"),
+            ("conflicts", "conflicts:CONFLICTS", "writes that lost to others unseen"),
+            ("resolve", "conflicts:RESOLVE", "settle a conflict"),
         ),
     ),
     (
@@ -51,6 +53,7 @@ GROUPS = (
             ("context", "choosing:CONTEXT", "show or switch between named nodes"),
             ("login", "identity:LOGIN", "store a token, once it has proved good"),
             ("whoami", "identity:WHOAMI", "who the node takes you for"),
+            ("cluster", "cluster:CLUSTER", "who belongs to the cluster, and how it does"),
         ),
     ),
     (

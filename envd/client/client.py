@@ -24,27 +24,37 @@ from google.protobuf.message import Message
 from envd.client import bulk, snapshot
 from envd.client.backoff import Backoff
 from envd.client.calls import CLUSTER, ENVIRONMENTS, Calls, not_sendable, serialized
-from envd.client.feed import Feed, Wish
-from envd.client.keeping import Keeper, Place
+from envd.client.feed import Wish
+from envd.client.following import Following
 from envd.client.live import LiveEnvironment
+from envd.client.members import Members
 from envd.client.picking import Picker, Server
-from envd.client.servers import Servers, World, closed
-from envd.client.tasks import end
-from envd.core.answers import EnvironmentView, HistoryPage, ListPage, Status, WriteAnswer
+from envd.client.servers import Servers, World
+from envd.core.answers import (
+    ConflictPage,
+    EnvironmentView,
+    HistoryPage,
+    ListPage,
+    Membership,
+    Status,
+    WriteAnswer,
+)
 from envd.core.commit import Kind
-from envd.core.errors import EnvdError, InvalidRequest, NotFound, Unavailable
+from envd.core.errors import EnvdError, InvalidRequest, NotFound
 from envd.core.requests import (
+    ConflictsRequest,
     Consistency,
     DeleteRequest,
     HistoryRequest,
     ListRequest,
     Put,
     ReadRequest,
+    ResolveRequest,
     RollbackRequest,
     Unset,
     WriteRequest,
 )
-from envd.wire import api
+from envd.wire import api, api_cluster, api_conflicts
 from envd.wire._pb import cluster_pb2 as cluster
 from envd.wire._pb import environment_pb2 as pb
 from envd.wire.api_errors import error_of_item
@@ -59,7 +69,8 @@ class Options:
 
     `snapshots` is the directory of the offline snapshots, None for none. `timeout_s` is the
     deadline of calls that are given no other. `may_have_token` is asked of an address once it
-    is connected; where it may not, that counts as no connection.
+    is connected; where it may not, that counts as no connection. With `learn` the members that
+    servers tell of are used too.
     """
 
     servers: Sequence[Server]
@@ -70,22 +81,11 @@ class Options:
     timeout_s: float
     snapshots: Path | None
     may_have_token: Callable[[str], bool] = lambda _: True
+    learn: bool = False
 
     def __repr__(self) -> str:
         """Leave the token out."""
         return f"Options({', '.join(server.address for server in self.servers)})"
-
-
-@dataclass(eq=False, slots=True)
-class _Followed:
-    """A live environment and what keeps it so; `waiting` callers want its first state."""
-
-    wish: Wish
-    live: LiveEnvironment
-    feed: Feed
-    keeper: Keeper | None
-    task: asyncio.Task[None]
-    waiting: int = 0
 
 
 class Client:
@@ -103,8 +103,12 @@ class Client:
             token=options.token,
             may_have_token=options.may_have_token,
         )
+        self._given = tuple(server.address for server in options.servers)
+        self._members = Members(self._servers, options.servers) if options.learn else None
         self._calls = Calls(self._servers, options.timeout_s)
-        self._followed: dict[Wish, _Followed] = {}
+        self._following = Following(
+            self._servers, self._given, options.snapshots, lambda: self._token
+        )
         self._closed = False
 
     async def __aenter__(self) -> Self:
@@ -127,8 +131,7 @@ class Client:
         if self._closed:
             return
         self._closed = True
-        for followed in list(self._followed.values()):
-            await self._unfollow(followed)
+        await self._following.close()
         await self._calls.close()
         await self._servers.close()
 
@@ -138,9 +141,7 @@ class Client:
         old, self._token = self._token, token
         if self._snapshots is not None and old != token:
             await asyncio.to_thread(snapshot.renew, self._snapshots, old=old, new=token)
-            for followed in self._followed.values():
-                if followed.keeper is not None:  # It may have saved while they were renewed.
-                    followed.keeper.again()
+            self._following.save_again()  # They may have saved while they were renewed.
 
     # -- live environments -------------------------------------------------------------
 
@@ -164,49 +165,8 @@ class Client:
         self._calls.check_open()
         _check_name(name)
         wish = Wish(name, reveal, resolve, must_exist)
-        followed = self._followed.get(wish)
-        if followed is None or followed.feed.failed:
-            followed = self._followed[wish] = self._follow(wish)
-        followed.waiting += 1
-        try:
-            async with asyncio.timeout(self._calls.timeout_s if timeout_s is None else timeout_s):
-                await asyncio.shield(followed.feed.first)
-        except TimeoutError:
-            raise followed.live.error or _too_late() from None
-        finally:
-            followed.waiting -= 1
-            if not followed.waiting and not followed.feed.began:
-                await self._unfollow(followed)
-        return followed.live
-
-    def _follow(self, wish: Wish) -> _Followed:
-        async def close() -> None:
-            await self._unfollow(followed)
-
-        live = LiveEnvironment(wish.environment, self._world, close)
-        keeper = self._keeper(wish)
-        feed = Feed(self._servers, f"/{ENVIRONMENTS}/Watch", wish, live, keeper)
-        task = asyncio.create_task(feed.run(), name=f"envd watch {wish.environment}")
-        followed = _Followed(wish, live, feed, keeper, task)
-        return followed
-
-    def _keeper(self, wish: Wish) -> Keeper | None:
-        if self._snapshots is None:
-            return None
-        context = snapshot.context_of(
-            self._servers.addresses, resolve=wish.resolve, reveal=wish.reveal
-        )
-        place = Place(self._snapshots, context, lambda: self._token)
-        return Keeper(place, wish.environment, self._world)
-
-    async def _unfollow(self, followed: _Followed) -> None:
-        if self._followed.get(followed.wish) is followed:
-            del self._followed[followed.wish]
-        await end(followed.task)
-        followed.feed.fail_first(closed())
-        await followed.live.end()
-        if followed.keeper is not None:
-            await followed.keeper.close()
+        within_s = self._calls.timeout_s if timeout_s is None else timeout_s
+        return await self._following.live(wish, within_s)
 
     # -- reads -------------------------------------------------------------------------
 
@@ -291,10 +251,56 @@ class Client:
         raw = await self._calls.single("History", partial(api.history_message, request), timeout_s)
         return api.history_page_from(pb.HistoryResponse.FromString(raw))
 
+    async def conflicts(
+        self,
+        environment: str = "",
+        *,
+        prefix: str = "",
+        after: str = "",
+        limit: int = 100,
+        reveal: bool = False,
+        timeout_s: float | None = None,
+    ) -> ConflictPage:
+        """A page of unsettled conflicts, of one environment or of all below `prefix`."""
+        request = ConflictsRequest(environment, prefix, after, limit, reveal)
+        build = partial(api_conflicts.conflicts_message, request)
+        raw = await self._calls.single("Conflicts", build, timeout_s)
+        return api_conflicts.conflict_page_from(pb.ConflictsResponse.FromString(raw))
+
+    async def resolve(
+        self,
+        environment: str,
+        variable: str,
+        take: str,
+        *,
+        setting: bool = False,
+        if_revision: str = "",
+        message: str = "",
+        operation: str = "",
+        timeout_s: float | None = None,
+    ) -> WriteAnswer:
+        """Settle the conflicts of a variable, or with `setting` of a setting, by one commit.
+
+        `take` is a conflict's id, to write again what it lost, or "kept", to leave it as it is.
+        Raises NotFound where it has no conflict.
+        """
+        operation = operation or self._calls.new_operation()
+        kind = Kind.METADATA if setting else Kind.VARIABLE
+        request = ResolveRequest(environment, variable, take, kind, if_revision, message, operation)
+        build = partial(api_conflicts.resolve_message, request)
+        raw = await self._calls.single("Resolve", build, timeout_s, operation=operation)
+        return api.written_from(pb.WriteResponse.FromString(raw))
+
     async def status(self, *, timeout_s: float | None = None) -> Status:
         """The state of a node."""
         raw = await self._calls.single("Status", cluster.StatusRequest, timeout_s, service=CLUSTER)
         return api.status_from(cluster.StatusResponse.FromString(raw))
+
+    async def members(self, *, timeout_s: float | None = None) -> Membership:
+        """Who belongs to the cluster, as one node sees it."""
+        build = cluster.MembersRequest
+        raw = await self._calls.single("Members", build, timeout_s, service=CLUSTER)
+        return api_cluster.membership_from(cluster.MembersResponse.FromString(raw))
 
     # -- writes ------------------------------------------------------------------------
 
@@ -444,7 +450,3 @@ def _check_name(name: str) -> None:
     if not name:
         raise InvalidRequest("an environment has a name")
     serialized(partial(pb.WatchRequest, prefix=name))
-
-
-def _too_late() -> Unavailable:
-    return Unavailable("no answer from a node (it took too long)", reason="TIMEOUT")

@@ -28,6 +28,7 @@ def connect(
     balance: Balance = "round_robin",
     zone: str = "",
     snapshot: bool | str | os.PathLike[str] = True,
+    members: bool = True,
     environ: Mapping[str, str] | None = None,
 ) -> Client:
     """A client of the envd at these addresses; nothing is sent before the first call.
@@ -37,8 +38,9 @@ def connect(
     machine, what the daemon left for its user. `timeout_s` is the deadline of a call in
     seconds, `attempts` how often one is tried within it. `balance` chooses among several
     servers: "round_robin", "least_connections", or "zone", which prefers those in `zone`.
-    `snapshot` False keeps no offline snapshot; a path is the directory for them. `environ`
-    stands for the process's environment.
+    `snapshot` False keeps no offline snapshot; a path is the directory for them. With `members`
+    the members of the cluster are used too, once the servers have told of them. `environ` stands
+    for the process's environment.
 
     Raises InvalidRequest for what is no address, Unauthenticated for what is no token.
     """
@@ -53,6 +55,7 @@ def connect_sync(
     balance: Balance = "round_robin",
     zone: str = "",
     snapshot: bool | str | os.PathLike[str] = True,
+    members: bool = True,
     environ: Mapping[str, str] | None = None,
 ) -> SyncClient:
     """The same for programs without asyncio: its calls block, and any thread may make them."""
@@ -67,6 +70,7 @@ def _options(
     balance: Balance,
     zone: str,
     snapshot: bool | str | os.PathLike[str],
+    members: bool,
     environ: Mapping[str, str] | None,
 ) -> Options:
     variables = os.environ if environ is None else environ
@@ -87,6 +91,7 @@ def _options(
         may_have_token=discovery.may_have_token if left else _anyone,
         timeout_s=timeout_s,
         snapshots=_snapshots(snapshot, variables),
+        learn=members,
     )
 
 

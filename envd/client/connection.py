@@ -6,18 +6,25 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Protocol
 
 from envd.core.answers import (
+    ConflictPage,
     EnvironmentView,
     HistoryPage,
     ListPage,
+    Membership,
     Status,
     WatchEvent,
     WriteAnswer,
 )
 from envd.core.requests import (
+    ConflictsRequest,
     DeleteRequest,
     HistoryRequest,
+    JoinRequest,
+    LeaveRequest,
     ListRequest,
     ReadRequest,
+    RemoveRequest,
+    ResolveRequest,
     RollbackRequest,
     WatchRequest,
     WriteRequest,
@@ -51,7 +58,19 @@ class Connection(Protocol):
 
     def history(self, request: HistoryRequest) -> HistoryPage: ...
 
+    def conflicts(self, request: ConflictsRequest) -> ConflictPage: ...
+
+    def resolve(self, request: ResolveRequest) -> WriteAnswer: ...
+
     def status(self) -> Status: ...
+
+    def members(self) -> Membership: ...
+
+    def join(self, request: JoinRequest) -> Membership: ...
+
+    def leave(self, request: LeaveRequest) -> Membership: ...
+
+    def remove(self, request: RemoveRequest) -> Membership: ...
 
     def watch(self, request: WatchRequest) -> Iterator[WatchEvent]:
         """Follow environments; see WatchRequest.

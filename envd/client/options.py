@@ -42,6 +42,11 @@ class HistoryOptions(CallOptions, total=False):
     limit: int
 
 
+class ConflictsOptions(ListOptions, total=False):
+    prefix: str
+    reveal: bool
+
+
 class SettingsOptions(CallOptions, total=False):
     message: str
 
@@ -49,6 +54,10 @@ class SettingsOptions(CallOptions, total=False):
 class WriteOptions(SettingsOptions, total=False):
     if_revision: str
     operation: str
+
+
+class ResolveOptions(WriteOptions, total=False):
+    setting: bool
 
 
 class SetOptions(WriteOptions, total=False):

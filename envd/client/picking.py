@@ -1,7 +1,7 @@
 """Which of several servers a call goes to. Pure: a picker sees names and counts, never a socket.
 
-Where the members of a cluster are told by a node instead of given, their list goes through
-`Servers.replace`; nothing here changes with it.
+Members that a node tells of come in by `Servers.replace` (`client.members`); nothing here changes
+with them.
 """
 
 from __future__ import annotations

@@ -21,9 +21,11 @@ from google.protobuf.message import Message
 
 from envd.client.rpc_errors import error_from_rpc, is_lost, was_never_sent
 from envd.core.answers import (
+    ConflictPage,
     EnvironmentView,
     HistoryPage,
     ListPage,
+    Membership,
     Status,
     WatchEvent,
     WriteAnswer,
@@ -37,15 +39,20 @@ from envd.core.errors import (
     Unavailable,
 )
 from envd.core.requests import (
+    ConflictsRequest,
     DeleteRequest,
     HistoryRequest,
+    JoinRequest,
+    LeaveRequest,
     ListRequest,
     ReadRequest,
+    RemoveRequest,
+    ResolveRequest,
     RollbackRequest,
     WatchRequest,
     WriteRequest,
 )
-from envd.wire import api, api_backup, api_streams, trace_context
+from envd.wire import api, api_backup, api_cluster, api_conflicts, api_streams, trace_context
 from envd.wire._pb import backup_pb2 as backup
 from envd.wire._pb import cluster_pb2 as cluster
 from envd.wire._pb import environment_pb2 as pb
@@ -62,7 +69,7 @@ _OPTIONS: Final = (
     ("grpc.service_config_disable_resolution", 1),
 )
 AnswerT = TypeVar("AnswerT")
-_AnyWrite = TypeVar("_AnyWrite", WriteRequest, DeleteRequest, RollbackRequest)
+_AnyWrite = TypeVar("_AnyWrite", WriteRequest, DeleteRequest, RollbackRequest, ResolveRequest)
 _Send = Callable[[grpc.Channel, bytes], bytes]
 
 
@@ -101,9 +108,33 @@ class GrpcConnection:
         raw = self._read("History", lambda: api.history_message(request))
         return api.history_page_from(pb.HistoryResponse.FromString(raw))
 
+    def conflicts(self, request: ConflictsRequest) -> ConflictPage:
+        raw = self._read("Conflicts", lambda: api_conflicts.conflicts_message(request))
+        return api_conflicts.conflict_page_from(pb.ConflictsResponse.FromString(raw))
+
+    def resolve(self, request: ResolveRequest) -> WriteAnswer:
+        named = _with_operation(request)
+        return self._write("Resolve", lambda: api_conflicts.resolve_message(named), named.operation)
+
     def status(self) -> Status:
         raw = self._read("Status", cluster.StatusRequest, CLUSTER)
         return api.status_from(cluster.StatusResponse.FromString(raw))
+
+    def members(self) -> Membership:
+        return self._membership("Members", cluster.MembersRequest)
+
+    def join(self, request: JoinRequest) -> Membership:
+        return self._membership("Join", lambda: api_cluster.join_message(request))
+
+    def leave(self, request: LeaveRequest) -> Membership:
+        return self._membership("Leave", lambda: api_cluster.leave_message(request))
+
+    def remove(self, request: RemoveRequest) -> Membership:
+        return self._membership("Remove", lambda: api_cluster.remove_message(request))
+
+    def _membership(self, method: str, build: Callable[[], Message]) -> Membership:
+        raw = self._read(method, build, CLUSTER)
+        return api_cluster.membership_from(cluster.MembersResponse.FromString(raw))
 
     def watch(self, request: WatchRequest) -> Iterator[WatchEvent]:
         raw = _serialized(_built(lambda: api_streams.watch_message(request)))

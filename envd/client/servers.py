@@ -90,6 +90,9 @@ class Servers:
         may_have_token: Callable[[str], bool] = lambda _: True,
         connect_timeout_s: float = CONNECT_TIMEOUT_S,
     ) -> None:
+        self.on_answer: Callable[[], None] = _nothing
+        self.on_failure: Callable[[], None] = _nothing
+        """Called after each answer and each failure of a server."""
         self.backoff = backoff
         self.world = world
         self._picker = picker
@@ -177,6 +180,8 @@ class Servers:
                 link.away = False
                 self._back.set()
                 self._back = asyncio.Event()
+        if not self._closed:
+            self.on_answer()
 
     async def rest(self, wait_s: float) -> None:
         """Wait, but not longer than until a server that was away answers someone again."""
@@ -198,6 +203,7 @@ class Servers:
         link = self._links.get(address)
         if link is None or (broken is not None and link.channel is not broken):
             return
+        self.on_failure()
         link.breaker.failed(self.world.monotonic_s())
         link.away = True
         if broken is not None:
@@ -227,7 +233,7 @@ class Servers:
         if link.connecting is None:
             if channel.get_state() is _READY:
                 return channel
-            link.connecting = self._in_background(self._connect(link, channel))
+            link.connecting = self.in_background(self._connect(link, channel))
         connecting = link.connecting
         await asyncio.wait([connecting], timeout=max(0.0, within_s))
         if self._closed:
@@ -245,7 +251,7 @@ class Servers:
     async def _connect(self, link: _Link, channel: grpc.aio.Channel) -> Unavailable | None:
         """One attempt, for all that wait for it; returns why it failed."""
         address = link.server.address
-        waiting = self._in_background(_connected(channel))
+        waiting = self.in_background(_connected(channel))
         try:
             await asyncio.wait([waiting], timeout=self._connect_timeout_s)
             refusal = self._refusal(address, connected=waiting.done() and waiting.result())
@@ -255,7 +261,7 @@ class Servers:
                 worked = link.worked
                 self.failed(address, channel)
                 if not worked:  # Else what still runs over it ends by itself.
-                    self._in_background(channel.close(None))
+                    self.in_background(channel.close(None))
             return refusal
         finally:
             link.connecting = None
@@ -275,7 +281,7 @@ class Servers:
             )
         return None
 
-    def _in_background(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+    def in_background(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
         """Run to its end, and at the latest until the client is closed.
 
         gRPC must not be left waiting for something when the event loop ends.
@@ -359,6 +365,10 @@ class Servers:
             )
         found = error_from_rpc(error, operation=operation, repeat=REPEAT)
         return AnswerLost(found.message, hint=found.hint)
+
+
+def _nothing() -> None:
+    """Nobody wants to be told."""
 
 
 def closed() -> InvalidRequest:

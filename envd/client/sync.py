@@ -25,6 +25,7 @@ from envd.client.client import Client, Options
 from envd.client.live import Changes, LiveEnvironment
 from envd.client.options import (
     CallOptions,
+    ConflictsOptions,
     ExportOptions,
     FollowOptions,
     HistoryOptions,
@@ -32,13 +33,22 @@ from envd.client.options import (
     ListOptions,
     ReadManyOptions,
     ReadOptions,
+    ResolveOptions,
     SetOptions,
     SettingsOptions,
     WriteOptions,
 )
 from envd.client.reading import Reading
 from envd.client.servers import closed
-from envd.core.answers import EnvironmentView, HistoryPage, ListPage, Status, WriteAnswer
+from envd.core.answers import (
+    ConflictPage,
+    EnvironmentView,
+    HistoryPage,
+    ListPage,
+    Membership,
+    Status,
+    WriteAnswer,
+)
 from envd.core.errors import EnvdError, InvalidRequest
 from envd.core.requests import WriteRequest
 
@@ -321,6 +331,20 @@ class SyncClient:
     ) -> HistoryPage:
         """See `Client.history`."""
         return self._loop.run(self._client.history(environment, variable, **options))
+
+    def conflicts(self, environment: str = "", **options: Unpack[ConflictsOptions]) -> ConflictPage:
+        """See `Client.conflicts`."""
+        return self._loop.run(self._client.conflicts(environment, **options))
+
+    def resolve(
+        self, environment: str, variable: str, take: str, **options: Unpack[ResolveOptions]
+    ) -> WriteAnswer:
+        """See `Client.resolve`."""
+        return self._loop.run(self._client.resolve(environment, variable, take, **options))
+
+    def members(self, **options: Unpack[CallOptions]) -> Membership:
+        """See `Client.members`."""
+        return self._loop.run(self._client.members(**options))
 
     def status(self, **options: Unpack[CallOptions]) -> Status:
         """See `Client.status`."""

@@ -13,19 +13,26 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from envd.core.answers import (
+    ConflictPage,
     EnvironmentView,
     HistoryPage,
     ListPage,
+    Membership,
     Status,
     WatchEvent,
     WriteAnswer,
 )
 from envd.core.errors import EnvdError, InvalidRequest, OutcomeUnknown, Unavailable
 from envd.core.requests import (
+    ConflictsRequest,
     DeleteRequest,
     HistoryRequest,
+    JoinRequest,
+    LeaveRequest,
     ListRequest,
     ReadRequest,
+    RemoveRequest,
+    ResolveRequest,
     RollbackRequest,
     WatchRequest,
     WriteRequest,
@@ -76,8 +83,26 @@ class UnixConnection:
     def history(self, request: HistoryRequest) -> HistoryPage:
         return plain.history_page(self._call("history", request))
 
+    def conflicts(self, request: ConflictsRequest) -> ConflictPage:
+        return plain.conflict_page(self._call("conflicts", request))
+
+    def resolve(self, request: ResolveRequest) -> WriteAnswer:
+        return plain.write_answer(self._call("resolve", request))
+
     def status(self) -> Status:
         return plain.status(self._call("status", None))
+
+    def members(self) -> Membership:
+        return plain.membership(self._call("members", None))
+
+    def join(self, request: JoinRequest) -> Membership:
+        return plain.membership(self._call("join", request))
+
+    def leave(self, request: LeaveRequest) -> Membership:
+        return plain.membership(self._call("leave", request))
+
+    def remove(self, request: RemoveRequest) -> Membership:
+        return plain.membership(self._call("remove", request))
 
     def backups(self) -> BackupListing:
         from envd.wire import plain_backup

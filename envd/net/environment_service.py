@@ -17,6 +17,7 @@ from envd.node.api import EnvironmentApi
 from envd.node.writing import Writing
 from envd.telemetry.requests import Kind
 from envd.wire import api as wire
+from envd.wire import api_conflicts as conflicts
 from envd.wire import api_streams as streams
 from envd.wire._pb import environment_pb2 as pb
 from envd.wire.api_errors import item_error
@@ -56,6 +57,8 @@ class EnvironmentService:
             ),
             "History": calls.unary("History", pb.HistoryRequest.FromString, self._history),
             "Rollback": calls.unary("Rollback", pb.RollbackRequest.FromString, self._rollback),
+            "Conflicts": calls.unary("Conflicts", pb.ConflictsRequest.FromString, self._conflicts),
+            "Resolve": calls.unary("Resolve", pb.ResolveRequest.FromString, self._resolve),
             "Export": calls.server_stream("Export", pb.ExportRequest.FromString, self._export),
             "Import": calls.both_streams("Import", self._import),
         }
@@ -117,6 +120,16 @@ class EnvironmentService:
     async def _history(self, identity: Identity, message: pb.HistoryRequest) -> pb.HistoryResponse:
         page = await self._api.history(identity, wire.history_from(message))
         return wire.history_page_message(page)
+
+    async def _conflicts(
+        self, identity: Identity, message: pb.ConflictsRequest
+    ) -> pb.ConflictsResponse:
+        page = await self._api.conflicts(identity, conflicts.conflicts_from(message))
+        return conflicts.conflict_page_message(page)
+
+    async def _resolve(self, identity: Identity, message: pb.ResolveRequest) -> pb.WriteResponse:
+        answer = await self._api.resolve(identity, conflicts.resolve_from(message))
+        return wire.written_message(answer)
 
     # -- streams -----------------------------------------------------------------------
 

@@ -28,7 +28,7 @@ Handler: TypeAlias = "grpc.RpcMethodHandler[bytes, bytes]"
 RequestT = TypeVar("RequestT", bound=Message)
 
 _AUTHORIZATION: Final = "authorization"
-_WRITES: Final = frozenset({"Write", "Delete", "Rollback"})
+_WRITES: Final = frozenset({"Write", "Delete", "Rollback", "Resolve"})
 _CODES: Final = {code.value[0]: code for code in grpc.StatusCode}
 
 

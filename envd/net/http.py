@@ -19,6 +19,7 @@ from aiohttp.typedefs import Handler
 
 from envd.logs import get_logger
 from envd.net import (
+    http_conflicts,
     http_environments,
     http_history,
     http_metrics,
@@ -118,6 +119,7 @@ class HttpServer:
             http_metrics.operation(self._api, self._telemetry),
             *http_environments.operations(self._api),
             *http_history.operations(self._api),
+            *http_conflicts.operations(self._api),
             *http_watch.operations(self._api, self._faults),
         )
         return (*listed, http_openapi.operation(listed))

@@ -15,7 +15,7 @@ from msgspec import UNSET, Meta, UnsetType
 from envd.core.commit import Kind
 from envd.core.errors import InvalidRequest, LimitExceeded
 from envd.core.names import MAX_VARIABLE_NAME_BYTES, MAX_VARIABLES, VARIABLE_PATTERN
-from envd.core.requests import Put, RollbackRequest, Unset, WriteRequest
+from envd.core.requests import Put, ResolveRequest, RollbackRequest, Unset, WriteRequest
 from envd.net.http_json import shown
 from envd.net.http_routes import Message, OperationId, misfit, refuse_unknown
 
@@ -75,6 +75,25 @@ class RollbackBody:
     operation: OperationId = ""
 
 
+@dataclass(frozen=True, slots=True)
+class ResolveBody:
+    """What becomes of a variable that has conflicts; one commit settles all of them."""
+
+    variable: Annotated[str, Meta(description="its name; with `metadata` that of a setting")]
+    take: Annotated[
+        str,
+        Meta(
+            description="the id of a conflict, or its first digits (at least 4), to write again "
+            "what it lost; `lost` does so where there is one; `kept` leaves everything as it is; "
+            "the stamp of a side writes that one again",
+            pattern="^([0-9a-f]{4,32}|[0-9a-f]{40}|kept|lost)$",
+        ),
+    ]
+    metadata: bool = False
+    message: Message = ""
+    operation: OperationId = ""
+
+
 def write_of(environment: str, document: Mapping[str, object]) -> WriteRequest:
     """The write that a PATCH's document means; raises InvalidRequest."""
     settings = _settings(document.get("metadata", {}))
@@ -114,6 +133,26 @@ def rollback_of(environment: str, document: Mapping[str, object]) -> RollbackReq
         environment,
         to,
         variables=variables,
+        message=_text(document, "message"),
+        operation=_text(document, "operation"),
+    )
+
+
+def resolve_of(environment: str, document: Mapping[str, object]) -> ResolveRequest:
+    """What a document settles; raises InvalidRequest."""
+    variable, take = document.get("variable"), document.get("take")
+    metadata = document.get("metadata", False)
+    if not isinstance(variable, str):
+        raise misfit("variable", "a string that names one")
+    if not isinstance(take, str):
+        raise misfit("take", "a string that names a side")
+    if not isinstance(metadata, bool):
+        raise misfit("metadata", "true or false")
+    return ResolveRequest(
+        environment,
+        variable,
+        take,
+        Kind.METADATA if metadata else Kind.VARIABLE,
         message=_text(document, "message"),
         operation=_text(document, "operation"),
     )

@@ -32,6 +32,7 @@ def operation(api: EnvironmentApi, telemetry: Telemetry) -> AnyOperation:
 
     async def metrics(call: Call[NoQuery]) -> web.Response:
         api.check_observer(call.identity)
+        telemetry.look()
         accept = ",".join(call.request.headers.getall(hdrs.ACCEPT, []))
         body, media_type = await asyncio.to_thread(telemetry.text, accept)
         return web.Response(body=body, headers={hdrs.CONTENT_TYPE: media_type})

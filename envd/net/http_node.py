@@ -1,4 +1,4 @@
-"""How the node does: `/livez` and `/readyz`, open to probes, and `/v1/status`."""
+"""How the node does: `/livez` and `/readyz`, open to probes, `/v1/status`, `/v1/members`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from aiohttp import hdrs, web
 
-from envd.core.answers import Status
+from envd.core.answers import Membership, Status
 from envd.core.errors import Unavailable
 from envd.net.http_json import respond
 from envd.net.http_routes import AnyOperation, Call, NoQuery, Operation
@@ -54,6 +54,15 @@ def operations(api: EnvironmentApi, readiness: Callable[[], str]) -> tuple[AnyOp
             NoQuery,
             answer=Status,
         ),
+        Operation(
+            "listMembers",
+            hdrs.METH_GET,
+            "/v1/members",
+            "The members of the cluster as the node sees them, and how it stands with each.",
+            resource.members,
+            NoQuery,
+            answer=Membership,
+        ),
     )
 
 
@@ -75,3 +84,7 @@ class _Node:
     async def status(self, call: Call[NoQuery]) -> web.Response:
         """The figures."""
         return respond(await self._api.status(call.identity))
+
+    async def members(self, call: Call[NoQuery]) -> web.Response:
+        """Who belongs to the cluster."""
+        return respond(await self._api.cluster.members(call.identity))

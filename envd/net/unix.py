@@ -28,11 +28,16 @@ from envd.core.errors import (
     Unsupported,
 )
 from envd.core.requests import (
+    ConflictsRequest,
     DeleteRequest,
     HistoryRequest,
+    JoinRequest,
+    LeaveRequest,
     ListRequest,
     Put,
     ReadRequest,
+    RemoveRequest,
+    ResolveRequest,
     RollbackRequest,
     Unset,
     WatchRequest,
@@ -334,6 +339,9 @@ def _calls(api: EnvironmentApi, backups: Backups | None) -> Mapping[str, _Call]:
     async def status(identity: Identity, _: object) -> object:
         return await api.status(identity)
 
+    async def members(identity: Identity, _: object) -> object:
+        return await api.cluster.members(identity)
+
     async def listing(identity: Identity, _: object) -> object:
         return await backup_service.listing(backups, identity)
 
@@ -344,7 +352,13 @@ def _calls(api: EnvironmentApi, backups: Backups | None) -> Mapping[str, _Call]:
         "delete": _Call(DeleteRequest, api.delete),
         "rollback": _Call(RollbackRequest, api.rollback),
         "history": _Call(HistoryRequest, api.history),
+        "conflicts": _Call(ConflictsRequest, api.conflicts),
+        "resolve": _Call(ResolveRequest, api.resolve),
         "status": _Call(None, status),
+        "members": _Call(None, members),
+        "join": _Call(JoinRequest, api.cluster.join),
+        "leave": _Call(LeaveRequest, api.cluster.leave),
+        "remove": _Call(RemoveRequest, api.cluster.remove),
         "backups": _Call(None, listing),
     }
     assert calls.keys() | STREAMS == set(CALLS)

@@ -39,6 +39,7 @@ from envd.core.requests import (
     Unset,
     WriteRequest,
 )
+from envd.core.ring import PARTITIONS
 from envd.core.stamp import STAMP_BYTES
 from envd.wire._pb import cluster_pb2 as cluster
 from envd.wire._pb import environment_pb2 as pb
@@ -153,7 +154,7 @@ def write_message(request: WriteRequest) -> pb.WriteRequest:
         must_not_exist=request.must_not_exist,
         message=request.message,
         operation=request.operation,
-        durability=_DURABILITY_NUMBER[request.durability],
+        durability=durability_number(request.durability),
     )
 
 
@@ -174,7 +175,7 @@ def delete_message(request: DeleteRequest) -> pb.DeleteRequest:
         if_revision=request.if_revision,
         message=request.message,
         operation=request.operation,
-        durability=_DURABILITY_NUMBER[request.durability],
+        durability=durability_number(request.durability),
     )
 
 
@@ -199,7 +200,7 @@ def rollback_message(request: RollbackRequest) -> pb.RollbackRequest:
         if_revision=request.if_revision,
         message=request.message,
         operation=request.operation,
-        durability=_DURABILITY_NUMBER[request.durability],
+        durability=durability_number(request.durability),
     )
 
 
@@ -396,6 +397,7 @@ def commit_message(view: CommitView) -> pb.Commit:
             for change in view.changes
         ],
         deleted=view.deleted,
+        resolves=view.resolves,
     )
 
 
@@ -419,6 +421,7 @@ def commit_from(message: pb.Commit) -> CommitView:
             for change in message.changes
         ),
         deleted=message.deleted,
+        resolves=tuple(message.resolves),
     )
 
 
@@ -466,6 +469,14 @@ def status_message(status: Status) -> cluster.StatusResponse:
         identity=status.identity,
         authenticated_by=status.authenticated_by,
         data_dir=status.data_dir,
+        epoch=status.epoch,
+        members=status.members,
+        partitions=status.partitions,
+        under_replicated=status.under_replicated,
+        handoff=status.handoff,
+        lag_ms=status.lag_ms,
+        quarantined=status.quarantined,
+        detached=status.detached,
     )
 
 
@@ -483,6 +494,14 @@ def status_from(message: cluster.StatusResponse) -> Status:
         data_dir=message.data_dir,
         identity=message.identity,
         authenticated_by=message.authenticated_by,
+        epoch=message.epoch,
+        members=message.members or 1,  # a node of before there were clusters says nothing
+        partitions=message.partitions or PARTITIONS,
+        under_replicated=message.under_replicated,
+        handoff=message.handoff,
+        lag_ms=message.lag_ms,
+        quarantined=message.quarantined,
+        detached=message.detached,
     )
 
 
@@ -503,6 +522,11 @@ def durability_from(number: int) -> Durability:
     if found is None:
         raise _unknown_number("durability", number)
     return found
+
+
+def durability_number(durability: Durability) -> pb.Durability:
+    """The number of a durability in messages."""
+    return _DURABILITY_NUMBER[durability]
 
 
 def _unknown_number(what: str, number: int) -> InvalidRequest:

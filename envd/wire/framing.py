@@ -32,13 +32,19 @@ CALLS = (
     "delete",
     "rollback",
     "history",
+    "conflicts",
+    "resolve",
     "status",
+    "members",
+    "join",
+    "leave",
+    "remove",
     "watch",
     "backup",
     "backups",
 )
 STREAMS = frozenset({"watch", "backup"})
-WRITES = frozenset({"write", "delete", "rollback"})
+WRITES = frozenset({"write", "delete", "rollback", "resolve"})
 
 
 def encode_frame(document: dict[str, Any]) -> bytes:

@@ -18,12 +18,19 @@ from envd.core.answers import (
     Changed,
     ChangeView,
     CommitView,
+    ConflictPage,
+    ConflictSide,
+    ConflictView,
     EnvironmentView,
     Heartbeat,
     HistoryPage,
     ListedEnvironment,
     ListPage,
+    Membership,
+    MemberView,
+    PeerView,
     Reset,
+    SeedView,
     SnapshotEnd,
     SnapshotItem,
     Status,
@@ -91,7 +98,8 @@ def list_page(plain: dict[str, Any]) -> ListPage:
 def commit_view(plain: dict[str, Any]) -> CommitView:
     """The inverse of `to_plain` for a CommitView."""
     changes = tuple(_made(ChangeView, change) for change in plain["changes"])
-    return _made(CommitView, {**plain, "changes": changes})
+    resolves = tuple(plain.get("resolves", ()))
+    return _made(CommitView, {**plain, "changes": changes, "resolves": resolves})
 
 
 def history_page(plain: dict[str, Any]) -> HistoryPage:
@@ -99,9 +107,28 @@ def history_page(plain: dict[str, Any]) -> HistoryPage:
     return _made(HistoryPage, {**plain, "commits": tuple(map(commit_view, plain["commits"]))})
 
 
+def conflict_page(plain: dict[str, Any]) -> ConflictPage:
+    """The inverse of `to_plain` for a ConflictPage."""
+    return _made(ConflictPage, {**plain, "conflicts": tuple(map(_conflict, plain["conflicts"]))})
+
+
+def _conflict(plain: dict[str, Any]) -> ConflictView:
+    sides = {side: _made(ConflictSide, plain[side]) for side in ("kept", "lost")}
+    return _made(ConflictView, {**plain, **sides})
+
+
 def status(plain: dict[str, Any]) -> Status:
     """The inverse of `to_plain` for a Status."""
     return _made(Status, plain)
+
+
+def membership(plain: dict[str, Any]) -> Membership:
+    """The inverse of `to_plain` for a Membership."""
+    return Membership(
+        tuple(_made(MemberView, each) for each in plain["members"]),
+        tuple(_made(PeerView, each) for each in plain["peers"]),
+        tuple(_made(SeedView, each) for each in plain["seeds"]),
+    )
 
 
 def watch_event_to_plain(event: WatchEvent) -> dict[str, Any]:

@@ -17,10 +17,12 @@ from envd.cli.main import main
 from envd.cli.world import World
 from envd.client.connection import Connection
 from envd.core.answers import (
+    ConflictPage,
     EnvironmentView,
     HistoryPage,
     Identity,
     ListPage,
+    Membership,
     Status,
     WatchEvent,
     WriteAnswer,
@@ -28,15 +30,21 @@ from envd.core.answers import (
 from envd.core.backups import BackupListing, BackupRequest
 from envd.core.errors import Denied, Unsupported
 from envd.core.requests import (
+    ConflictsRequest,
     DeleteRequest,
     HistoryRequest,
+    JoinRequest,
+    LeaveRequest,
     ListRequest,
     ReadRequest,
+    RemoveRequest,
+    ResolveRequest,
     RollbackRequest,
     WatchRequest,
     WriteRequest,
 )
 from envd.node.api import EnvironmentApi
+from envd.node.cluster_view import Cluster
 from envd.node.coordinator import Coordinator
 from envd.node.views import NodeIdentity
 from envd.node.watch import WatchHub
@@ -106,13 +114,22 @@ class NodeInMemory:
         self.backups_now = BackupListing()
         self.loop = asyncio.new_event_loop()
         self._one_at_a_time = threading.Lock()
-        store = MemoryStore()
+        store = self.store = MemoryStore()
+        self.digest_key = b"digest-key-of-the-tests"
         node = NodeIdentity(7, "node-1", "eu")
-        coordinator = Coordinator(store, Clock(), node, b"digest-key-of-the-tests")
+        coordinator = Coordinator(store, Clock(), node, self.digest_key)
         self._api = EnvironmentApi(
             coordinator, WatchHub(store, node.uid), self.rights, lambda identity: self.status_now
         )
+        self._coordinator = coordinator
         self._identity = Identity("admin", "token")
+
+    def belong_to(self, cluster: Cluster) -> None:
+        """Be a member of a cluster from now on."""
+        hub = WatchHub(self.store, cluster.own_uid)
+        self._api = EnvironmentApi(
+            self._coordinator, hub, self.rights, lambda identity: self.status_now, cluster
+        )
 
     def get(self, request: ReadRequest) -> EnvironmentView:
         return self._run("get", request, self._api.get)
@@ -134,9 +151,28 @@ class NodeInMemory:
     def history(self, request: HistoryRequest) -> HistoryPage:
         return self._run("history", request, self._api.history)
 
+    def conflicts(self, request: ConflictsRequest) -> ConflictPage:
+        return self._run("conflicts", request, self._api.conflicts)
+
+    def resolve(self, request: ResolveRequest) -> WriteAnswer:
+        return self._run("resolve", request, self._api.resolve)
+
     def status(self) -> Status:
         self.before("status", None)
         return self.loop.run_until_complete(self._api.status(self._identity))
+
+    def members(self) -> Membership:
+        self.before("members", None)
+        return self.loop.run_until_complete(self._api.cluster.members(self._identity))
+
+    def join(self, request: JoinRequest) -> Membership:
+        return self._run("join", request, self._api.cluster.join)
+
+    def leave(self, request: LeaveRequest) -> Membership:
+        return self._run("leave", request, self._api.cluster.leave)
+
+    def remove(self, request: RemoveRequest) -> Membership:
+        return self._run("remove", request, self._api.cluster.remove)
 
     def watch(self, request: WatchRequest) -> Iterator[WatchEvent]:
         """Events of the real node; where there is none, the next of `while_watching` happens.

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-import io
+import itertools
 import json
 import os
+import re
 import shlex
 import socket
-import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
+from envd import settings as envd_settings
 from envd.cli import contexts
-from envd.cli.commands import dev
-from envd.cli.commands.tour import Tour
+from envd.cli.commands import dev, dev_nodes
+from envd.cli.commands.dev_nodes import Node
+from envd.cli.commands.tour import Stop, Tour
 from envd.cli.exits import Failed
 from envd.cli.grammar import parse
 from envd.cli.invocation import Invocation
@@ -125,8 +128,9 @@ def test_a_later_start_lists_what_there_is(node: NodeInMemory, tmp_path: Path) -
 
 
 @contextmanager
-def context(world: World, line: str = "") -> Iterator[bool]:
-    with dev._context(invocation(world, line), Path("/data")) as current:
+def context(world: World, line: str = "", count: int = 1) -> Iterator[bool]:
+    nodes = [Node(number, Path(f"/data/node{number}")) for number in range(1, count + 1)]
+    with dev._context(invocation(world, line), nodes) as current:
         yield current
 
 
@@ -139,8 +143,26 @@ def test_the_context_is_current_while_the_node_runs(node: NodeInMemory, tmp_path
 
     assert current
     assert during.current == "dev"
-    assert during.named["dev"].server == "unix:/data/envd.sock"
+    assert during.named["dev"].server == "unix:/data/node1/envd.sock"
     assert (after.current, set(after.named)) == ("", {"dev"})
+
+
+def test_the_context_names_every_node_and_each_has_its_own(
+    node: NodeInMemory, tmp_path: Path
+) -> None:
+    world = world_of(node, tmp_path)
+    old = contexts.Context("host:1")
+    contexts.save(world.environ, contexts.Contexts("", {"dev-node2": old}))
+
+    with context(world, count=3):
+        during = contexts.load(world.environ)
+    after = contexts.load(world.environ)
+
+    sockets = [f"unix:/data/node{number}/envd.sock" for number in (1, 2, 3)]
+    assert during.named["dev"].server == ",".join(sockets)
+    assert [during.named[f"dev-node{number}"].server for number in (1, 2, 3)] == sockets
+    assert set(after.named) == {"dev", "dev-node2"}
+    assert after.named["dev-node2"] == old
 
 
 def test_another_current_context_stays(node: NodeInMemory, tmp_path: Path) -> None:
@@ -198,55 +220,173 @@ def test_a_bad_demo_file_is_told_before_anything_starts(envctl: Envctl) -> None:
     assert not (envctl.home / ".local").exists()
 
 
-def test_a_port_that_is_taken_gives_way_to_any_free_one() -> None:
-    with socket.socket() as taken:
+@pytest.mark.parametrize("kind", [socket.SOCK_STREAM, socket.SOCK_DGRAM])
+def test_a_port_that_is_taken_gives_way_to_any_free_one(kind: socket.SocketKind) -> None:
+    with socket.socket(socket.AF_INET, kind) as taken:
         taken.bind(("127.0.0.1", 0))
-        taken.listen()
+        if kind is socket.SOCK_STREAM:
+            taken.listen()
         port: int = taken.getsockname()[1]
 
-        assert dev._port(port) == 0
+        assert dev_nodes.free_port(port, kind) == 0
+
+
+def test_each_node_has_a_directory_and_ports_of_its_own(tmp_path: Path) -> None:
+    first, second = dev_nodes.places(tmp_path, 2)
+
+    flags = dict(zip(*[iter(second._usual_command()[3:])] * 2, strict=True))
+
+    assert (first.data, second.data) == (tmp_path / "node1", tmp_path / "node2")
+    assert flags["--node-name"] == "node2"
+    assert flags["--data-dir"] == str(tmp_path / "node2")
+    assert flags["--socket"] == str(tmp_path / "node2/envd.sock")
+    assert flags["--listen"] in {"127.0.0.1:7430", "127.0.0.1:0"}
+    assert flags["--gossip"] in {"127.0.0.1:7431", "127.0.0.1:0"}
+    assert flags["--http"] in {"127.0.0.1:7432", "127.0.0.1:0"}
+
+
+def test_the_node_of_an_earlier_version_stays_where_it_is_as_the_first(tmp_path: Path) -> None:
+    (tmp_path / "node.json").touch()
+
+    nodes = dev_nodes.places(tmp_path, 3)
+
+    assert [node.data for node in nodes] == [tmp_path, tmp_path / "node2", tmp_path / "node3"]
 
 
 def test_the_addresses_are_those_of_the_last_start(tmp_path: Path) -> None:
     lines = [{"event": "node.ready", "listen": f"127.0.0.1:{port}"} for port in (1, 2)]
     (tmp_path / "envd.log").write_text("\n".join(map(json.dumps, [*lines, {"event": "x"}])))
 
-    assert dev._addresses(tmp_path) == {"listen": "127.0.0.1:2"}
+    assert Node(1, tmp_path).addresses() == {"listen": "127.0.0.1:2"}
+
+
+def test_the_others_join_the_first_with_its_secret_and_its_token(tmp_path: Path) -> None:
+    first, second = dev_nodes.places(tmp_path, 2)
+    first.data.mkdir()
+    (first.data / "admin.token").write_text("t" * 40 + "\n")
+    ready = {"event": "node.ready", "gossip": "127.0.0.1:7421"}
+    (first.data / "envd.log").write_text(json.dumps(ready))
+
+    flags = dev_nodes.joining(first, second)
+
+    settings = second.data / "envd.toml"
+    assert flags == [
+        *("--join", "127.0.0.1:7421"),
+        *("--cluster-secret-file", str(first.data / "cluster.secret")),
+        *("--config", str(settings)),
+    ]
+    assert settings.read_text() == f'[security]\nadmin_token = "{"t" * 40}"\n'
+    assert settings.stat().st_mode & 0o777 == 0o600
+    assert envd_settings.load({}, {}, settings).security.admin_token == "t" * 40
+
+
+def test_a_first_node_that_does_not_say_where_it_is_is_told(tmp_path: Path) -> None:
+    first, second = dev_nodes.places(tmp_path, 2)
+    first.data.mkdir()
+    first.log.write_text("{}\n")
+
+    with pytest.raises(Failed, match="does not say where to join it"):
+        dev_nodes.joining(first, second)
+
+
+def program(node: Node, script: str) -> None:
+    """Have a node run another program than envd."""
+    node._command = [sys.executable, "-c", script]
+    node.start(dict(os.environ))
 
 
 def test_a_daemon_that_does_not_start_is_quoted(tmp_path: Path) -> None:
-    log = tmp_path / "envd.log"
-    log.write_text("error: of another start\n")
-    begin = log.stat().st_size
-    with log.open("a") as opened:
-        opened.write('{"event": "x"}\nerror: the directory is in use\nhint: stop that one\n')
-    child = subprocess.Popen([sys.executable, "-c", "raise SystemExit(1)"])
-    child.wait()
+    node = Node(1, tmp_path)
+    node.log.write_text("error: of another start\n")
+    lines = "x", "error: the directory is in use", "hint: stop that one"
+    program(node, f"import sys; sys.exit(print(*{lines}, sep=chr(10)) or 1)")
 
     with pytest.raises(Failed) as caught:
-        dev._ready(child, tmp_path, log, begin)
+        node.ready()
 
-    assert caught.value.message == "the daemon did not start: the directory is in use"
-    assert caught.value.hint == f"stop that one\n      its log is {log}"
+    assert caught.value.message == "node1 did not start: the directory is in use"
+    assert caught.value.hint == f"stop that one\n      its log is {node.log}"
 
 
-def test_a_daemon_is_stopped_with_sigterm() -> None:
-    script = (
-        "import signal; signal.signal(15, lambda *a: exit(7)); print(flush=True); signal.pause()"
-    )
-    child = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE)
-    assert isinstance(child.stdout, io.BufferedReader)
-    child.stdout.readline()
+def test_daemons_are_stopped_with_sigterm_together(tmp_path: Path) -> None:
+    nodes = dev_nodes.places(tmp_path, 2)
+    for node in nodes:
+        program(node, GRACEFUL)
+        wait_for(node, "up")
 
-    dev._stop(child)
+    dev_nodes.stop(nodes)
 
-    child.stdout.close()
-    assert child.returncode == 7
+    assert [node.process.returncode for node in nodes if node.process] == [7, 7]
+
+
+GRACEFUL = (
+    "import signal; signal.signal(15, lambda *a: exit(7)); print('up', flush=True); signal.pause()"
+)
+
+
+def wait_for(node: Node, text: str) -> None:
+    while text not in node.log.read_text():
+        assert node.process is not None
+        assert node.process.poll() is None
+
+
+def test_which_node_ended_and_how_is_told(tmp_path: Path) -> None:
+    nodes = dev_nodes.places(tmp_path, 2)
+    program(nodes[0], GRACEFUL)
+    program(nodes[1], "raise SystemExit(3)")
+
+    ended, how = dev._ended(nodes)
+    assert nodes[0].process is not None
+    nodes[0].process.kill()
+    killed, by = dev._ended(nodes)
+
+    assert (ended, how) == (nodes[1], "ended (code 3)")
+    assert (killed, by) == (nodes[0], "was killed (signal 9)")
 
 
 def test_the_daemon_does_not_get_the_settings_of_another(
     node: NodeInMemory, tmp_path: Path
 ) -> None:
-    environ = dev._child_environment(invocation(world_of(node, tmp_path)))
+    environ = dev_nodes.child_environment(world_of(node, tmp_path).environ)
 
     assert environ.keys() == {"HOME", "PATH"}
+
+
+def test_the_tour_of_a_cluster_writes_on_one_node_and_reads_on_another(
+    node: NodeInMemory, tmp_path: Path
+) -> None:
+    world = world_of(node, tmp_path)._replace(monotonic=time.monotonic)
+    stops = [Stop(f"dev-node{number}", f"node{number}", node) for number in (1, 2, 3)]
+
+    Tour(world, "unix:/x", stops, current=True).first("")
+
+    told = blocks(shown(world))
+    assert "envctl --context dev-node1 set demo/dev COLOUR=green" in told
+    read = told["envctl --context dev-node3 get demo/dev COLOUR"]
+    assert read[0] == "green"
+    assert re.fullmatch(r"Measured: a write on node1 was answered after [\d.]+ ms,", read[1])
+    assert re.fullmatch(
+        r"and it was read on node2 after [\d.]+ ms, on node3 after [\d.]+ ms\.", read[2]
+    )
+    assert shown(world).endswith("\n\nCtrl-C stops these nodes.\n")
+    assert "  envctl cluster members" in shown(world).splitlines()
+
+
+def test_the_tour_says_where_a_write_does_not_come(node: NodeInMemory, tmp_path: Path) -> None:
+    ticks = itertools.count()
+    world = world_of(node, tmp_path)._replace(
+        monotonic=lambda: float(next(ticks)), sleep=lambda seconds: None
+    )
+    other = NodeInMemory()
+    stops = [Stop("dev-node1", "node1", node), Stop("dev-node2", "node2", other)]
+
+    Tour(world, "unix:/x", stops, current=True).first("")
+
+    assert "and it was not read within 10 s on node2." in shown(world).splitlines()
+    other.loop.close()
+
+
+@pytest.mark.parametrize("count", ["0", "10", "x"])
+def test_a_number_of_nodes_has_bounds(envctl: Envctl, count: str) -> None:
+    assert envctl(f"dev --nodes {count}").code == 2
+    assert not (envctl.home / ".local").exists()

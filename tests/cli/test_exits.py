@@ -221,7 +221,7 @@ def test_a_reader_that_went_away_is_no_error_to_tell(envctl: Envctl) -> None:
         ("set web/prod A=1 --message", "expected one argument"),
         ("completion tcsh", "which shell?"),
         ("completion", "which shell?"),
-        ("dev --nodes 3", "runs one node"),
+        ("dev --nodes 10", "takes 1 to 9"),
         ("dev --ephemeral --data x", "exclude each other"),
         ("whoami extra", "too many arguments"),
     ],

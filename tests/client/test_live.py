@@ -572,7 +572,7 @@ async def test_one_that_nobody_waits_for_any_more_begins_anew(node: Node) -> Non
         first.cancel()
         with pytest.raises(asyncio.CancelledError):
             await first
-        assert client._followed == {}
+        assert client._following._followed == {}
 
         async with serving(node, address):
             assert (await client.environment("web/prod"))["A"] == "1"

@@ -15,6 +15,9 @@ from envd.core.answers import (
     Changed,
     ChangeView,
     CommitView,
+    ConflictPage,
+    ConflictSide,
+    ConflictView,
     EnvironmentView,
     ExportedEnvironment,
     SnapshotItem,
@@ -47,6 +50,9 @@ _commit_view = CommitView(
     "id", "e", "00", STAMP.hex(), "t", "n1", "eu", "admin", "", (ChangeView("TOKEN", "set"),)
 )
 
+_conflict_side = ConflictSide("set", CANARY, True, False, "0", "t", "admin", "n1", "eu")
+_conflict_view = ConflictView("id", "e", "TOKEN", _conflict_side, _conflict_side)
+
 CARRIERS = (
     _change,
     _commit,
@@ -56,6 +62,9 @@ CARRIERS = (
     _side,
     ConflictRecord("e", Kind.VARIABLE, "TOKEN", _side, _side),
     history._Write(ZERO, _side),
+    _conflict_side,
+    _conflict_view,
+    ConflictPage((_conflict_view,)),
     _view,
     _environment_view,
     SnapshotItem(_environment_view),

@@ -67,6 +67,8 @@ class Node:
             str(self.data),
             "--listen",
             "127.0.0.1:0",
+            "--gossip",
+            "127.0.0.1:0",
             "--http",
             "127.0.0.1:0",
             *self.flags,

@@ -21,6 +21,7 @@ FIELDS = [
     *("environment", "puts", "unsets", "replace", "bulk", "if_revision", "must_exist", "message"),
     *("operation", "durability", "variables", "reveal", "at", "consistency", "token", "resolve"),
     *("max_lag_ms", "prefix", "after", "limit", "before", "variable", "to", "values", "other"),
+    *("take", "kind", "member", "addresses"),
 ]
 TEXTS = ["", "web/prod", "A", "@~1", "strong", "local", "\ud800", "\0", "a" * 300, "1.0.0"]
 JSON = st.recursive(

@@ -9,6 +9,7 @@ import grpc
 from envd.core.errors import Denied
 from envd.core.requests import Put, WriteRequest
 from envd.net.grpc_server import GrpcServer
+from envd.telemetry.cluster import ClusterFigures
 from envd.telemetry.node import Telemetry
 from envd.telemetry.requests import Kind
 from envd.wire import api as wire
@@ -28,6 +29,7 @@ from tests.net.world import (
     until,
 )
 from tests.telemetry.reading import families
+from tests.telemetry.test_text import figures
 
 ACCEPT = {"Accept": "application/openmetrics-text; version=1.0.0"}
 
@@ -150,6 +152,19 @@ async def test_writes_whose_answers_nobody_takes_are_counted_as_cancelled() -> N
     store.gate.set()
     node.api.stop()
     await server.stop(0)
+
+
+async def test_a_scrape_tells_of_the_cluster_as_it_is_at_this_moment(node: Node) -> None:
+    telemetry = Telemetry()
+    alive = [1]
+    telemetry.start(figures, lambda: (0, 0), lambda: ClusterFigures({"alive": alive[0]}))
+
+    async with http_to(node, telemetry=telemetry) as http:
+        alive[0] = 3
+        answer = await http.ask("GET", "/metrics")
+    await telemetry.close()
+
+    assert 'envd_members{state="alive"} 3.0' in answer.body.decode()
 
 
 @dataclass

@@ -19,6 +19,7 @@ from envd.net.cluster_service import SERVICE as CLUSTER
 from envd.net.environment_service import SERVICE
 from envd.net.grpc_server import MAX_MESSAGE_BYTES, GrpcLimits, GrpcServer
 from envd.node.api import EnvironmentApi
+from envd.node.cluster_view import Cluster
 from envd.node.coordinator import Coordinator
 from envd.node.views import NodeIdentity
 from envd.node.watch import WatchHub
@@ -94,9 +95,11 @@ class HeldStore(MemoryStore):
         self.gate = asyncio.Event()
         self.appended: list[str] = []
 
-    def append(self, record: LogRecord, after: StoredState) -> asyncio.Future[int]:
+    def append(
+        self, record: LogRecord, after: StoredState, encoded: bytes = b""
+    ) -> asyncio.Future[int]:
         self.appended.append(record.commit.environment)
-        return asyncio.ensure_future(self._held(super().append(record, after)))
+        return asyncio.ensure_future(self._held(super().append(record, after, encoded)))
 
     async def _held(self, durable: Awaitable[int]) -> int:
         await self.gate.wait()
@@ -111,6 +114,7 @@ class Node:
     authorizer: Authorizer = field(default_factory=FakeAuthorizer)
     heartbeat_s: float = 60.0
     max_watches: int = 10
+    cluster: Cluster | None = None
     hub: WatchHub = field(init=False)
     api: EnvironmentApi = field(init=False)
 
@@ -120,7 +124,9 @@ class Node:
             self.store, NODE_UID, heartbeat_s=self.heartbeat_s, max_watches=self.max_watches
         )
         coordinator = Coordinator(self.store, StillClock(), identity, b"d" * 32)
-        self.api = EnvironmentApi(coordinator, self.hub, self.authorizer, self._status)
+        self.api = EnvironmentApi(
+            coordinator, self.hub, self.authorizer, self._status, self.cluster
+        )
 
     async def put(self, environment: str, **values: str) -> str:
         """Set variables, secret where the name says so; return the new revision."""
@@ -192,7 +198,7 @@ class Rpc:
 
 
 def service_of(method: str) -> str:
-    return CLUSTER if method == "Status" else SERVICE
+    return CLUSTER if method in {"Status", "Members", "Join", "Leave", "Remove"} else SERVICE
 
 
 def unary_call(

@@ -10,25 +10,20 @@ import shutil
 import stat
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
 
 from envd import __version__
 from envd.cli import contexts, exits
+from envd.cli.commands import doctor_cluster
+from envd.cli.commands.doctor_cluster import Check
 from envd.cli.grammar import Command
 from envd.cli.invocation import Invocation
+from envd.client.connection import Connection
 from envd.core.answers import Status
-from envd.core.errors import Denied, EnvdError, Unauthenticated
+from envd.core.errors import Denied, EnvdError, Unauthenticated, Unsupported
 
 _LOW_DISK_BYTES = 1 << 30
 _NO_DISK_BYTES = 64 << 20
 _COLOURS = {"ok": "green", "warn": "yellow", "fail": "red"}
-
-
-class Check(NamedTuple):
-    name: str
-    status: str
-    detail: str
-    mend: str = ""
 
 
 def _doctor(invocation: Invocation) -> int:
@@ -69,8 +64,20 @@ def _node_checks(invocation: Invocation) -> Iterator[Check]:
     yield Check("credential", "ok", f"{status.identity}, by {status.authenticated_by}")
     yield _version(status)
     yield _security(status)
+    yield from _cluster_checks(connection, status)
     if connection.address.startswith("unix:"):
         yield from _data_checks(Path(status.data_dir))
+
+
+def _cluster_checks(connection: Connection, status: Status) -> Iterator[Check]:
+    try:
+        membership = connection.members()
+    except Unsupported:
+        return  # It is older than clusters are; the version tells.
+    except EnvdError as error:
+        yield Check("members", "fail", error.message, error.hint or "try again")
+        return
+    yield from doctor_cluster.checks(status, membership)
 
 
 def _version(status: Status) -> Check:
@@ -154,8 +161,10 @@ DOCTOR = Command(
     usage=("",),
     about="""
     Check whether the daemon answers, takes your credential and has envctl's version, whether
-    its data directory and token are closed to others and its disk has room. Each finding says
-    what mends it. The exit code is 1 if a check fails.
+    its data directory and token are closed to others and its disk has room. Of a cluster it looks
+    at who is down, whether seeds answer and ports are open, how far the clocks are apart, what
+    waits to be sent and what is held back. Each finding says what mends it. The exit code is 1 if
+    a check fails.
     """,
     examples=(
         ("envctl doctor", "the node that is used here"),

@@ -85,6 +85,9 @@ def in_words(commit: CommitView) -> str:
             elif names:
                 more = f" and {len(names) - _NAMES_SHOWN} more" if len(names) > _NAMES_SHOWN else ""
                 parts.append(f"{kind} {noun}{', '.join(names[:_NAMES_SHOWN])}{more}")
+    if commit.resolves:
+        count = len(commit.resolves)
+        parts.append(f"settled {count} conflict{'s' * (count > 1)}")
     return "; ".join(parts)
 
 

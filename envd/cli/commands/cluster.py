@@ -1,0 +1,206 @@
+"""`envctl cluster`: who belongs to the cluster, how it does, and who comes and goes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from envd.cli import exits
+from envd.cli.exits import UsageError
+from envd.cli.grammar import YES, Command
+from envd.cli.invocation import Invocation
+from envd.core.answers import Membership, MemberView, Status
+from envd.core.requests import JoinRequest, LeaveRequest, RemoveRequest
+from envd.wire.plain import to_plain
+
+SHORT_UID = 8
+_STATES = ("alive", "suspect", "down", "left")
+_COLOURS = {"alive": "", "suspect": "yellow", "down": "red", "left": "dim"}
+
+
+def _cluster(invocation: Invocation) -> int:
+    words = invocation.take_words()
+    part = words[0] if words else ""
+    perform = _PARTS.get(part)
+    if perform is None:
+        what = f"there is no envctl cluster {part[:32]!a}" if part else "what about the cluster?"
+        raise UsageError(what, hint=f"envctl cluster {'|'.join(_PARTS)}")
+    return perform(invocation, words[1:])
+
+
+def _most(words: Sequence[str], most: int, usage: str) -> None:
+    if len(words) > most:
+        raise UsageError("too many arguments", hint=f"usage: envctl cluster {usage}")
+
+
+# -- looking ---------------------------------------------------------------------------
+
+
+def _status(invocation: Invocation, words: Sequence[str]) -> int:
+    _most(words, 0, "status")
+    status = invocation.connection.status()
+    if not invocation.shows_tables():
+        invocation.document(to_plain(status))
+        return exits.DONE
+    membership = invocation.connection.members()
+    screen = invocation.screen
+    screen.line(f"cluster {status.cluster}, as {status.node} sees it", "bold")
+    for label, text in _figures(status, membership):
+        screen.line(f"  {label:<14}{text}")
+    troubles = list(trouble(status, membership))
+    if not troubles:
+        screen.line(_well(status), "green")
+    for each in troubles:
+        screen.line(each, "yellow")
+    return exits.DONE
+
+
+def _figures(status: Status, membership: Membership) -> Iterator[tuple[str, str]]:
+    states = [each.state for each in membership.members]
+    counted = [f"{states.count(state)} {state}" for state in _STATES if state in states]
+    yield "members", ", ".join(counted)
+    yield "environments", f"{status.environments:,}"
+    yield "partitions", f"{status.partitions:,}, {_none(status.under_replicated)} short of copies"
+    oldest = f", the oldest {status.lag_ms:,} ms old" if status.handoff else ""
+    yield "handoff", f"{_none(status.handoff)} to send{oldest}"
+    yield "detached", f"{_none(status.detached)} on this node alone"
+    yield "quarantined", f"{_none(status.quarantined)} records from the future"
+
+
+def _none(count: int) -> str:
+    return f"{count:,}" if count else "none"
+
+
+def _well(status: Status) -> str:
+    if status.members == 1:
+        return "All is well: this node is the only one, and nothing waits."
+    return f"All is well: {status.members} nodes, and each holds everything."
+
+
+def trouble(status: Status, membership: Membership) -> Iterator[str]:
+    """What is not as it should be, in words; nothing where all is well."""
+    for state, means in (("down", "does not answer"), ("suspect", "may not answer")):
+        names = [each.name for each in membership.members if each.state == state]
+        if names:
+            yield f"{', '.join(names)} {means}; writes go on, and it gets them once it is back."
+    cut = [each for each in membership.peers if not each.connected and _is_up(membership, each.uid)]
+    for peer in cut:
+        why = f" ({peer.problem.partition(': ')[0]})" if peer.problem else ""
+        yield f"nothing goes to {peer.name}, though it is up{why}; see envctl doctor."
+    if status.under_replicated:
+        yield f"{_are(status.under_replicated, 'partition')} short of copies."
+    if status.detached:
+        alone = _are(status.detached, "commit")
+        yield f"{alone} safe on this node alone, until another one answers."
+    if status.quarantined:
+        waits = "waits" if status.quarantined == 1 else "wait"
+        yield f"{counted(status.quarantined, 'record')} of the future {waits}; see envctl doctor."
+
+
+def counted(count: int, noun: str) -> str:
+    """Example: counted(2, "node") is "2 nodes"."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
+def _are(count: int, noun: str) -> str:
+    return f"{counted(count, noun)} {'is' if count == 1 else 'are'}"
+
+
+def _is_up(membership: Membership, uid: str) -> bool:
+    return any(each.uid == uid and each.state == "alive" for each in membership.members)
+
+
+def _members(invocation: Invocation, words: Sequence[str]) -> int:
+    _most(words, 0, "members")
+    _show_members(invocation, invocation.connection.members())
+    return exits.DONE
+
+
+def _show_members(invocation: Invocation, membership: Membership) -> None:
+    if not invocation.shows_tables():
+        invocation.document(to_plain(membership))
+        return
+    rows = [_row(each) for each in membership.members]
+    colours = [_COLOURS.get(each.state, "") for each in membership.members]
+    header = ("NAME", "UID", "ADDRESS", "PLACE", "ROLE", "STATE", "STARTS")
+    invocation.screen.table(header, rows, colours)
+
+
+def _row(each: MemberView) -> tuple[str, ...]:
+    place = f"{each.region}/{each.zone}"
+    name = f"{each.name} *" if each.answering else each.name
+    uid = each.uid[:SHORT_UID]
+    return (name, uid, each.address or "?", place, each.role, each.state, str(each.generation))
+
+
+# -- coming and going ------------------------------------------------------------------
+
+
+def _join(invocation: Invocation, words: Sequence[str]) -> int:
+    if not words:
+        raise UsageError(
+            "no address to join is named",
+            hint="the gossip address of a member: envctl cluster join 10.0.0.1:7421",
+        )
+    addresses = tuple(part for word in words for part in word.split(",") if part)
+    membership = invocation.connection.join(JoinRequest(addresses))
+    up = sum(each.state == "alive" for each in membership.members)
+    invocation.tell(f"joined; the cluster has {up} members that are alive")
+    _show_members(invocation, membership)
+    return exits.DONE
+
+
+def _leave(invocation: Invocation, words: Sequence[str]) -> int:
+    _most(words, 1, "leave [MEMBER]")
+    status = invocation.connection.status()
+    member = words[0] if words else status.node_uid
+    shown = words[0] if words else f"{status.node} ({status.node_uid[:SHORT_UID]})"
+    invocation.confirm(f"{shown} leaves the cluster {status.cluster} for good, and stops. Go on?")
+    membership = invocation.connection.leave(LeaveRequest(member))
+    invocation.tell(f"{shown} has left, and stops; the others hold all that it had acknowledged")
+    if not invocation.shows_tables():
+        invocation.document(to_plain(membership))
+    return exits.DONE
+
+
+def _remove(invocation: Invocation, words: Sequence[str]) -> int:
+    _most(words, 1, "remove MEMBER")
+    if not words:
+        raise UsageError("no member is named", hint="which there are: envctl cluster members")
+    invocation.confirm(f"{words[0]} is struck from the cluster, and can't come back. Go on?")
+    membership = invocation.connection.remove(RemoveRequest(words[0]))
+    invocation.tell(f"removed {words[0]}")
+    if not invocation.shows_tables():
+        invocation.document(to_plain(membership))
+    return exits.DONE
+
+
+_PARTS = {
+    "status": _status,
+    "members": _members,
+    "join": _join,
+    "leave": _leave,
+    "remove": _remove,
+}
+CLUSTER = Command(
+    usage=("status", "members", "join HOST:PORT...", "leave [MEMBER]", "remove MEMBER"),
+    about="""
+    status says in figures and in a sentence how the cluster does. members lists the nodes that
+    belong to it, as the node that is asked (*) sees them: alive, suspect (it did not answer just
+    now), down, or left. STARTS counts the starts of a node.
+
+    join has the node that is asked join the cluster of another one, which is named by its gossip
+    address (7421 by default); both need the same cluster secret. leave has it leave for good: the
+    others get all that it has acknowledged, then it stops. To stop a node for a while, send it
+    SIGTERM instead. remove strikes a node that is down and will not come back; MEMBER is its name,
+    or its uid or the first digits of it.
+    """,
+    examples=(
+        ("envctl cluster status", "is all well?"),
+        ("envctl cluster members", "who belongs to it"),
+        ("envctl cluster leave --server 10.0.0.3:7420", "take that node out"),
+        ("envctl cluster remove node3 --yes", "a machine that is gone"),
+        ("envctl cluster status -o json | jq .under_replicated", "for programs"),
+    ),
+    run=_cluster,
+    flags=(YES,),
+)

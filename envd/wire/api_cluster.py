@@ -1,0 +1,116 @@
+"""Members of the cluster in the public API's messages <-> the core's answers; as `wire.api`."""
+
+from __future__ import annotations
+
+from envd.core.answers import Membership, MemberView, PeerView, SeedView
+from envd.core.requests import JoinRequest, LeaveRequest, RemoveRequest
+from envd.wire._pb import cluster_pb2 as pb
+
+
+def join_from(message: pb.JoinRequest) -> JoinRequest:
+    return JoinRequest(tuple(message.addresses))
+
+
+def join_message(request: JoinRequest) -> pb.JoinRequest:
+    return pb.JoinRequest(addresses=request.addresses)
+
+
+def leave_from(message: pb.LeaveRequest) -> LeaveRequest:
+    return LeaveRequest(message.member)
+
+
+def leave_message(request: LeaveRequest) -> pb.LeaveRequest:
+    return pb.LeaveRequest(member=request.member)
+
+
+def remove_from(message: pb.RemoveRequest) -> RemoveRequest:
+    return RemoveRequest(message.member)
+
+
+def remove_message(request: RemoveRequest) -> pb.RemoveRequest:
+    return pb.RemoveRequest(member=request.member)
+
+
+def membership_message(membership: Membership) -> pb.MembersResponse:
+    return pb.MembersResponse(
+        members=map(_member_message, membership.members),
+        peers=map(_peer_message, membership.peers),
+        seeds=[
+            pb.Seed(address=seed.address, answers=seed.answers, problem=seed.problem)
+            for seed in membership.seeds
+        ],
+    )
+
+
+def membership_from(message: pb.MembersResponse) -> Membership:
+    return Membership(
+        tuple(map(_member_from, message.members)),
+        tuple(map(_peer_from, message.peers)),
+        tuple(SeedView(seed.address, seed.answers, seed.problem) for seed in message.seeds),
+    )
+
+
+def _member_message(view: MemberView) -> pb.Member:
+    return pb.Member(
+        name=view.name,
+        uid=view.uid,
+        address=view.address,
+        region=view.region,
+        zone=view.zone,
+        role=view.role,
+        state=view.state,
+        generation=view.generation,
+        gossip=view.gossip,
+        http=view.http,
+        release=view.release,
+        answering=view.answering,
+    )
+
+
+def _member_from(message: pb.Member) -> MemberView:
+    return MemberView(
+        message.name,
+        message.uid,
+        message.address,
+        message.region,
+        message.zone,
+        message.role,
+        message.state,
+        message.generation,
+        message.gossip,
+        message.http,
+        message.release,
+        message.answering,
+    )
+
+
+def _peer_message(view: PeerView) -> pb.Peer:
+    return pb.Peer(
+        name=view.name,
+        uid=view.uid,
+        address=view.address,
+        connected=view.connected,
+        acknowledged=view.acknowledged,
+        handoff=view.handoff,
+        lag_ms=view.lag_ms,
+        clock_offset_ms=view.clock_offset_ms,
+        heard_ms=view.heard_ms,
+        phi=view.phi,
+        problem=view.problem,
+    )
+
+
+def _peer_from(message: pb.Peer) -> PeerView:
+    return PeerView(
+        message.name,
+        message.uid,
+        message.address,
+        message.connected,
+        message.acknowledged,
+        message.handoff,
+        message.lag_ms,
+        message.clock_offset_ms if message.HasField("clock_offset_ms") else None,
+        message.heard_ms if message.HasField("heard_ms") else None,
+        message.phi,
+        message.problem,
+    )
