@@ -18,7 +18,7 @@ import signal
 import socket
 import stat
 import sys
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -30,13 +30,17 @@ from envd import settings as settings_module
 from envd.core.answers import Identity, Status
 from envd.core.errors import EnvdError
 from envd.core.history import Retention
-from envd.datadir import DataDirectory, open_data_directory
+from envd.datadir import DataDirectory, prepare_data_directory
 from envd.settings import Settings
 
 if TYPE_CHECKING:
+    from envd.clustering import Ways
     from envd.net.grpc_server import GrpcServer
+    from envd.net.http import HttpServer
+    from envd.net.unix import UnixServer
     from envd.node.api import EnvironmentApi
     from envd.node.backups import Backups
+    from envd.node.node import Node
     from envd.security.access import LocalAccess
     from envd.settings.units import Address
     from envd.storage.store import DurableStore, StoreOptions
@@ -65,10 +69,15 @@ def main(argv: list[str] | None = None) -> int:
     logs.configure(log.log_level, log.log_format, sys.stderr)
     faulthandler.enable()
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core file would hold values in clear
+    daemon = _Daemon(settings, lambda: _load(flags))
     try:
-        _run_loop(_Daemon(settings, lambda: _load(flags)).run())
+        _run_loop(daemon.run())
     except EnvdError as error:
         return _report(error)
+    if daemon.starts_again:
+        from envd.clustering import start_again
+
+        start_again()
     return 0
 
 
@@ -140,6 +149,20 @@ class _Ready:
         return self.now
 
 
+@dataclass(frozen=True, slots=True)
+class _Parts:
+    """What a started node consists of."""
+
+    directory: DataDirectory
+    store: DurableStore
+    ways: Ways
+    node: Node
+    api: EnvironmentApi
+    access: LocalAccess
+    telemetry: Telemetry
+    backups: Backups
+
+
 class _Daemon:
     """One run of the node."""
 
@@ -151,6 +174,7 @@ class _Daemon:
         self._log = get_logger("envd.daemon")
         self._stop = asyncio.Event()
         self._ready = _Ready()
+        self.starts_again = False
 
     async def run(self) -> None:
         """Start everything, wait for a signal, stop everything in the reverse order."""
@@ -160,8 +184,8 @@ class _Daemon:
         loop.add_signal_handler(signal.SIGHUP, self._reload_settings)
         self._warn()
         async with AsyncExitStack() as stack:
-            await self._start(stack)
-            await self._stop.wait()
+            if await self._start_or_stop(stack):
+                await self._stop.wait()
             self._ready.now = False
             _notify("STOPPING=1")
             self._log.info("node.stopping")
@@ -177,12 +201,47 @@ class _Daemon:
         for key in settings.ineffective():
             self._log.warning("settings.no_effect", key=key)
 
+    async def _start_or_stop(self, stack: AsyncExitStack) -> bool:
+        """Start everything; tell whether that came to its end before a signal to stop.
+
+        A node that looks for its cluster may do so for long.
+        """
+        starting = asyncio.create_task(self._start(stack), name="start")
+        stopping = asyncio.create_task(self._stop.wait(), name="stop")
+        await asyncio.wait((starting, stopping), return_when=asyncio.FIRST_COMPLETED)
+        stopping.cancel()
+        if not starting.done():
+            starting.cancel()
+            await asyncio.wait((starting,))
+            return False
+        await starting
+        return True
+
+    async def _open_directory(self, stack: AsyncExitStack, ways: Ways) -> DataDirectory:
+        from envd.clustering import become_node
+        from envd.system import SystemRng
+
+        settings = self._settings
+        opened = prepare_data_directory(
+            settings.node.data_dir,
+            key_file=settings.security.key_file,
+            admin_token=settings.security.admin_token or "",
+            insecure=settings.security.insecure,
+            rng=SystemRng(),
+            secret_file=settings.cluster.secret_file,
+        )
+        stack.callback(opened.close)
+        if isinstance(opened, DataDirectory):
+            return opened
+        directory = await become_node(opened, settings, ways, SystemRng())
+        stack.callback(directory.close)
+        return directory
+
     async def _start(self, stack: AsyncExitStack) -> None:
         """Open the store and the servers; each is closed by `stack`, the last one first."""
-        from envd import backups
+        from envd import backups, clustering
         from envd.node.api import EnvironmentApi
-        from envd.node.coordinator import Coordinator
-        from envd.node.views import NodeIdentity
+        from envd.node.cluster import NodeCluster
         from envd.node.watch import WatchHub
         from envd.security.access import AllowAll, LocalAccess
         from envd.storage.check import start_check
@@ -191,14 +250,9 @@ class _Daemon:
         from envd.system import SystemClock, SystemRng
 
         settings, clock = self._settings, SystemClock()
-        directory = open_data_directory(
-            settings.node.data_dir,
-            key_file=settings.security.key_file,
-            admin_token=settings.security.admin_token or "",
-            insecure=settings.security.insecure,
-            rng=SystemRng(),
-        )
-        stack.callback(directory.close)
+        ways = await clustering.open_ways(settings)
+        stack.push_async_callback(ways.close)
+        directory = await self._open_directory(stack, ways)
         check = start_check(directory.path)  # runs beside the servers' slow imports
         _import_servers()
         telemetry = reporting.telemetry_of(settings, os.environ)
@@ -215,60 +269,84 @@ class _Daemon:
         )
         stack.push_async_callback(store.close)
         self._report_opened(directory, store)
-        node = NodeIdentity(directory.record.node_uid, settings.node.name, settings.node.region)
-        hub = WatchHub(store, node.uid, max_watches=settings.limits.max_watches)
+        node = clustering.make_node(
+            directory,
+            settings,
+            ways,
+            store,
+            clock,
+            SystemRng(),
+            coordinator_store=telemetry.traced(store, reporting.STORE_SPANS),
+            on_identity_lost=lambda why: self._begin_anew(directory, why),
+            propagated=telemetry.propagated,
+        )
+        hub = WatchHub(store, directory.record.node_uid, max_watches=settings.limits.max_watches)
         started_ms = clock.monotonic_ms()
 
         def status_of(identity: Identity) -> Status:
-            return Status(
-                node=node.name,
-                node_uid=f"{node.uid:016x}",
-                cluster=settings.cluster.name,
-                version=envd.__version__,
-                generation=directory.record.generation,
-                environments=store.environment_count(),
-                storage_bytes=store.storage_bytes(),
-                uptime_seconds=(clock.monotonic_ms() - started_ms) // 1000,
-                insecure=settings.security.insecure,
-                data_dir=str(directory.path),
-                identity=identity.name,
-                authenticated_by=identity.via,
-            )
+            return self._status(directory, store, clock.monotonic_ms() - started_ms, identity)
 
-        traced = telemetry.traced(store, reporting.STORE_SPANS)
-        coordinator = Coordinator(traced, clock, node, directory.digest_key)
-        traced_coordinator = telemetry.traced(coordinator, reporting.COORDINATOR_SPANS)
-        api = EnvironmentApi(traced_coordinator, hub, AllowAll(), status_of)
+        traced_coordinator = telemetry.traced(node.coordinator, reporting.COORDINATOR_SPANS)
+        seeds = [str(seed) for seed in settings.cluster.join]
+        api = EnvironmentApi(
+            traced_coordinator,
+            hub,
+            AllowAll(),
+            status_of,
+            NodeCluster(node, seeds, self._stop.set),
+        )
         access = LocalAccess(
             directory.admin_token, os.geteuid(), insecure=settings.security.insecure
         )
-        reporting.begin(telemetry, store, hub, self._ready, directory.path)
+        reporting.begin(telemetry, store, hub, self._ready, directory.path, node, ways.gossip)
         kept = backups.begin(settings, directory, store, AllowAll(), clock, SystemRng(), stack)
-        await self._serve(stack, store, api, access, telemetry, kept)
+        await self._serve(stack, _Parts(directory, store, ways, node, api, access, telemetry, kept))
 
-    async def _serve(
-        self,
-        stack: AsyncExitStack,
-        store: DurableStore,
-        api: EnvironmentApi,
-        access: LocalAccess,
-        telemetry: Telemetry,
-        kept: Backups,
-    ) -> None:
-        """Start the servers; on the way out they stop together, within GRACE_S."""
+    def _status(
+        self, directory: DataDirectory, store: DurableStore, up_ms: int, identity: Identity
+    ) -> Status:
+        settings, record = self._settings, directory.record
+        return Status(
+            node=settings.node.name,
+            node_uid=f"{record.node_uid:016x}",
+            cluster=settings.cluster.name,
+            version=envd.__version__,
+            generation=record.generation,
+            environments=store.environment_count(),
+            storage_bytes=store.storage_bytes(),
+            uptime_seconds=up_ms // 1000,
+            insecure=settings.security.insecure,
+            data_dir=str(directory.path),
+            identity=identity.name,
+            authenticated_by=identity.via,
+        )
+
+    def _begin_anew(self, directory: DataDirectory, why: str) -> None:
+        """The node must go on under a new uid: note it, and start again as that."""
+        from envd.system import SystemRng
+
+        record = directory.renew_identity(SystemRng(), 0)
+        self._log.critical("node.renewed", uid=f"{record.node_uid:016x}", why=why)
+        self.starts_again = True
+        self._stop.set()
+
+    async def _serve(self, stack: AsyncExitStack, parts: _Parts) -> None:
+        """Start the servers and be a member; on the way out they stop together, in time."""
+        from envd import clustering
         from envd.net.grpc_server import GrpcLimits, GrpcServer
         from envd.net.http import HttpServer, MetricsServer
         from envd.net.unix import UnixServer
 
-        settings = self._settings
+        settings, api, access = self._settings, parts.api, parts.access
         calls = settings.limits.max_concurrent_requests + settings.limits.max_watches
         grpc_server = GrpcServer(
             api,
             access,
             settings.node.listen,
             GrpcLimits(concurrent_calls=calls),
-            telemetry,
-            kept,
+            parts.telemetry,
+            parts.backups,
+            parts.ways.transport.service,
         )
 
         def http_at(kind: type[HttpServer], address: Address) -> HttpServer:
@@ -279,28 +357,21 @@ class _Daemon:
                 _allowed_hosts(settings),
                 self._ready,
                 max_connections=settings.limits.max_concurrent_requests,
-                telemetry=telemetry,
+                telemetry=parts.telemetry,
             )
 
         http_server = http_at(HttpServer, settings.node.http)
         unix_server = UnixServer(
-            api, access, settings.node.socket, telemetry=telemetry, backups=kept
+            api, access, settings.node.socket, telemetry=parts.telemetry, backups=parts.backups
         )
         servers: list[GrpcServer | HttpServer | UnixServer]
         servers = [grpc_server, http_server, unix_server]
-
-        async def stop() -> None:
-            api.stop()
-            kept.stop()
-            # What arrives now is told that the node stops; after it, connections just end.
-            await asyncio.sleep(LAME_DUCK_S)
-            async with asyncio.TaskGroup() as group:
-                for server in servers:
-                    group.create_task(server.stop(GRACE_S))
-
-        stack.push_async_callback(stop)
+        membership = await stack.enter_async_context(AsyncExitStack())  # ends after the servers
+        stack.push_async_callback(self._stop_serving, parts, servers)
         grpc_port = await grpc_server.start()
         http_port = await http_server.start()
+        clustering.locate(parts.node, settings, parts.ways, grpc_port, http_port)
+        await self._be_member(membership, parts)
         await unix_server.start()
         also = {}
         if address := reporting.metrics_address(settings):
@@ -310,12 +381,54 @@ class _Daemon:
 
         self._be_ready(
             grpc_server,
-            store,
+            parts.store,
             listen=str(replace(settings.node.listen, port=grpc_port)),
+            gossip=str(replace(settings.cluster.gossip, port=parts.ways.gossip_port)),
             http=str(replace(settings.node.http, port=http_port)),
             socket=str(settings.node.socket),
             **also,
         )
+
+    async def _stop_serving(
+        self, parts: _Parts, servers: Sequence[GrpcServer | HttpServer | UnixServer]
+    ) -> None:
+        """Refuse what comes, let the other nodes have what was taken, and leave."""
+        parts.api.stop()
+        parts.backups.stop()
+        # What arrives now is told that the node stops; after it, connections just end.
+        await asyncio.sleep(LAME_DUCK_S)
+        if not await parts.node.drain(GRACE_S):
+            self._log.warning("node.not_drained", detail="it is sent on after the next start")
+        await parts.node.leave()
+        async with asyncio.TaskGroup() as group:
+            for server in servers:
+                group.create_task(server.stop(GRACE_S))
+
+    async def _be_member(self, stack: AsyncExitStack, parts: _Parts) -> None:
+        """Take part in the cluster from now on."""
+        from envd import clustering
+
+        await parts.node.prepare()
+        if parts.directory.record.relog_from is not None:
+            parts.directory.relogged()
+
+        def ended(task: asyncio.Task[None]) -> None:
+            if not task.cancelled() and (error := task.exception()) is not None:
+                self._log.critical("node.failed", error=type(error).__name__, exc_info=error)
+                self._stop.set()
+
+        async def let_go(task: asyncio.Task[None]) -> None:
+            task.cancel()
+            await asyncio.wait((task,))
+
+        works = {
+            "node": parts.node.run(),
+            "members": clustering.keep_remembering(parts.node, parts.directory),
+        }
+        for name, work in works.items():
+            task = asyncio.create_task(work, name=name)
+            task.add_done_callback(ended)
+            stack.push_async_callback(let_go, task)
 
     def _be_ready(self, grpc_server: GrpcServer, store: DurableStore, **addresses: str) -> None:
         """Tell everybody that the node serves, until its disk fails."""

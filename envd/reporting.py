@@ -6,18 +6,25 @@ pass beside the check of the state.
 
 from __future__ import annotations
 
+import asyncio
 import os
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import envd
+from envd.core.members import Member, MemberState
 from envd.settings import Settings
 from envd.settings.units import Address
+from envd.telemetry.cluster import ClusterFigures, PeerFigures, RepairTotals
 from envd.telemetry.destinations import destinations
 from envd.telemetry.node import NodeFigures, Telemetry
 
 if TYPE_CHECKING:
+    from envd.net.gossip_socket import GossipSocket, Traffic
+    from envd.node.node import Node
+    from envd.node.peer import PeerLink
     from envd.node.watch import WatchHub
     from envd.storage.store import DurableStore
 
@@ -25,16 +32,23 @@ COORDINATOR_SPANS: Final = {
     name: f"coordinator.{name}"
     for name in (
         "begin_write",
+        "conflicts",
         "delete",
         "history",
         "list",
         "read",
         "rendered",
+        "resolve",
         "rollback",
         "write",
+        "write_here",
     )
 }
 STORE_SPANS: Final = {"append": "store.append"}
+_STATES: Final = tuple(state for state in MemberState if state <= MemberState.LEFT)
+"""Those that are told; who is gone for good has left too."""
+_PULLS: Final = ("catch_up", "compare", "read")
+"""What the Repairer calls its pulls: a counter begins with 0."""
 
 
 def telemetry_of(settings: Settings, environ: Mapping[str, str]) -> Telemetry:
@@ -56,6 +70,8 @@ def begin(
     hub: WatchHub,
     ready: Callable[[], bool],
     data_dir: Path,
+    node: Node,
+    gossip: GossipSocket,
 ) -> None:
     """Let `telemetry` look at the node from now on; on the running loop."""
 
@@ -67,6 +83,7 @@ def begin(
             commits=store.last_lsn(),
             flushed_commits=store.flushed_lsn(),
             watches=hub.open_watches,
+            open_conflicts=store.conflict_count(),
             ready=ready(),
             storage_bytes=store.storage_bytes(),
             available_bytes=disk.f_bavail * disk.f_frsize,
@@ -74,7 +91,67 @@ def begin(
             queued_bytes=store.queued_bytes(),
         )
 
-    telemetry.start(read, lambda: (store.last_lsn(), store.flushed_lsn()))
+    loop = asyncio.get_running_loop()
+    telemetry.fault_counts.append(lambda: gossip.faults)
+    telemetry.start(
+        read,
+        lambda: (store.last_lsn(), store.flushed_lsn()),
+        lambda: cluster_figures(node, gossip.traffic, loop.time()),
+    )
+
+
+def cluster_figures(node: Node, traffic: Traffic, now_s: float) -> ClusterFigures:
+    """The cluster as `node` sees it at `now_s`, the loop's time; on the loop.
+
+    An agent is no replica: it ships to no peers, and has no commits of its own.
+    """
+    membership, replication, repair = node.membership, node.replication, node.repairer.figures
+    is_agent = membership.me.role == "agent"
+    links = [] if is_agent else list(replication.links())
+    states = Counter(min(member.state, MemberState.LEFT) for member in membership.members())
+    told = not links or any(link.has_told for _, link in links)
+    return ClusterFigures(
+        members={state.name.lower(): states[state] for state in _STATES},
+        peers=tuple(_peers(node, links, now_s)),
+        detached=node.acknowledging.detached,
+        unreplicated=(replication.detached() if links else 0) if told else None,
+        quarantined=node.quarantined,
+        repair=RepairTotals(
+            repair.bytes,
+            repair.commits,
+            repair.divergences,
+            {**dict.fromkeys(_PULLS, 0), **repair.pulls},
+        ),
+        datagrams={
+            "sent": traffic.sent,
+            "received": traffic.received,
+            "dropped": traffic.dropped,
+        },
+        refused={"unauthenticated": 0, **membership.refused},
+        health=membership.health,
+    )
+
+
+def _peers(
+    node: Node, links: Sequence[tuple[Member, PeerLink]], now_s: float
+) -> Iterator[PeerFigures]:
+    """Named by their names; where several have the same, by their uids too.
+
+    So it is where a node came back without its data, until the old one is forgotten.
+    """
+    replication, times = node.replication, Counter(member.name for member, _ in links)
+    for member, link in links:
+        known = node.membership.member(member.uid)
+        told, offset_ms = link.has_told, link.offset_ms
+        yield PeerFigures(
+            name=member.name if times[member.name] == 1 else f"{member.name}-{member.uid:016x}",
+            up=known is not None and known.reachable,
+            connected=link.streaming,
+            handoff=replication.waiting_for(link) if told else None,
+            lag_s=replication.lag_ms(link) / 1000 if told else None,
+            phi=link.phi(now_s),
+            clock_offset_s=None if offset_ms is None else offset_ms / 1000,
+        )
 
 
 def metrics_address(settings: Settings) -> Address | None:

@@ -2,7 +2,9 @@
 
     requests     what the servers count and time, cheaply; a call under way
     node         all figures of a node in one place, and their text for `/metrics`
-    families     the metrics: their names, meanings and labels
+    cluster      what a node knows of its cluster, in figures
+    families     the metrics: their names, meanings and labels; `cluster_families` those of the
+                 cluster, `samples` how they are made
     pulse        what only a clock can see: the event loop's lag, a flush that is stuck
     tracing      spans: a call, the node's work on it, the wait for the disk
     otlp         pushing to a collector

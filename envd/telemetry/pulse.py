@@ -1,7 +1,8 @@
 """What only a clock can see: how late the event loop runs, and whether a flush is stuck.
 
 Twice a second a timer asks to be woken, and how late that comes is how long everybody else
-waits too. At the same moment it looks how old the oldest commit is that the state lacks.
+waits too. At the same moment it looks how old the oldest commit is that the state lacks, and
+lets others look at what belongs to the loop.
 """
 
 from __future__ import annotations
@@ -40,16 +41,19 @@ class FlushLag:
 class Pulse:
     """Looks every INTERVAL_S while it runs; `positions` gives the last lsn and the flushed one.
 
-    `clock` counts seconds for intervals; a loop's own time may be whole milliseconds.
+    `clock` counts seconds for intervals; a loop's own time may be whole milliseconds. `also` is
+    called at each look.
     """
 
     def __init__(
         self,
         positions: Callable[[], tuple[int, int]],
         clock: Callable[[], float] = time.perf_counter,
+        also: Callable[[], None] = lambda: None,
     ) -> None:
         self._positions = positions
         self._clock = clock
+        self._also = also
         self._due = 0.0
         self._timer: asyncio.TimerHandle | None = None
         self.lag = Histogram(LAG_BOUNDS_S)
@@ -70,5 +74,6 @@ class Pulse:
         """Note how late this is, and how far the flush; then wait for the next."""
         now = self._clock()
         self.lag.observe(max(0.0, now - self._due))
-        self.flush.look(now, *self._positions())
         self.start()
+        self.flush.look(now, *self._positions())
+        self._also()

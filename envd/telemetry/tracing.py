@@ -1,7 +1,7 @@
 """Spans: one for a call, below it the node's work on it, below that the wait for the disk.
 
     Write                       server span, child of the caller's (traceparent)
-      coordinator.write         checks, the new state, its digest
+      coordinator.write         checks, the new state, its digest; until a second node has it
         store.append            until the commit is durable: the journal's group and its sync
 
 Whether a call is traced is the caller's decision where a traceparent tells of one, else a draw

@@ -24,3 +24,14 @@ def stopped(tmp_path: Path) -> Iterator[Node]:
     yield node
     if node.process is not None:
         node.kill()
+
+
+@pytest.fixture
+def joiner(stopped: Node, tmp_path: Path) -> Iterator[Node]:
+    """A node that was not started yet, for the cluster of `stopped`; see `join`."""
+    directory = tmp_path / "joiner"
+    directory.mkdir()
+    node = Node(directory)
+    yield node
+    if node.process is not None:
+        node.kill()

@@ -15,6 +15,7 @@ import yaml
 from tests.e2e.node import Node
 from tests.telemetry.reading import names_of
 from tests.telemetry.test_daemon import OPENMETRICS, scrape
+from tests.telemetry.test_daemon_cluster import join, told, until
 
 SHIPPED = Path(__file__).parents[2] / "config" / "observability"
 PROMTOOL = shutil.which("promtool") or ""
@@ -89,11 +90,14 @@ def test_promtool_reads_every_expression_of_the_dashboard(tmp_path: Path) -> Non
     assert done.returncode == 0, done.stderr
 
 
-def test_every_metric_that_is_asked_for_is_one_that_a_daemon_has(stopped: Node) -> None:
+def test_every_metric_that_is_asked_for_is_one_that_a_daemon_has(
+    stopped: Node, joiner: Node
+) -> None:
     ready = stopped.start()
+    join(joiner, stopped, ready)
     stopped.envctl("set", "web/prod", "A=1", "B=2")
     stopped.envctl("get", "web/prod")
-    scrape(ready["http"], stopped)
+    until(lambda: ("envd_peer_clock_offset_seconds", "b") in told(stopped, ready))
     exposed = names_of(scrape(ready["http"], stopped, OPENMETRICS))
     stopped.stop()
 

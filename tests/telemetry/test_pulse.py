@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
+from chaos.sim.loop import SimLoop
 from envd.telemetry.pulse import INTERVAL_S, FlushLag, Pulse
 
 
@@ -43,3 +46,26 @@ async def test_how_late_a_beat_comes_is_the_event_loops_lag() -> None:
     assert sum(pulse.lag.counts) == 2
     assert pulse.lag.total == pytest.approx(0.02)
     assert pulse.flush.seconds == pytest.approx(11.499 - 10.52)
+
+
+def test_others_look_at_what_is_the_loops_at_every_beat_and_a_fault_of_theirs_ends_none() -> None:
+    loop, looks, faults = SimLoop(), [], []
+
+    def look() -> None:
+        looks.append(loop.time())
+        raise RuntimeError("a defect")
+
+    async def main() -> None:
+        loop.set_exception_handler(lambda _, context: faults.append(context))
+        pulse = Pulse(lambda: (0, 0), also=look)
+        pulse.start()
+        await asyncio.sleep(3.5 * INTERVAL_S)
+        pulse.stop()
+
+    try:
+        loop.simulate(main())
+    finally:
+        loop.close()
+
+    assert len(looks) == 3
+    assert len(faults) == 3

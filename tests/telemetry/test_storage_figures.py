@@ -7,6 +7,7 @@ from pathlib import Path
 import lmdb
 
 from envd.storage.disk import TimedDisk
+from tests.storage.others import PEER, at, commit_at, shipped
 from tests.storage.world import Writer, open_store
 
 
@@ -66,6 +67,29 @@ async def test_a_state_without_the_counter_is_counted_when_it_is_opened(tmp_path
     await again.close()
 
     assert (count, later) == (2, 3)
+
+
+async def test_the_number_of_open_conflicts_follows_every_flush_and_outlives_a_restart(
+    tmp_path: Path,
+) -> None:
+    store = await open_store(tmp_path)
+    seen = [store.conflict_count()]
+
+    for node in (8, PEER):
+        await shipped(store, commit_at(at(1, node), "a", {"X": str(node), "Y": str(node)}))
+    await store.flush()
+    seen.append(store.conflict_count())
+    await store.close()
+    again = await open_store(tmp_path)
+    seen.append(again.conflict_count())
+    first, _ = again.conflicts("", "", 100)
+    settling = commit_at(at(2), "a", {first.name: "so"}, saw=at(1, PEER), resolves=(first.id,))
+    await shipped(again, settling)
+    await again.flush()
+    seen.append(again.conflict_count())
+    await again.close()
+
+    assert seen == [0, 2, 2, 1]
 
 
 async def test_what_is_not_flushed_yet_is_told(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import subprocess
 import pytest
 from prometheus_client.parser import text_string_to_metric_families as plain_metrics
 
+from envd.telemetry.cluster import ClusterFigures, PeerFigures, RepairTotals
 from envd.telemetry.node import OPENMETRICS, PLAIN, NodeFigures, Telemetry
 from envd.telemetry.pulse import Pulse
 from tests.telemetry.reading import families
@@ -23,11 +24,30 @@ def figures() -> NodeFigures:
         commits=40,
         flushed_commits=38,
         watches=3,
+        open_conflicts=4,
         ready=True,
         storage_bytes=1_000,
         available_bytes=5_000,
         unflushed_bytes=200,
         queued_bytes=10,
+    )
+
+
+def cluster() -> ClusterFigures:
+    """Two peers, one of which was never reached."""
+    return ClusterFigures(
+        members={"alive": 2, "suspect": 0, "down": 1, "left": 0},
+        peers=(
+            PeerFigures("n2", True, True, 7, 1.5, 0.25, -0.003),
+            PeerFigures('n"3\n', False, False, None, None, 0.0, None),
+        ),
+        detached=6,
+        unreplicated=5,
+        quarantined=8,
+        repair=RepairTotals(900, 11, 1, {"catch_up": 2, "compare": 0, "read": 3}),
+        datagrams={"sent": 30, "received": 20, "dropped": 1},
+        refused={"unauthenticated": 9},
+        health=1,
     )
 
 
@@ -39,6 +59,8 @@ def telemetry() -> Telemetry:
     made.pulse = Pulse(lambda: (0, 0))
     made.pulse.lag.observe(0.002)
     made.syncs.observe(0.0004)
+    made.cluster = cluster()
+    made.propagated(0.004)
     get = made.requests.of("Get")
     get.record("OK", 0.0002)
     get.record("OK", 0.004, TRACE_ID)
@@ -48,6 +70,15 @@ def telemetry() -> Telemetry:
     return made
 
 
+def samples(text: bytes) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
+    """The samples of a text in OpenMetrics, by name and labels."""
+    return {
+        (sample.name, tuple(sorted(sample.labels.items()))): sample.value
+        for family in families(text.decode()).values()
+        for sample in family.samples
+    }
+
+
 def test_openmetrics_is_read_back_as_it_was_meant(telemetry: Telemetry) -> None:
     text, media_type = telemetry.text("application/openmetrics-text;version=1.0.0;q=0.5,*/*;q=0.1")
 
@@ -55,11 +86,7 @@ def test_openmetrics_is_read_back_as_it_was_meant(telemetry: Telemetry) -> None:
     assert media_type == OPENMETRICS
     assert found["envd_requests"].type == "counter"
     assert found["envd_request_duration_seconds"].type == "histogram"
-    samples = {
-        (sample.name, tuple(sorted(sample.labels.items()))): sample.value
-        for family in found.values()
-        for sample in family.samples
-    }
+    told = samples(text)
     expected = {
         ("envd_build_info", (("version", "9.8.7"),)): 1,
         ("envd_requests_total", (("code", "OK"), ("method", "Get"))): 2,
@@ -70,10 +97,62 @@ def test_openmetrics_is_read_back_as_it_was_meant(telemetry: Telemetry) -> None:
         ("envd_variables", ()): 31,
         ("envd_commits_total", ()): 40,
         ("envd_unflushed_commits", ()): 2,
-        ("envd_members", (("state", "alive"),)): 1,
+        ("envd_open_conflicts", ()): 4,
         ("envd_ready", ()): 1,
     }
-    assert {key: samples[key] for key in expected} == expected
+    assert {key: told[key] for key in expected} == expected
+
+
+def test_the_cluster_is_told_as_it_was_seen_last(telemetry: Telemetry) -> None:
+    told = samples(telemetry.text(OPENMETRICS)[0])
+
+    n2, n3 = (("peer", "n2"),), (("peer", 'n"3\n'),)
+    expected = {
+        ("envd_members", (("state", "alive"),)): 2,
+        ("envd_members", (("state", "suspect"),)): 0,
+        ("envd_members", (("state", "down"),)): 1,
+        ("envd_members", (("state", "left"),)): 0,
+        ("envd_peer_up", n2): 1,
+        ("envd_peer_up", n3): 0,
+        ("envd_peer_connected", n2): 1,
+        ("envd_peer_connected", n3): 0,
+        ("envd_replication_lag_seconds", n2): 1.5,
+        ("envd_peer_handoff_commits", n2): 7,
+        ("envd_peer_clock_offset_seconds", n2): -0.003,
+        ("envd_peer_phi", n2): 0.25,
+        ("envd_handoff_commits", ()): 7,
+        ("envd_detached_commits_total", ()): 6,
+        ("envd_unreplicated_commits", ()): 5,
+        ("envd_quarantined_records", ()): 8,
+        ("envd_propagation_seconds_count", ()): 1,
+        ("envd_propagation_seconds_bucket", (("le", "0.003"),)): 0,
+        ("envd_propagation_seconds_bucket", (("le", "0.005"),)): 1,
+        ("envd_repair_bytes_total", ()): 900,
+        ("envd_repair_commits_total", ()): 11,
+        ("envd_repair_pulls_total", (("kind", "read"),)): 3,
+        ("envd_repair_divergences_total", ()): 1,
+        ("envd_gossip_datagrams_total", (("kind", "dropped"),)): 1,
+        ("envd_gossip_refused_total", (("reason", "unauthenticated"),)): 9,
+        ("envd_membership_health_score", ()): 1,
+    }
+    assert {key: told.get(key) for key in expected} == expected
+
+
+def test_what_is_not_known_of_a_peer_is_not_told_as_zero(telemetry: Telemetry) -> None:
+    told = samples(telemetry.text(OPENMETRICS)[0])
+
+    of_n3 = {name for name, labels in told if labels == (("peer", 'n"3\n'),)}
+    assert of_n3 == {"envd_peer_up", "envd_peer_connected", "envd_peer_phi"}
+
+
+def test_a_node_alone_has_no_figures_of_peers(telemetry: Telemetry) -> None:
+    telemetry.cluster = ClusterFigures({"alive": 1})
+
+    told = samples(telemetry.text(OPENMETRICS)[0])
+
+    assert not [labels for _, labels in told if dict(labels).get("peer")]
+    assert told["envd_handoff_commits", ()] == 0
+    assert told["envd_unreplicated_commits", ()] == 0
 
 
 def test_a_bucket_shows_the_trace_of_a_request_that_fell_into_it(telemetry: Telemetry) -> None:

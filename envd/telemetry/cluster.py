@@ -1,0 +1,62 @@
+"""What a node knows of its cluster at one moment, in figures.
+
+Streams and membership belong to the event loop, so they are looked at there: by the pulse twice
+a second, and once more for each scrape. Who writes the text, in whatever thread, gets the last
+look.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True)
+class PeerFigures:
+    """Another storage node as this one sees it; no two have the same `name`.
+
+    `up`: membership does not hold it for down or gone. `connected`: this node's log goes there.
+    `handoff` is how many of this node's own commits it has not synced yet, and `lag_s` the age of
+    the oldest of those: None where it has not told since this node started. `phi` is how
+    implausible its silence is, as a power of ten. `clock_offset_s` is how far its clock is
+    ahead of this node's, as last measured, None before.
+    """
+
+    name: str
+    up: bool
+    connected: bool
+    handoff: int | None
+    lag_s: float | None
+    phi: float
+    clock_offset_s: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class RepairTotals:
+    """What repair did since the start: `pulls` by their kind, `bytes` of all answers."""
+
+    bytes: int = 0
+    commits: int = 0
+    divergences: int = 0
+    pulls: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterFigures:
+    """The cluster as this node sees it; `members` by state, this node is one of them.
+
+    `detached` counts the writes since the start that were answered as safe on this node alone,
+    `unreplicated` the own commits that are so now (None: nobody has told yet). `datagrams` are
+    those of gossip by what became of them, `refused` those that were not taken, by reason.
+    `health` is how unwell this node believes itself to be, 0 for well.
+    """
+
+    members: Mapping[str, int]
+    peers: tuple[PeerFigures, ...] = ()
+    detached: int = 0
+    unreplicated: int | None = 0
+    quarantined: int = 0
+    repair: RepairTotals = field(default_factory=RepairTotals)
+    datagrams: Mapping[str, int] = field(default_factory=dict)
+    refused: Mapping[str, int] = field(default_factory=dict)
+    health: int = 0
