@@ -39,7 +39,7 @@ class Daemon:
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         command = [sys.executable, "-m", "envd.daemon", "--data-dir", str(directory)]
-        command += ["--listen", "127.0.0.1:0", "--http", "127.0.0.1:0"]
+        command += ["--listen", "127.0.0.1:0", "--http", "127.0.0.1:0", "--gossip", "127.0.0.1:0"]
         self.process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
         assert self.process.stderr is not None
         for line in self.process.stderr:

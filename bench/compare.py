@@ -20,30 +20,22 @@ read them. The exit code is 1 where a case failed, 130 after Ctrl-C.
 from __future__ import annotations
 
 import argparse
-import asyncio
-import os
-import platform
 import shutil
-import signal
 import sys
 import tempfile
 import time
-from collections.abc import Coroutine, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from types import FrameType
 from typing import Final
-
-import uvloop
 
 from bench import compiled
 from bench.cases import AIMS, ALL_CASES, CASES, DEFAULT, QUICK, Repetition, Scale, reason
-from bench.figures import OURS, Sample, document, plot, rows, table
+from bench.figures import OURS, Sample
 from bench.large import ENVIRONMENTS, LARGE_CASES, SETS_S, Large, too_large
+from bench.running import ended_by_signals, interruptible, machine, report, say
 from bench.servers import SERVERS, Missing, calibrate
 
-RESULTS: Final = Path(__file__).parent / "results"
 BUDGET_S: Final = 30 * 60.0
 """What a run may take: near its end, large cases of the peers are left out."""
 LARGE_LEAST_S: Final = 120.0
@@ -68,7 +60,7 @@ class Run:
         small, large = self._chosen()
         for repetition in range(self.arguments.reps if small else 0):
             for peer in peers:
-                _say(f"repetition {repetition + 1} of {self.arguments.reps}: {peer}")
+                say(f"repetition {repetition + 1} of {self.arguments.reps}: {peer}")
                 self._repetition(f"{peer}-{repetition}", peer, small, fast=fast)
         for peer in peers if large else ():
             left_s = self._left_s(peer)
@@ -78,7 +70,7 @@ class Run:
             if why:
                 self._leave_out(f"{peer}: large", why)
                 continue
-            _say(f"{self.arguments.large:,} environments: {peer}")
+            say(f"{self.arguments.large:,} environments: {peer}")
             self._large(peer, large, left_s)
 
     def _left_s(self, peer: str) -> float:
@@ -98,7 +90,7 @@ class Run:
         server = SERVERS[peer](self.home / place)
         repetition = Repetition(server, self.scale, cases, compiled=fast)
         try:
-            _ended_by_signals(repetition.run())
+            ended_by_signals(repetition.run())
         finally:
             self.samples += repetition.samples
             shutil.rmtree(server.home, ignore_errors=True)
@@ -113,7 +105,7 @@ class Run:
         server = SERVERS[peer](self.home / f"{peer}-large")
         large = Large(server, self.arguments.large, self.arguments.large_seconds)
         try:
-            _ended_by_signals(large.run(limit_s))
+            ended_by_signals(large.run(limit_s))
         except TimeoutError:
             self.failed = self.failed or peer == OURS
             self._leave_out(f"{peer}: the rest of large", f"not done in {limit_s / 60:.0f} minutes")
@@ -126,7 +118,7 @@ class Run:
 
     def _leave_out(self, what: str, why: str) -> None:
         self.not_run[what] = why
-        _say(f"NOT RUN: {what}: {why}")
+        say(f"NOT RUN: {what}: {why}")
 
 
 def main() -> int:
@@ -134,7 +126,6 @@ def main() -> int:
     scale = QUICK if arguments.quick else DEFAULT
     if arguments.environments:
         scale = replace(scale, environments=arguments.environments)
-    signal.signal(signal.SIGTERM, _interrupt)
     with tempfile.TemporaryDirectory(prefix="envd-bench-", dir=arguments.dir) as scratch:
         run = Run(Path(scratch), arguments, scale)
         peers, absent = _present([OURS, *dict.fromkeys(arguments.peer)], run.home)
@@ -142,43 +133,15 @@ def main() -> int:
         lacking = compiled.missing(peers)
         for name, why in lacking.items():
             run.not_run[name] = f"{why}; the plain rows come from Python instead"
-            _say(f"NOT RUN: {name}: {run.not_run[name]}")
+            say(f"NOT RUN: {name}: {run.not_run[name]}")
         before = calibrate(run.home)
-        with _interruptible(run):
+        with interruptible(run):
             run.everything(peers, fast=not lacking)
         about = _about(run, (before, calibrate(run.home)))
-    _report(run.samples, about)
+    few = arguments.large != ENVIRONMENTS
+    aims = {case: AIMS[case] for case in AIMS if not (few and case in LARGE_CASES)}
+    report("compare", run.samples, about, aims)
     return 130 if run.stopped else int(run.failed)
-
-
-@contextmanager
-def _interruptible(run: Run) -> Iterator[None]:
-    try:
-        yield
-    except (KeyboardInterrupt, asyncio.CancelledError):
-        run.stopped = True
-        run.not_run["the rest"] = "it was interrupted"
-
-
-def _interrupt(_number: int, _frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
-
-
-def _ended_by_signals(work: Coroutine[object, object, None]) -> None:
-    """Run it; Ctrl-C and SIGTERM cancel it, so that it stops its server on the way out."""
-
-    async def run() -> None:
-        task = asyncio.ensure_future(work)
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, task.cancel)
-        await task
-
-    try:
-        uvloop.run(run())
-    finally:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        signal.signal(signal.SIGTERM, _interrupt)
 
 
 def _arguments() -> argparse.Namespace:
@@ -231,13 +194,13 @@ def _present(wanted: Sequence[str], home: Path) -> tuple[list[str], Mapping[str,
             present.append(name)
         except Missing as why:
             missing[name] = str(why)
-            _say(f"NOT RUN: {name}: {why}")
+            say(f"NOT RUN: {name}: {why}")
     return present, missing
 
 
 def _about(run: Run, syncs: tuple[tuple[float, float], tuple[float, float]]) -> dict[str, object]:
     return {
-        "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        **machine(),
         "repetitions": run.arguments.reps,
         "imported_environments": run.scale.environments,
         "large_environments": run.arguments.large,
@@ -245,33 +208,7 @@ def _about(run: Run, syncs: tuple[tuple[float, float], tuple[float, float]]) -> 
         "not_run": dict(run.not_run),
         "fdatasync_ms_median_p99_before": syncs[0],
         "fdatasync_ms_median_p99_after": syncs[1],
-        "processors": os.cpu_count(),
-        "load_average_after": os.getloadavg(),
-        "python": platform.python_version(),
-        "machine": platform.machine(),
     }
-
-
-def _report(samples: Sequence[Sample], about: Mapping[str, object]) -> None:
-    few = about["large_environments"] != ENVIRONMENTS
-    aims = {case: AIMS[case] for case in AIMS if not (few and case in LARGE_CASES)}
-    made = rows(samples, aims)
-    plain = {key: said for key, said in about.items() if key != "not_run"}
-    text = "\n".join([*(f"{key}: {said}" for key, said in plain.items()), "", table(made)])
-    not_run = about["not_run"]
-    if isinstance(not_run, dict):
-        text += "".join(f"\nNOT RUN: {name}: {why}" for name, why in not_run.items())
-    RESULTS.mkdir(exist_ok=True)
-    stem = f"compare-{str(about['time']).replace(':', '')}"
-    (RESULTS / f"{stem}.txt").write_text(text + "\n")
-    (RESULTS / f"{stem}.json").write_text(document(made, about, samples))
-    (RESULTS / f"{stem}.svg").write_text(plot(made))
-    print(text)
-    _say(f"written: bench/results/{stem}.txt, .json and .svg")
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

@@ -23,7 +23,8 @@ _RATE: Final = "/s"
 class Sample:
     """One repetition of one case by one peer; times are processor seconds within `wall_s`.
 
-    `generator` names what made the load, "" where nothing did. `rss_mb` is the resident memory,
+    `generator` names what made the load, "" where nothing did; `remark` is what else there is to
+    say of it. `rss_mb` is the resident memory,
     `anon_mb` what of it is anonymous: not the pages of files, which the system can take back.
     """
 
@@ -40,6 +41,7 @@ class Sample:
     disk_mb: float
     anon_mb: float = 0.0
     generator: str = ""
+    remark: str = ""
 
     @property
     def others(self) -> float:
@@ -80,6 +82,7 @@ class Row:
     others: float
     ratio: float | None
     verdict: str
+    remark: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,8 +98,8 @@ class Aim:
     ours: str = ""
 
     def verdict(self, figure: float, unit: str) -> str:
-        """Rates and ratios should reach the bound, times and sizes stay below it."""
-        at_least = bool(self.peer) or unit.endswith(_RATE)
+        """Rates and their ratios should reach the bound, times and sizes stay below it."""
+        at_least = unit.endswith(_RATE)
         met = figure >= self.bound if at_least else figure <= self.bound
         sign = ">=" if at_least else "<="
         unit = "x" if self.peer else unit
@@ -161,6 +164,7 @@ def _row(group: Sequence[Sample], ours: Ours, aims: Sequence[Aim]) -> Row:
         others=statistics.median(one.others for one in group),
         ratio=ratio,
         verdict="; ".join(verdicts),
+        remark="; ".join(dict.fromkeys(one.remark for one in group if one.remark)),
     )
 
 
@@ -172,6 +176,7 @@ def table(made: Sequence[Row]) -> str:
         remarks = ["the load generator was the limit"] if row.generator_limited else []
         if row.others > QUIET:
             remarks.append(f"other processes took {row.others:.1f} cores")
+        remarks += [said for said in (row.remark, row.verdict) if said]
         lines.append(
             (
                 row.case,
@@ -186,7 +191,7 @@ def table(made: Sequence[Row]) -> str:
                 f"{row.anon_mb:.0f}",
                 f"{row.disk_mb:.0f}",
                 "" if row.ratio is None else f"{row.ratio:.2f}",
-                "; ".join(remarks + ([row.verdict] if row.verdict else [])),
+                "; ".join(remarks),
             )
         )
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]

@@ -73,6 +73,7 @@ def _disk(home: Path) -> None:
 @contextmanager
 def _daemon(data: Path) -> Iterator[subprocess.Popen[bytes]]:
     flags = ["--data-dir", str(data), "--listen", "127.0.0.1:0", "--http", "127.0.0.1:0"]
+    flags += ["--gossip", "127.0.0.1:0"]
     with (data.parent / "envd.log").open("ab") as log:
         process = subprocess.Popen([sys.executable, "-m", "envd.daemon", *flags], stderr=log)
     try:

@@ -5,25 +5,55 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from typing import Protocol
 
 from bench.figures import Sample, number
 from bench.processes import machine_cpu_s, own_cpu_s
-from bench.servers import Server
+
+
+class Subject(Protocol):
+    """What is measured: one server, or several that are one."""
+
+    @property
+    def name(self) -> str:
+        """The peer that it is in the result."""
+        ...
+
+    def cpu_s(self) -> float:
+        """Processor seconds so far."""
+        ...
+
+    def memory_mb(self) -> tuple[float, float]:
+        """Resident memory now, and what of it is anonymous."""
+        ...
+
+    def disk_mb(self) -> float:
+        """What its files take on the disk."""
+        ...
 
 
 class Measured:
     """Takes the samples of one server, and says each as it comes."""
 
-    def __init__(self, server: Server) -> None:
+    def __init__(self, server: Subject) -> None:
         self._server = server
         self.samples: list[Sample] = []
 
     def add(
-        self, case: str, value: float, unit: str, variant: str = "", *, since_cpu_s: float = 0.0
+        self,
+        case: str,
+        value: float,
+        unit: str,
+        variant: str = "",
+        *,
+        since_cpu_s: float = 0.0,
+        remark: str = "",
     ) -> None:
         """A sample without a rate; its processor seconds count from `since_cpu_s`."""
         cpu = self._server.cpu_s() - since_cpu_s
-        self.keep(self._sample(case, value, unit, variant, server_cpu_s=cpu))
+        sample = self._sample(case, value, unit, variant, server_cpu_s=cpu)
+        self.keep(replace(sample, remark=remark))
 
     async def rate(
         self,

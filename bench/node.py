@@ -30,8 +30,8 @@ from bench.payload import (
 )
 from envd.wire._pb import environment_pb2 as pb
 
-_SERVICE: Final = "/envd.v1.EnvironmentService/"
-_IMPORT_BATCH: Final = 50
+SERVICE: Final = "/envd.v1.EnvironmentService/"
+IMPORT_BATCH: Final = 50
 _METRICS: Final = aiohttp.ClientTimeout(5)
 _LAG: Final = re.compile(r"^envd_flush_lag_seconds(?:\{.*\})? (\S+)$", re.MULTILINE)
 STREAM: Final = "batched: one WriteStream"
@@ -69,7 +69,7 @@ class NodeClient:
         return (("authorization", f"Bearer {self._token()}"),)
 
     async def answers(self) -> None:
-        (call,) = await self._channels.unary(_SERVICE + "List", 1)
+        (call,) = await self._channels.unary(SERVICE + "List", 1)
         try:
             await call(pb.ListRequest(limit=1).SerializeToString(), metadata=self._metadata)
         except grpc.aio.AioRpcError as error:
@@ -106,15 +106,15 @@ class NodeClient:
     # -- operations --------------------------------------------------------------------
 
     async def _sets(self, callers: int) -> Sequence[Operation]:
-        return await self._unary("Write", callers, lambda n: _set(n).SerializeToString(), 1)
+        return await self._unary("Write", callers, lambda n: set_request(n).SerializeToString(), 1)
 
     async def _batched_sets(self, callers: int) -> Sequence[Operation]:
-        return self._streamed(callers, _set)
+        return self._streamed(callers, set_request)
 
     def _streamed(
         self, callers: int, request: Callable[[int], pb.WriteRequest]
     ) -> Sequence[Operation]:
-        stream = WriteStream(self._channels.both_streams(_SERVICE + "WriteStream"), self._metadata)
+        stream = WriteStream(self._channels.both_streams(SERVICE + "WriteStream"), self._metadata)
 
         async def run(n: int) -> int:
             await stream.write(request(n))
@@ -162,7 +162,7 @@ class NodeClient:
         return self._request("Get", message, answer)
 
     async def _call(self, method: str, message: bytes) -> bytes:
-        (call,) = await self._channels.unary(_SERVICE + method, 1)
+        (call,) = await self._channels.unary(SERVICE + method, 1)
         return await call(message, metadata=self._metadata)
 
     def _request(
@@ -172,7 +172,7 @@ class NodeClient:
         answer: bytes,
         written: Callable[[], Awaitable[int]] | None = None,
     ) -> GrpcRequest:
-        return GrpcRequest(_SERVICE + method, message, self._metadata, len(answer), written)
+        return GrpcRequest(SERVICE + method, message, self._metadata, len(answer), written)
 
     async def _commits_so_far(self) -> int:
         """Commits of one key's part of the node, without this method's own.
@@ -192,9 +192,7 @@ class NodeClient:
 
     async def _commits(self, callers: int) -> Sequence[Operation]:
         def message(n: int) -> bytes:
-            puts = [pb.Put(name=name, value=value(name, n)) for name in COMMIT_NAMES]
-            request = pb.WriteRequest(environment=f"commit/e{n % SETS}", puts=puts)
-            return request.SerializeToString()
+            return commit_request(n).SerializeToString()
 
         return await self._unary("Write", callers, message, len(COMMIT_NAMES))
 
@@ -209,7 +207,7 @@ class NodeClient:
             names = [f"load/e{k % LOADED}" for k in range(n * BATCH, (n + 1) * BATCH)]
             return pb.BatchGetRequest(environments=names).SerializeToString()
 
-        (first,) = await self._channels.unary(_SERVICE + "BatchGet", 1)
+        (first,) = await self._channels.unary(SERVICE + "BatchGet", 1)
         raw = await first(message(0), metadata=self._metadata)
         results = pb.BatchGetResponse.FromString(raw).results
         found = sum(len(one.found.environment.variables) for one in results)
@@ -228,14 +226,14 @@ class NodeClient:
 
             return run
 
-        return [operation(call) for call in await self._channels.unary(_SERVICE + method, callers)]
+        return [operation(call) for call in await self._channels.unary(SERVICE + method, callers)]
 
     # -- bulk and events ---------------------------------------------------------------
 
     def import_(self, prefix: str, numbers: range) -> Callable[[], Awaitable[None]]:
         messages = [
-            _import(prefix, numbers[at : at + _IMPORT_BATCH])
-            for at in range(0, len(numbers), _IMPORT_BATCH)
+            import_message(prefix, numbers[at : at + IMPORT_BATCH])
+            for at in range(0, len(numbers), IMPORT_BATCH)
         ]
 
         async def requests() -> AsyncIterator[bytes]:
@@ -243,7 +241,7 @@ class NodeClient:
                 yield message
 
         async def run() -> None:
-            call = self._channels.both_streams(_SERVICE + "Import")
+            call = self._channels.both_streams(SERVICE + "Import")
             answers = [raw async for raw in call(requests(), metadata=self._metadata)]
             parsed = map(pb.ImportResponse.FromString, answers)
             done = sum(one.HasField("done") for answer in parsed for one in answer.results)
@@ -252,7 +250,7 @@ class NodeClient:
         return run
 
     async def export(self, prefix: str) -> int:
-        call = self._channels.server_stream(_SERVICE + "Export")
+        call = self._channels.server_stream(SERVICE + "Export")
         request = pb.ExportRequest(prefix=prefix).SerializeToString()
         count = 0
         async for raw in call(request, metadata=self._metadata):
@@ -262,12 +260,12 @@ class NodeClient:
 
     async def propagation(self, count: int) -> Sequence[float]:
         request = pb.WatchRequest(prefix="watch", values=True).SerializeToString()
-        watch = self._channels.server_stream(_SERVICE + "Watch")
+        watch = self._channels.server_stream(SERVICE + "Watch")
         call = watch(request, metadata=self._metadata)
         events = aiter(call)
         while not pb.WatchResponse.FromString(await anext(events)).HasField("snapshot_end"):
             pass
-        (write,) = await self._channels.unary(_SERVICE + "Write", 1)
+        (write,) = await self._channels.unary(SERVICE + "Write", 1)
         times = []
         for n in range(count):
             put = pb.Put(name="A", value=value("A", n))
@@ -322,12 +320,20 @@ class WriteStream:
                     future.set_exception(RuntimeError(item.error.reason))
 
 
-def _set(n: int) -> pb.WriteRequest:
+def set_request(n: int, among: int = SETS) -> pb.WriteRequest:
+    """The n-th set of one variable, of so many environments in turn."""
     put = pb.Put(name="A", value=value("A", n))
-    return pb.WriteRequest(environment=f"set/e{n % SETS}", puts=[put])
+    return pb.WriteRequest(environment=f"set/e{n % among}", puts=[put])
 
 
-def _import(prefix: str, numbers: range) -> bytes:
+def commit_request(n: int, among: int = SETS) -> pb.WriteRequest:
+    """The n-th commit of 100 variables, to so many environments in turn."""
+    puts = [pb.Put(name=name, value=value(name, n)) for name in COMMIT_NAMES]
+    return pb.WriteRequest(environment=f"commit/e{n % among}", puts=puts)
+
+
+def import_message(prefix: str, numbers: range) -> bytes:
+    """One request of an import, of environments PREFIX/eN."""
     items = [
         pb.ImportRequest.Item(
             environment=f"{prefix}/e{n}",
@@ -338,7 +344,7 @@ def _import(prefix: str, numbers: range) -> bytes:
     return pb.ImportRequest(environments=items).SerializeToString()
 
 
-_ONE_SET: Final = _set(0).SerializeToString()
+_ONE_SET: Final = set_request(0).SerializeToString()
 
 
 async def _awaited(call: Awaitable[bytes]) -> bytes:

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -23,7 +24,7 @@ from bench.resp import RedisClient
 READY_S: Final = 60.0
 CALIBRATION_SYNCS: Final = 300
 CACHE: Final = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "envd-bench"
-_QUOTA: Final = 32 << 30
+QUOTA: Final = 32 << 30
 """What etcd may keep: its default of 2 GiB is less than the largest case."""
 
 
@@ -113,8 +114,8 @@ class Server:
 
 
 def _envd(home: Path) -> Server:
-    port, http = _free_port(), _free_port()
-    flags = ["--data-dir", str(home), "--listen", f"127.0.0.1:{port}"]
+    port, http = free_ports(2)
+    flags = ["--data-dir", str(home), "--listen", f"127.0.0.1:{port}", "--gossip", "127.0.0.1:0"]
     envctl = str(Path(sys.executable).with_name("envctl"))
 
     def token() -> str:
@@ -132,21 +133,21 @@ def _envd(home: Path) -> Server:
 
 
 def _etcd(home: Path) -> Server:
-    binary = _find_etcd()
-    address = f"127.0.0.1:{_free_port()}"
-    peer = f"http://127.0.0.1:{_free_port()}"
+    binary = find_etcd()
+    port, peer_port = free_ports(2)
+    address, peer = f"127.0.0.1:{port}", f"http://127.0.0.1:{peer_port}"
     command = [str(binary), "--data-dir", str(home), "--log-level", "error"]
     command += ["--listen-client-urls", f"http://{address}"]
     command += ["--advertise-client-urls", f"http://{address}"]
     command += ["--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer]
-    command += ["--initial-cluster", f"default={peer}", "--quota-backend-bytes", str(_QUOTA)]
+    command += ["--initial-cluster", f"default={peer}", "--quota-backend-bytes", str(QUOTA)]
     etcdctl = str(binary.with_name("etcdctl"))
     key = f"{_read_environment()}/{NAMES[1]}"
     read = [etcdctl, "--endpoints", address, "get", key]
     return Server("etcd", home, address, command, read, EtcdClient(address))
 
 
-def _find_etcd() -> Path:
+def find_etcd() -> Path:
     """An etcd 3.5, from the cache or the path; Debian's 3.4 reads more slowly than either."""
     found = shutil.which("etcd")
     wanted = [*sorted(CACHE.rglob("etcdbin/etcd")), *([Path(found)] if found else [])]
@@ -161,7 +162,7 @@ def _redis_always(home: Path) -> Server:
     binary = shutil.which("redis-server")
     if binary is None:
         raise Missing("no redis-server; apt-get install redis-server")
-    port = _free_port()
+    (port,) = free_ports(1)
     command = [binary, "--port", str(port), "--bind", "127.0.0.1", "--dir", str(home)]
     command += ["--appendonly", "yes", "--appendfsync", "always", "--save", ""]
     read = ["redis-cli", "-p", str(port), "HGET", _read_environment(), NAMES[1]]
@@ -198,11 +199,13 @@ def _read_environment() -> str:
     return f"load/e{LOADED // 2}"
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+def free_ports(count: int, kind: socket.SocketKind = socket.SOCK_STREAM) -> list[int]:
+    """Ports of loopback that nobody has now, all different."""
+    with ExitStack() as stack:
+        probes = [stack.enter_context(socket.socket(socket.AF_INET, kind)) for _ in range(count)]
+        for probe in probes:
+            probe.bind(("127.0.0.1", 0))
+        return [probe.getsockname()[1] for probe in probes]
 
 
 def _listens(address: str) -> bool:
