@@ -35,7 +35,7 @@ from envd.net.http_routes import (
     Reveal,
 )
 from envd.node.api import EnvironmentApi
-from envd.node.coordinator import MAX_LIST_PAGE
+from envd.node.reader import MAX_LIST_PAGE
 
 PATH = "/v1/environments/{name}"
 

@@ -24,7 +24,7 @@ from envd.net.http_routes import (
     Operation,
 )
 from envd.node.api import EnvironmentApi
-from envd.node.coordinator import MAX_HISTORY_PAGE
+from envd.node.reader import MAX_HISTORY_PAGE
 
 
 @dataclass(frozen=True, slots=True)

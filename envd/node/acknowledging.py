@@ -39,11 +39,13 @@ class Acknowledging:
     them whose stream takes records now.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, start_lsn: int = 0) -> None:
+        """`start_lsn` is the last of the log at the start."""
         self._loop = asyncio.get_running_loop()
         self._peers: dict[int, bool] = {}
         self._synced: dict[int, int] = {}
         self._highest = 0
+        self._last_own = start_lsn
         self._queue: deque[_Waiting] = deque()
         self._timer: asyncio.TimerHandle | None = None
         self.detached = 0
@@ -95,6 +97,12 @@ class Acknowledging:
                 retry_after_ms=1000,
             )
 
+    def confirm_earlier(self, durability: Durability) -> Confirmation:
+        """What the answer to a repeat waits for: all that was written here so far is confirmed."""
+        outcome: asyncio.Future[Copies] = self._loop.create_future()
+        self._begin_waiting(self._last_own, durability, outcome)
+        return outcome
+
     def confirm(self, logged: Logged, durability: Durability) -> Confirmation:
         """What the answer of a write waits for: `logged`, or its copies once they are enough."""
         if self.alone:
@@ -116,6 +124,7 @@ class Acknowledging:
     def _begin_waiting(
         self, lsn: int, durability: Durability, outcome: asyncio.Future[Copies]
     ) -> None:
+        self._last_own = max(self._last_own, lsn)
         if durability is Durability.LOCAL:
             outcome.set_result(Copies(1, detached=False))
             return

@@ -97,13 +97,7 @@ class NodeCluster:
         return any(seed.answers for seed in self.seeds() if seed.address in addresses)
 
     async def leave(self) -> None:
-        if not await self._node.drain():
-            raise Unavailable(
-                "the others lack commits that this node acknowledged; nothing was changed",
-                hint="see what waits: envctl cluster status; to stop it, send it SIGTERM: "
-                "its data stay",
-                reason="NOT_DRAINED",
-            )
+        await self._node.hand_over()
         await self._node.leave(for_good=True)
         self._stop()
 

@@ -1,9 +1,9 @@
-"""Reads and writes of one node: what a request means, turned into commits and views.
+"""The writes of one node: what a request means, turned into commits.
 
 A write reads the head of its environment, checks its preconditions, makes one commit and
 hands it to the store, all within one turn of the event loop: so preconditions are exact
 against every other write of this node, and two writers never build on the same head. The
-answer waits for the commit to be durable.
+answer waits for the commit to be durable, and in a cluster for a second copy.
 
 An operation id makes a repeated write answer as the first one did, also while that one is
 still on its way.
@@ -11,35 +11,22 @@ still on its way.
 
 from __future__ import annotations
 
-import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from functools import partial
 from typing import assert_never
 
 from envd.core import digest
 from envd.core.answers import (
-    ConflictPage,
-    EnvironmentView,
-    ExportedEnvironment,
-    HistoryPage,
-    ListPage,
     WriteAnswer,
 )
 from envd.core.commit import Change, Commit, Kind, LogRecord
 from envd.core.environment import Environment
-from envd.core.errors import Conflict, InvalidRequest, NotFound, Unavailable
+from envd.core.errors import Conflict, Unavailable
 from envd.core.hlc import HybridClock
-from envd.core.layers import EXTENDS, bases_of, layers
 from envd.core.metadata import CREATED
-from envd.core.names import check_environment, check_prefix, check_variable
+from envd.core.names import check_environment, check_variable
 from envd.core.requests import (
-    ConflictsRequest,
     DeleteRequest,
-    HistoryRequest,
-    ListRequest,
-    PutColumns,
-    ReadRequest,
     ResolveRequest,
     RollbackRequest,
     WriteRequest,
@@ -47,30 +34,22 @@ from envd.core.requests import (
 from envd.core.ring import partition_of
 from envd.core.stamp import ZERO, Stamp
 from envd.node import conflicts, revisions
-from envd.node.acknowledging import Acknowledging
+from envd.node.acknowledging import WANTED_COPIES, Acknowledging
 from envd.node.changes import changes_of, differences
 from envd.node.checks import check_operation, check_room, check_write
 from envd.node.forwarding import Forwarder
 from envd.node.operations import AnyWrite, request_digest
-from envd.node.rendering import Renderings
+from envd.node.reader import Reader, no_environment
 from envd.node.views import (
     NodeIdentity,
-    commit_view,
-    environment_view,
-    exported_view,
     iso_time,
-    read_session_token,
-    resolved_view,
     session_token,
 )
 from envd.node.writing import Confirmation, Writing
-from envd.ports import Clock, Store, StoredState
-
-MAX_LIST_PAGE = 10_000
-MAX_HISTORY_PAGE = 1_000
+from envd.ports import Clock, OperationResult, Store, StoredState
 
 
-class Coordinator:
+class Coordinator(Reader):
     """The reads and writes of one node over its store."""
 
     def __init__(
@@ -87,14 +66,12 @@ class Coordinator:
         """`hlc` is shared with what takes in other nodes' commits; `acknowledging` tells when
         a write has copies enough, None: once it is durable here; `forwarder` takes the writes
         that another node is to make."""
-        self._store = store
+        super().__init__(store, node, digest_key)
         self._clock = clock
-        self.node = node
-        self._digest_key = digest_key
         self._hlc = hlc or HybridClock(node.uid, store.highest_hlc())
         self._acknowledging = acknowledging
         self._forwarder = forwarder
-        self._renderings = Renderings()
+        self.refuse_writes: Unavailable | None = None
         self._in_flight: dict[tuple[str, str], tuple[bytes, Writing]] = {}
 
     # -- writing -------------------------------------------------------------------
@@ -148,6 +125,9 @@ class Coordinator:
 
     async def _begin_here(self, request: AnyWrite, author: str, may_reveal: bool) -> Writing:
         """Perform a write, or give the earlier one with its operation id."""
+        if self.refuse_writes is not None:
+            error = self.refuse_writes
+            raise Unavailable(error.message, hint=error.hint, reason=error.reason)
         if self._acknowledging is not None:
             self._acknowledging.check(request.durability)
         if not request.operation:
@@ -191,7 +171,16 @@ class Coordinator:
         if known is None:
             return None
         _check_same(known.request_digest, asked)
-        return Writing(self._answer(request, known.revision, known.stamp))
+        return self._known(request, known)
+
+    def _known(self, request: AnyWrite, known: OperationResult) -> Writing:
+        """The answer to a repeat; what came from another node has two copies already."""
+        answer = self._answer(request, known.revision, known.stamp)
+        if self._acknowledging is None or self._acknowledging.alone:
+            return Writing(answer)
+        if known.stamp.node_uid != self.node.uid:
+            return Writing(replace(answer, acknowledged=WANTED_COPIES))
+        return Writing(answer, self._acknowledging.confirm_earlier(request.durability))
 
     def _forget_landed(self) -> None:
         """Let go of the oldest writes that are done; the store knows them now, or refused them."""
@@ -206,7 +195,7 @@ class Coordinator:
         environment = head.environment
         _check_revision(head, request.if_revision)
         if request.must_exist and not environment.exists:
-            raise _no_environment(request.environment)
+            raise no_environment(request.environment)
         if request.must_not_exist and environment.exists:
             raise Conflict(
                 f"{request.environment} exists already",
@@ -227,7 +216,7 @@ class Coordinator:
         head = self._head(request.environment)
         environment = head.environment
         if not environment.exists:
-            raise _no_environment(request.environment)
+            raise no_environment(request.environment)
         _check_revision(head, request.if_revision)
         changes = tuple(
             Change(kind, name, None, entry.secret, entry.stamp)
@@ -329,164 +318,6 @@ class Coordinator:
         empty = Environment(name)
         return StoredState(empty, digest.revision(empty, self._digest_key))
 
-    # -- reading -------------------------------------------------------------------
-
-    def read(self, request: ReadRequest) -> EnvironmentView:
-        """One environment as it is, or as it was `at` a revision.
-
-        Raises NotFound for an environment, variable or revision that is not there.
-        """
-        name = check_environment(request.environment)
-        for variable in request.variables:
-            check_variable(variable)
-        self._check_token(request.token)
-        if request.resolve:
-            return self._read_layers(request)
-        visible = self._store.visible(name)
-        if request.at:
-            state = revisions.recorded_state(self._store, name, request.at, self._digest_key)
-        elif visible is None or not visible.environment.exists:
-            deleted = visible is not None and visible.environment.deleted_at > ZERO
-            raise _no_environment(name, deleted=deleted)
-        else:
-            state = visible
-        return environment_view(
-            state,
-            self.node,
-            reveal=request.reveal,
-            now=visible.environment if request.at and visible else None,
-            variables=request.variables,
-            level=request.consistency,
-        )
-
-    def rendered(self, request: ReadRequest, render: Callable[[EnvironmentView], bytes]) -> bytes:
-        """What `render`, always the same one, makes of what `read` answers.
-
-        Kept for whole environments as they are; raises as `read` does.
-        """
-        name, reveal = request.environment, request.reveal
-        if request != ReadRequest(name, reveal=reveal):
-            return render(self.read(request))
-        state = self._store.visible(check_environment(name))
-        known = None if state is None else self._renderings.find(name, reveal, state)
-        if known is None:
-            known = render(self.read(request))
-            if state is not None:
-                self._renderings.keep(name, reveal, state, known)
-        return known
-
-    def look_at_layers(self, name: str, look: Callable[[str], None]) -> None:
-        """Call `look` for `name` and for all it extends, each before anything is told of it.
-
-        Raises what `look` does, NotFound, Conflict for a circle, LimitExceeded for too many
-        layers.
-        """
-
-        def bases(layer: str) -> tuple[str, ...]:
-            look(layer)
-            return self._bases_of(layer)
-
-        layers(name, bases)
-
-    def _bases_of(self, name: str) -> tuple[str, ...]:
-        state = self._store.visible(name)
-        if state is None or not state.environment.exists:
-            raise _no_environment(name)
-        setting = state.environment.metadata.get(EXTENDS)
-        return bases_of(setting.value or "") if setting else ()
-
-    def _read_layers(self, request: ReadRequest) -> EnvironmentView:
-        if request.at:
-            raise InvalidRequest(
-                "a revision is of one environment, without what it extends",
-                hint="leave out either the revision or the layers",
-            )
-        single = replace(request, resolve=False, variables=(), token="")
-        names = layers(request.environment, self._bases_of)
-        views = [self.read(replace(single, environment=name)) for name in names]
-        return resolved_view(views, request.variables)
-
-    def _check_layers(self, request: WriteRequest) -> None:
-        """Refuse a setting `extends` that could not be resolved."""
-        if type(request.puts) is PutColumns:
-            return
-        for put in request.puts:
-            if put.kind and put.name == EXTENDS:
-                own = bases_of(put.value)
-                layers(
-                    request.environment,
-                    partial(self._bases_if, request.environment, own),
-                )
-
-    def _bases_if(self, changed: str, bases: tuple[str, ...], name: str) -> tuple[str, ...]:
-        return bases if name == changed else self._bases_of(name)
-
-    def columns(self, name: str, *, reveal: bool) -> ExportedEnvironment | None:
-        """The visible state of an environment in columns, None where it does not exist."""
-        state = self._store.visible(name)
-        if state is None or not state.environment.exists:
-            return None
-        return exported_view(state, reveal=reveal)
-
-    def state_view(self, name: str, *, reveal: bool) -> EnvironmentView | None:
-        """The visible state of an environment, None where it does not exist."""
-        state = self._store.visible(name)
-        if state is None or not state.environment.exists:
-            return None
-        return environment_view(state, self.node, reveal=reveal)
-
-    def list(self, request: ListRequest) -> ListPage:
-        """A page of the environments that exist below a prefix."""
-        prefix = check_prefix(request.prefix)
-        check_prefix(request.after)
-        limit = _bounded(request.limit, MAX_LIST_PAGE)
-        found = self._store.environments(prefix, request.after, limit + 1)
-        more = len(found) > limit
-        page = tuple(found[:limit])
-        return ListPage(page, page[-1].environment if more else "")
-
-    def history(self, request: HistoryRequest) -> HistoryPage:
-        """A page of commits, newest first; raises NotFound where none was ever made."""
-        name = check_environment(request.environment)
-        if request.variable:
-            check_variable(request.variable)
-        limit = _bounded(request.limit, MAX_HISTORY_PAGE)
-        before = _stamp(request.before)
-        found: list[Commit] = []
-        for commit in revisions.newest_first(self._store, name, before):
-            if not request.variable or _touches(commit, request.variable):
-                found.append(commit)
-            if len(found) > limit:
-                break
-        trimmed = self._store.base(name).highest_stamp.hlc > 0
-        if not found and not trimmed and not self._store.commits(name, None, 1):
-            raise _no_environment(name)
-        page = found[:limit]
-        following = page[-1].stamp.hex() if len(found) > limit else ""
-        return HistoryPage(name, tuple(map(commit_view, page)), following, trimmed)
-
-    def conflicts(self, request: ConflictsRequest) -> ConflictPage:
-        """A page of unsettled conflicts; raises NotFound for an environment that never was."""
-        return conflicts.page(self._store, self.node, request)
-
-    def _check_token(self, token: str) -> None:
-        """Raise unless this node has what the session token stands for.
-
-        A write is answered when it is visible, so a record that the store has is.
-        """
-        if not token:
-            return
-        point = read_session_token(token)
-        if point is None:
-            raise InvalidRequest("the session token is none", reason="INVALID_TOKEN")
-        partition, origin, seq = point
-        if seq > self._store.last_seq(partition, origin):
-            raise Unavailable(
-                "this node can't prove that it has seen what the session token stands for",
-                hint="read from the node that answered the write, or without the token",
-                reason="STALE",
-            )
-
 
 def _check(request: AnyWrite) -> None:
     """Raise InvalidRequest where a write can't be meant."""
@@ -530,34 +361,3 @@ def _check_revision(head: StoredState, wanted: str) -> None:
             hint="read it again, then decide whether your change still fits",
             reason="STALE_REVISION",
         )
-
-
-def _no_environment(name: str, *, deleted: bool = False) -> NotFound:
-    return NotFound(
-        f"there is no environment {name}" + (" any more" if deleted else ""),
-        hint=f"its past: envctl history {name}; to take it back: envctl undelete {name}"
-        if deleted
-        else "see what there is with: envctl list",
-        reason="ENVIRONMENT_NOT_FOUND",
-    )
-
-
-def _touches(commit: Commit, variable: str) -> bool:
-    return any(
-        change.kind is Kind.VARIABLE and change.name == variable for change in commit.changes
-    )
-
-
-def _bounded(limit: int, most: int) -> int:
-    if limit < 0:
-        raise InvalidRequest("a limit can't be negative")
-    return min(limit or most, most)
-
-
-def _stamp(text: str) -> Stamp | None:
-    if not text:
-        return None
-    try:
-        return Stamp.from_hex(text)
-    except (ValueError, struct.error):
-        raise InvalidRequest("the page token is none", reason="INVALID_TOKEN") from None

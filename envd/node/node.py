@@ -129,7 +129,7 @@ class Node:
         member = place.member
         store, clock = ports.store, ports.clock
         hlc = HybridClock(member.uid, store.highest_hlc())
-        self.acknowledging = Acknowledging()
+        self.acknowledging = Acknowledging(store.last_lsn())
         self.coordinator = Coordinator(
             coordinator_store or store,
             clock,
@@ -262,6 +262,26 @@ class Node:
     async def drain(self, patience_s: float = DRAIN_S) -> bool:
         """Let the others have all that was taken here; tell whether they do."""
         return await self.replication.drain(patience_s)
+
+    async def hand_over(self, patience_s: float = DRAIN_S) -> None:
+        """Take no more writes, and see to it that another node holds all that this one holds.
+
+        Raises Unavailable where that can't be had in time; then writes are taken again.
+        """
+        self.coordinator.refuse_writes = Unavailable(
+            "the node is leaving its cluster; nothing was done",
+            hint="ask another node",
+            reason="STOPPING",
+            retry_after_ms=1000,
+        )
+        if self.quarantined or not await self.replication.hand_over(patience_s):
+            self.coordinator.refuse_writes = None
+            raise Unavailable(
+                "no other node holds everything that this node holds; nothing was changed",
+                hint="see what waits: envctl cluster status; to stop it, send it SIGTERM: "
+                "its data stay",
+                reason="NOT_DRAINED",
+            )
 
     async def leave(self, *, for_good: bool = False) -> None:
         """Tell the others that this node is about to stop; `for_good`, not to wait for it."""

@@ -256,6 +256,24 @@ class Replication:
             return False
         return True
 
+    async def hand_over(self, patience_s: float) -> bool:
+        """Wait until one peer holds all that this node holds; tell whether so."""
+        try:
+            async with asyncio.timeout(patience_s):
+                while not self._is_handed_over():  # noqa: ASYNC110 - once
+                    await asyncio.sleep(0.05)
+        except TimeoutError:
+            return False
+        return True
+
+    def _is_handed_over(self) -> bool:
+        held = dict(self._store.vectors())
+        return any(
+            all(peer.link.vectors.holds(*name, seq) for name, seq in held.items())
+            for peer in self._peers.values()
+            if peer.link.streaming
+        )
+
     # -- the stream to a peer ------------------------------------------------------------------
 
     async def _keep_link(self, peer: _Peer) -> None:

@@ -270,6 +270,7 @@ class LogShipper:
             own = self._position >= self._tail.last_own_lsn and not self._everything
             if own and not self._under_way:
                 link.synced_lsn = self._position = self._tail.last_lsn
+                self._acknowledging.synced(link.uid, link.synced_lsn)
             await asyncio.sleep(self._beat_s())
 
     async def _relay_all(self, channel: PeerChannel, now: float) -> None:

@@ -84,8 +84,8 @@ class WatchHub:
         self._most_bytes = ring_bytes
         self._ring: list[tuple[int, Commit, int]] = []
         self._ring_bytes = 0
-        self._waiting: dict[str, set[asyncio.Event]] = {}
-        self._resolving: dict[str, set[asyncio.Event]] = {}
+        self._waiting: dict[str, dict[asyncio.Event, None]] = {}
+        self._resolving: dict[str, dict[asyncio.Event, None]] = {}
         self._extenders = Extenders(store)
         self._open = 0
         self._closed = False
@@ -163,10 +163,10 @@ class WatchHub:
 
     def _join(self, prefix: str, event: asyncio.Event, *, resolve: bool) -> None:
         self._open += 1
-        self._waiting.setdefault(prefix, set()).add(event)
+        self._waiting.setdefault(prefix, {})[event] = None
         if resolve:
             self._extenders.join()
-            self._resolving.setdefault(prefix, set()).add(event)
+            self._resolving.setdefault(prefix, {})[event] = None
 
     def _leave(self, prefix: str, event: asyncio.Event, *, resolve: bool) -> None:
         self._open -= 1
@@ -338,8 +338,10 @@ def _no_view(name: str) -> EnvironmentView | None:
     return None
 
 
-def _remove(waiting: dict[str, set[asyncio.Event]], prefix: str, event: asyncio.Event) -> None:
+def _remove(
+    waiting: dict[str, dict[asyncio.Event, None]], prefix: str, event: asyncio.Event
+) -> None:
     events = waiting[prefix]
-    events.discard(event)
+    events.pop(event, None)
     if not events:
         del waiting[prefix]

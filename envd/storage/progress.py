@@ -98,10 +98,15 @@ class Progress:
         self._moves.cursors |= cursors
 
     def forget(self, origin: int) -> None:
-        """Drop all vectors of an origin, also of what is on its way."""
+        """Drop all vectors of an origin, also of what is on its way.
+
+        That all records up to `relay_lsn` are held is true no longer: relays begin anew.
+        """
         _drop(self._given, origin)
         _drop(self._durable, origin)
         self._moves.forget(origin)
+        begun_anew = {uid: cursor._replace(relay_lsn=0) for uid, cursor in self._cursors.items()}
+        self.advance({}, begun_anew)
 
     @property
     def moved(self) -> bool:

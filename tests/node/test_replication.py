@@ -351,3 +351,52 @@ def test_a_node_that_left_for_good_is_waited_for_no_longer() -> None:
         assert (answer.acknowledged, answer.detached) == (1, False)
 
     simulate(story)
+
+
+def test_a_node_that_leaves_takes_no_more_writes_and_leaves_nothing_behind() -> None:
+    async def story(machines: Machines) -> None:
+        await machines.start()
+        leaving = asyncio.ensure_future(machines.run("n1", machines.node("n1").leave()))
+        await asyncio.sleep(0.001)
+
+        with pytest.raises(Unavailable, match="leaving"):
+            await machines.write("n1", "web/prod", PORT="1")
+
+        await leaving
+
+    simulate(story)
+
+
+def test_a_node_that_reaches_nobody_does_not_leave() -> None:
+    async def story(machines: Machines) -> None:
+        await machines.start()
+        machines.cluster.network.partition(["n1"], ["n2", "n3"])
+        await asyncio.sleep(5)
+        await machines.write("n1", "web/prod", PORT="1")
+
+        with pytest.raises(Unavailable, match="nothing was changed"):
+            await machines.run("n1", machines.node("n1").node.hand_over())
+
+        answer = await machines.write("n1", "web/prod", PORT="2")
+        assert answer.detached
+
+    simulate(story)
+
+
+def test_a_repeat_waits_for_a_second_copy_as_the_first_one_did() -> None:
+    async def story(machines: Machines) -> None:
+        await machines.start()
+        machines.cluster.network.partition(["n1"], ["n2", "n3"])
+        await asyncio.sleep(5)
+        first = await machines.write("n1", "web/prod", operation="deploy-7", PORT="1")
+        alone = await machines.write("n1", "web/prod", operation="deploy-7", PORT="1")
+        machines.cluster.network.heal()
+        await machines.until(machines.equal, 3.0)
+
+        again = await machines.write("n1", "web/prod", operation="deploy-7", PORT="1")
+
+        assert first.stamp == alone.stamp == again.stamp
+        assert [each.detached for each in (first, alone, again)] == [True, True, False]
+        assert again.acknowledged >= 2
+
+    simulate(story)

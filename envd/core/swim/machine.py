@@ -31,7 +31,7 @@ from envd.core.errors import InvalidRequest
 from envd.core.members import Member, MemberState
 from envd.core.swim.beliefs import Beliefs
 from envd.core.swim.chance import Chance, below
-from envd.core.swim.config import LAN, SwimConfig
+from envd.core.swim.config import LAN, SwimConfig, push_pull_interval_ms
 from envd.core.swim.contacts import Contacts
 from envd.core.swim.events import (
     Effect,
@@ -210,7 +210,7 @@ class Swim:
             return
         for kind, interval_ms in (
             (Kind.PROBE, self._config.probe_interval_ms),
-            (Kind.PUSH_PULL, self._config.push_pull_interval_ms),
+            (Kind.PUSH_PULL, push_pull_interval_ms(self._config, self.reachable_count)),
         ):
             self._timers.arm_if_idle((kind, 0), now_ms + below(interval_ms, self._chance))
 
