@@ -1,7 +1,8 @@
 # make run    a ready local envd with a guided tour; Ctrl-C stops it
 # make test   the tests                    make test-real  those with real servers
 # make check  what must hold before a commit
-# make bench  what it costs                make fmt, proto, lock
+# make bench  what it costs                make sim, chaos  what breaks it
+# make fmt, proto, lock
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -9,7 +10,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 DEMO ?= config/example.env
 
-.PHONY: run test test-real check bench proto fmt lock clean
+.PHONY: run test test-real check bench sim chaos proto fmt lock clean
 
 run: $(READY)
 	@exec $(BIN)/envctl dev --demo $(DEMO) $(ARGS)
@@ -27,10 +28,18 @@ check: $(READY)
 	$(BIN)/lint-imports
 	$(BIN)/python proto/generate.py --check
 	$(BIN)/python -m pytest -q
+	$(BIN)/python -m chaos.sim --seeds 1..50 --minutes 0.4 --jobs 2
+
+# Seeds of simulated clusters, counted in chaos/LEDGER.md: make sim SEEDS=1..200
+SEEDS ?= 1..100
+sim: $(READY)
+	$(BIN)/python -m chaos.sim --seeds $(SEEDS) --jobs 2 --ledger $(ARGS)
 
 bench: $(READY)
 	$(BIN)/python -m bench.local
 	$(BIN)/python -m bench.compare --peer etcd --peer redis-always --reps 3 $(ARGS)
+	$(BIN)/python -m bench.cluster
+	$(BIN)/python -m bench.membership
 
 proto: $(READY)
 	$(BIN)/python proto/generate.py

@@ -1,0 +1,47 @@
+"""Invariant 8: the stamps that a node gives strictly grow, over crashes and clock jumps too.
+
+And a name `(partition, origin, seq)` means one commit wherever it is seen. A disk that went back
+to an older state may repeat itself until its node meets another; what it gave meanwhile is for
+the invariant about lost writes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from chaos.sim.checkers import Checker, Sighting, Violation
+from envd.core.stamp import ZERO, Stamp
+from envd.ports import Applied
+
+
+class GrowingStamps(Checker):
+    """Watches the own records of each node in the order of its log."""
+
+    name = "8 a node's stamps strictly grow"
+
+    def __init__(self) -> None:
+        self._last: dict[int, Stamp] = {}
+        self._names: dict[tuple[int, int, int], Stamp] = {}
+        self._uids: dict[str, int] = {}
+        self._went_back: set[int] = set()
+
+    def applied(self, node: Sighting, applied: Applied) -> None:
+        record, stamp = applied.record, applied.record.commit.stamp
+        self._uids[node.machine] = node.uid
+        if not record.origin or record.origin in self._went_back:
+            return
+        name = (record.partition, record.origin, record.seq)
+        known = self._names.setdefault(name, stamp)
+        if known != stamp:
+            told = f"{name} is {known.hex()} and on {node.machine} {stamp.hex()}"
+            raise Violation(self.name, told)
+        if record.origin == node.uid == stamp.node_uid:
+            last = self._last.get(node.uid, ZERO)
+            if stamp <= last:
+                told = f"{node.machine} gave {stamp.hex()} after {last.hex()}"
+                raise Violation(self.name, told)
+            self._last[node.uid] = stamp
+
+    def disk_lost(self, machine: str, others: Mapping[str, Sighting], back_to_s: float) -> None:
+        if machine in self._uids:
+            self._went_back.add(self._uids[machine])

@@ -1,0 +1,87 @@
+"""Invariant 3: no acknowledged, not detached write is lost.
+
+In words: an acknowledged write survives the loss of any one node, and a detached one survives
+unless that very node's disk is lost before anybody else has it. A write is there where its commit
+stands in the history, and where each of its variables shows its stamp or a later one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from chaos.sim.checkers import Acknowledged, Checker, Sighting, Violation
+from envd.core.stamp import ZERO, Stamp
+
+
+class LostWrites(Checker):
+    """Remembers every acknowledged write and looks for all of them at the end, on each node."""
+
+    name = "3 no acknowledged write is lost"
+
+    def __init__(self) -> None:
+        self._writes: list[Acknowledged] = []
+        self.excused = 0
+
+    def answered(self, write: Acknowledged) -> None:
+        self._writes.append(write)
+
+    def disk_lost(self, machine: str, others: Mapping[str, Sighting], back_to_s: float) -> None:
+        stamps = {name: _Stamps(node) for name, node in others.items()}
+        kept = []
+        for write in self._writes:
+            at_stake = write.machine == machine and not write.safe and write.at_s >= back_to_s
+            if at_stake and not any(held.has(write) for held in stamps.values()):
+                self.excused += 1
+            else:
+                kept.append(write)
+        self._writes = kept
+
+    def ended(self, nodes: Sequence[Sighting]) -> None:
+        for node in nodes:
+            held = _Stamps(node)
+            for write in self._writes:
+                if not held.has(write):
+                    raise Violation(self.name, _told(write, node, "its commit"))
+                if name := _not_shown(write, node):
+                    raise Violation(self.name, _told(write, node, name))
+
+
+class _Stamps:
+    """The stamps of the commits that a node has, read once for each environment."""
+
+    def __init__(self, node: Sighting) -> None:
+        self._node = node
+        self._known: dict[str, tuple[frozenset[Stamp], Stamp]] = {}
+
+    def has(self, write: Acknowledged) -> bool:
+        """Tell whether the commit is in the history, or may be folded into its base."""
+        known = self._known.get(write.environment)
+        if known is None:
+            store, name = self._node.store, write.environment
+            rows = store.commit_rows(name)
+            trimmed = store.base(name).highest_stamp
+            known = self._known[name] = (frozenset(stamp for stamp, _ in rows), trimmed)
+        stamps, trimmed = known
+        return write.stamp in stamps or write.stamp <= trimmed
+
+
+def _not_shown(write: Acknowledged, node: Sighting) -> str:
+    """A variable of the write that shows neither its stamp nor a later one, "" for none."""
+    state = node.store.visible(write.environment)
+    if state is None:
+        return "its environment"
+    environment = state.environment
+    if environment.deleted_at >= write.stamp:
+        return ""
+    for name in write.names:
+        entry = environment.variables.get(name)
+        if (entry.stamp if entry else ZERO) < write.stamp:
+            return name
+    return ""
+
+
+def _told(write: Acknowledged, node: Sighting, what: str) -> str:
+    return (
+        f"{node.machine} lacks {what} of {write.environment} at {write.stamp.hex()}, "
+        f"acknowledged by {write.machine} at {write.at_s:.3f} s"
+    )

@@ -1,0 +1,250 @@
+"""Negative controls: each switches off one rule, and the simulator must find what breaks.
+
+A control wraps the ports of the nodes, changes their disks, or what a checker calls; production
+code is never changed. `python -m chaos.sim --control NAME --seeds 200` shows that it is caught.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, replace
+from itertools import count
+from typing import Any, Final, cast
+
+from chaos.sim.checkers.merge_laws import Merge
+from chaos.sim.nodes import Sabotage
+from envd.core.commit import LogRecord
+from envd.core.entries import Entry
+from envd.core.environment import Environment
+from envd.core.errors import Unavailable
+from envd.core.history import ConflictRecord
+from envd.node.node import NodePorts
+from envd.ports import Logged, PeerChannel, PeerTransport, Store, StoredState
+from envd.wire import peers as wire
+from envd.wire import records
+
+_SOME: Final = 23
+"""One in so many is spoilt: seldom enough that everything else goes on."""
+
+
+def _sound(ports: NodePorts) -> NodePorts:
+    return ports
+
+
+@dataclass(frozen=True)
+class Control:
+    """One rule switched off. `lying_disk`: a sync is answered a second before it is done."""
+
+    name: str
+    what: str
+    sabotage: Sabotage = _sound
+    merge: Merge = Environment.merge
+    lying_disk: bool = False
+
+
+SOUND: Final = Control("sound", "nothing is switched off")
+
+
+# -- stores ----------------------------------------------------------------------------------
+
+
+class _Wrapped:
+    """A store that is another one, but for what a subclass says."""
+
+    def __init__(self, store: Store) -> None:
+        self.inner = store
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.inner, name)
+
+
+class _Unbounded(_Wrapped):
+    def highest_hlc(self) -> int:
+        return 0
+
+
+class _Partial(_Wrapped):
+    """Counts a foreign record as held, and leaves out what it says."""
+
+    def append(self, record: LogRecord, after: StoredState, encoded: bytes = b"") -> Logged:
+        if not encoded or record.seq % _SOME:
+            return self.inner.append(record, after, encoded)
+        empty = replace(record, commit=replace(record.commit, changes=()))
+        head = self.inner.head(record.commit.environment)
+        return self.inner.append(empty, head or after, records.encode_commit(empty.commit))
+
+
+class _Forgetful(_Wrapped):
+    """Keeps no conflict that another node's write has won."""
+
+    def conflicts(self, prefix: str, after: str, limit: int) -> list[ConflictRecord]:
+        node = self.inner.__dict__["_node_uid"]
+        found = self.inner.conflicts(prefix, after, limit)
+        return [one for one in found if one.kept.stamp.node_uid == node]
+
+
+def _store(kind: type[_Wrapped]) -> Sabotage:
+    return lambda ports: replace(ports, store=cast(Store, kind(ports.store)))
+
+
+# -- transports ------------------------------------------------------------------------------
+
+
+class _Channel:
+    """A channel that is another one, but for what `spoil` makes of what is sent."""
+
+    def __init__(self, inner: PeerChannel, spoil: Callable[[bytes], bytes]) -> None:
+        self.inner = inner
+        self._spoil = spoil
+
+    async def send(self, frame: bytes) -> None:
+        await self.inner.send(self._spoil(frame))
+
+    async def receive(self) -> bytes:
+        return await self.inner.receive()
+
+    def trusted(self) -> None:
+        self.inner.trusted()
+
+    def close(self) -> None:
+        self.inner.close()
+
+
+class _Forging(_Channel):
+    """Acknowledges a batch to its sender as soon as it is sent, whatever the peer does."""
+
+    def __init__(self, inner: PeerChannel) -> None:
+        super().__init__(inner, lambda frame: frame)
+        self._queue: asyncio.Queue[bytes | Unavailable] = asyncio.Queue()
+        self._pump: asyncio.Task[None] | None = None
+
+    async def send(self, frame: bytes) -> None:
+        await self.inner.send(frame)
+        said = wire.decode(frame)
+        if isinstance(said, wire.Batch):
+            self._queue.put_nowait(wire.encode(wire.Ack(said.number)))
+
+    async def receive(self) -> bytes:
+        if self._pump is None:
+            self._pump = asyncio.get_running_loop().create_task(self._read())
+        got = await self._queue.get()
+        if isinstance(got, Unavailable):
+            raise got
+        return got
+
+    async def _read(self) -> None:
+        try:
+            while True:
+                frame = await self.inner.receive()
+                if not isinstance(wire.decode(frame), wire.Ack):
+                    self._queue.put_nowait(frame)
+        except Unavailable as error:
+            self._queue.put_nowait(error)
+
+
+class _Transport:
+    """A transport whose channels are wrapped."""
+
+    def __init__(self, inner: PeerTransport, wrap: Callable[[PeerChannel], PeerChannel]) -> None:
+        self._inner = inner
+        self._wrap = wrap
+
+    async def dial(self, address: str) -> PeerChannel:
+        return self._wrap(await self._inner.dial(address))
+
+    def on_channel(self, serve: Callable[[PeerChannel], Awaitable[None]]) -> None:
+        self._inner.on_channel(serve)
+
+
+def _transport(wrap: Callable[[PeerChannel], PeerChannel]) -> Sabotage:
+    return lambda ports: replace(ports, transport=_Transport(ports.transport, wrap))
+
+
+def _dropping() -> Callable[[PeerChannel], PeerChannel]:
+    numbers = count(1)
+
+    def spoil(frame: bytes) -> bytes:
+        said = wire.decode(frame)
+        if not isinstance(said, wire.Batch):
+            return frame
+        return wire.encode(wire.Batch(said.number, said.through_lsn, [*map(shorten, said.rows)]))
+
+    def shorten(row: bytes) -> bytes:
+        record = records.decode_log_record(row)
+        if next(numbers) % _SOME or len(record.commit.changes) < 2:
+            return row
+        commit = replace(record.commit, changes=tuple(record.commit.changes)[:-1])
+        return records.encode_log_record(record, records.encode_commit(commit))
+
+    return lambda channel: _Channel(channel, spoil)
+
+
+def _without_repair(frame: bytes) -> bytes:
+    said = wire.decode(frame)
+    if isinstance(said, wire.Call) and said.method.startswith("repair."):
+        return wire.encode(wire.Call(said.number, "repair.off", said.body))
+    return frame
+
+
+# -- merges ------------------------------------------------------------------------------------
+
+
+def _tie_blind(one: Environment, other: Environment) -> Environment:
+    """The production merge, where of equal stamps the one that came first stays."""
+    merged = one.merge(other)
+    return Environment(
+        merged.name,
+        {name: _first(one.variables.get(name), entry) for name, entry in merged.variables.items()},
+        merged.metadata,
+        merged.deleted_at,
+    )
+
+
+def _first(known: Entry | None, merged: Entry) -> Entry:
+    return known if known is not None and known.stamp == merged.stamp else merged
+
+
+_ALL: Final = (
+    Control(
+        "ack-before-sync",
+        "a disk answers a sync before it is done, so a crash loses the last second",
+        lying_disk=True,
+    ),
+    Control(
+        "drop-a-change",
+        "a channel leaves the last change out of some commits",
+        _transport(_dropping()),
+    ),
+    Control(
+        "forget-the-bound",
+        "a node does not keep the bound of its clock over restarts",
+        _store(_Unbounded),
+    ),
+    Control(
+        "tie-blind-merge",
+        "of two entries with equal stamps the one that came first stays",
+        merge=_tie_blind,
+    ),
+    Control(
+        "no-repair",
+        "no node answers what repair asks",
+        _transport(lambda channel: _Channel(channel, _without_repair)),
+    ),
+    Control(
+        "count-the-cursor",
+        "a batch counts as acknowledged once it is sent",
+        _transport(_Forging),
+    ),
+    Control(
+        "count-what-is-not-held",
+        "some records of others move the vector and change nothing",
+        _store(_Partial),
+    ),
+    Control(
+        "forget-conflicts",
+        "a node lists no conflict that another node's write has won",
+        _store(_Forgetful),
+    ),
+)
+CONTROLS: Final = {control.name: control for control in _ALL}

@@ -1,0 +1,377 @@
+"""envd's real node on a simulated machine: what the daemon wires, wired to simulated ports.
+
+A `Directory` is what the daemon's data directory holds: who the node is, which cluster it
+belongs to, and its store. The first machine founds the cluster; every other start looks for it by
+its seeds, as production does. Cluster secret, sealed datagrams and handshakes are the real ones.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
+from contextvars import copy_context
+from dataclasses import dataclass, field, replace
+from random import Random
+from typing import Final
+
+from chaos.sim.chance import Chance, SimRng
+from chaos.sim.checkers import Sighting
+from chaos.sim.cluster import Boot, Cluster, Machine, NodeDied
+from chaos.sim.loop import SimLoop
+from chaos.sim.store import Platter, SimStore, damaged
+from envd.core.answers import Identity, Status
+from envd.core.errors import EnvdError, Unavailable
+from envd.core.history import Retention
+from envd.core.members import Member, MemberState
+from envd.core.requests import LeaveRequest
+from envd.node.api import EnvironmentApi
+from envd.node.cluster import NodeCluster
+from envd.node.handshake import Introduction
+from envd.node.joining import Joiner
+from envd.node.node import Node, NodePlace, NodePorts
+from envd.node.watch import WatchHub
+from envd.ports import Applied, Store
+from envd.security.access import AllowAll
+from envd.security.cluster_secret import SharedSecret
+from envd.security.datagrams import SealedDatagrams
+from envd.storage.memory import Durable
+from envd.wire.peers import Ticket
+
+CLUSTER_NAME: Final = "simulated"
+FLUSH_EVERY_S: Final = (0.2, 2.0)
+SNAPSHOT_EVERY_S: Final = 5.0
+_SNAPSHOTS: Final = 3
+_DIGEST_KEY_BYTES: Final = 32
+_UID_BYTES: Final = 8
+_OPERATOR: Final = Identity("operator", "simulator")
+_RESTART_S: Final = 0.2
+_LIED_S: Final = 1.0
+_UNREADABLE: Final = 0.3
+_LARGEST_GROUP: Final = 12
+
+
+@dataclass
+class Directory:
+    """What one machine's disk holds."""
+
+    uid: int
+    generation: int = 0
+    cluster_id: str = ""
+    digest_key: bytes = b""
+    former_uids: tuple[int, ...] = ()
+    replaced_uids: frozenset[int] = frozenset()
+    known: tuple[Member, ...] = ()
+    durable: Durable = field(default_factory=Durable)
+    synced_at: list[float] = field(default_factory=list)
+    saved_s: float = 0.0
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What all nodes of a run have in common; `kept` is how many records a log keeps.
+
+    With `lying_disk` syncs are answered before they are done.
+    """
+
+    retention: Retention = field(default_factory=Retention)
+    kept: int = 100_000
+    lying_disk: bool = False
+
+
+Sabotage = Callable[[NodePorts], NodePorts]
+"""Wraps ports, to switch off what a rule rests on."""
+
+
+@dataclass
+class SimNode:
+    """A node that takes requests."""
+
+    uid: int
+    api: EnvironmentApi
+    node: Node
+    store: Store
+
+    async def stop(self) -> None:
+        """End in good order, as the daemon does at SIGTERM."""
+        self.api.stop()
+        await self.node.drain()
+        await self.node.leave()
+        await self.store.close()
+
+    async def leave(self) -> None:
+        """Leave the cluster for good, as an operator asks for it; then the daemon stops."""
+        await self.api.cluster.leave(_OPERATOR, LeaveRequest(f"{self.uid:016x}"))
+        await self.stop()
+
+
+class EnvdFactory:
+    """Makes nodes and keeps their disks. `told` hears of each record that becomes visible."""
+
+    cluster: Cluster[SimNode]
+
+    def __init__(
+        self,
+        loop: SimLoop,
+        chance: Chance,
+        settings: Settings,
+        told: Callable[[Sighting, Applied], None],
+        identity_lost: Callable[[str, str], None],
+        sabotage: Sabotage = lambda ports: ports,
+    ) -> None:
+        """`identity_lost(machine, why)` hears of nodes that had to take a new uid."""
+        self.directories: dict[str, Directory] = {}
+        self.machine_of: dict[int, str] = {}
+        self.agents: set[str] = set()
+        self.platters: dict[str, Platter] = {}
+        self._loop = loop
+        self._rng = SimRng(chance.stream("directories"))
+        self._damage = chance.stream("damage")
+        self._settings = settings
+        self._told = told
+        self._identity_lost = identity_lost
+        self._sabotage = sabotage
+        self._saved: dict[str, deque[Directory]] = {}
+        self._stores: dict[str, SimStore] = {}
+        self._context = copy_context()
+        self._secret = SharedSecret.insecure(CLUSTER_NAME)
+        self._founded = False
+
+    # -- starting ----------------------------------------------------------------------
+
+    async def start(self, boot: Boot) -> SimNode:
+        machine = boot.machine
+        directory = self._directory(machine)
+        directory.generation += 1
+        self.machine_of[directory.uid] = machine.name
+        sealer = SealedDatagrams(
+            self._secret, CLUSTER_NAME, directory.uid, directory.generation, boot.rng
+        )
+        await self._belong(boot, directory, sealer)
+        store = self._open(boot, directory)
+        ports = self._sabotage(
+            NodePorts(
+                store, boot.clock, boot.rng, boot.datagrams, sealer, boot.transport, self._secret
+            )
+        )
+        running = self._assemble(boot, directory, sealer, ports)
+        await running.node.prepare()
+        directory.former_uids = ()
+        sighting = Sighting(machine.name, directory.uid, boot.number, ports.store)
+        ports.store.subscribe(lambda applied: self._told(sighting, applied))
+        boot.process.spawn(running.node.run(), "node")
+        boot.process.spawn(_keep_flushing(store, boot.chance.stream("flush")), "flush")
+        return running
+
+    def _directory(self, machine: Machine) -> Directory:
+        known = self.directories.get(machine.name)
+        if known is None:
+            known = self.directories[machine.name] = Directory(self._new_uid())
+            self.platters[machine.name] = Platter()
+            if not self._founded:
+                self._founded = True
+                known.cluster_id = self._rng.token_bytes(8).hex()
+                known.digest_key = self._rng.token_bytes(_DIGEST_KEY_BYTES)
+        return known
+
+    def _new_uid(self) -> int:
+        return int.from_bytes(self._rng.token_bytes(_UID_BYTES))
+
+    def _seeds(self, machine: Machine) -> Callable[[], Awaitable[Sequence[str]]]:
+        async def seeds() -> Sequence[str]:
+            others = sorted(self.cluster.machines)
+            return [self.cluster.machines[name].gossip for name in others if name != machine.name]
+
+        return seeds
+
+    async def _belong(self, boot: Boot, directory: Directory, sealer: SealedDatagrams) -> None:
+        """Find the cluster, unless the directory knows it."""
+        if directory.cluster_id:
+            return
+        me = Introduction(CLUSTER_NAME, "", directory.uid, directory.generation, sealer.boot_id)
+        joiner = Joiner(
+            me, boot.datagrams, boot.transport, self._secret, boot.rng, self._seeds(boot.machine)
+        )
+        ticket: Ticket | None = await joiner.run()
+        assert ticket is not None, "who has seeds never founds a cluster"
+        directory.cluster_id, directory.digest_key = ticket.cluster_id, ticket.digest_key
+
+    def _open(self, boot: Boot, directory: Directory) -> SimStore:
+        settings = self._settings
+        store = SimStore.opened(
+            directory.durable,
+            settings.retention,
+            directory.uid,
+            directory.digest_key,
+            settings.kept,
+        )
+        platter = self.platters[boot.machine.name]
+        store.attach(platter, boot.chance.stream("disk"), boot.process, self._loop)
+        store.synced_at[: len(directory.synced_at)] = directory.synced_at
+        self._stores[boot.machine.name] = store
+        return store
+
+    def _assemble(
+        self,
+        boot: Boot,
+        directory: Directory,
+        sealer: SealedDatagrams,
+        ports: NodePorts,
+    ) -> SimNode:
+        machine = boot.machine
+
+        async def renew(generation: int) -> tuple[int, bytes]:
+            await asyncio.sleep(0.001)
+            directory.generation = max(directory.generation, generation)
+            sealer.become(directory.uid, directory.generation)
+            return directory.generation, sealer.boot_id
+
+        place = NodePlace(
+            CLUSTER_NAME,
+            directory.cluster_id,
+            directory.digest_key,
+            Member(
+                directory.uid,
+                directory.generation,
+                0,
+                MemberState.ALIVE,
+                machine.name,
+                machine.gossip,
+                machine.peer,
+                region=machine.region,
+                role="agent" if machine.name in self.agents else "storage",
+                boot_id=sealer.boot_id,
+            ),
+            self._seeds(machine),
+            directory.former_uids,
+            directory.known,
+            directory.replaced_uids,
+        )
+        node = Node(
+            ports,
+            place,
+            renew=renew,
+            on_identity_lost=lambda why: self._renew_identity(boot, directory, why),
+        )
+        node.membership.subscribe(lambda _, __: self._remember(directory, node))
+        hub = WatchHub(ports.store, directory.uid)
+        cluster = NodeCluster(node, (), lambda: None)
+        api = EnvironmentApi(node.coordinator, hub, AllowAll(), _status, cluster)
+        return SimNode(directory.uid, api, node, ports.store)
+
+    def _remember(self, directory: Directory, node: Node) -> None:
+        """What the daemon keeps of the other members for its next start."""
+        directory.known = tuple(
+            replace(each, incarnation=0, state=MemberState.ALIVE, boot_id=b"")
+            for each in node.membership.members()
+            if each.uid != directory.uid and each.state is not MemberState.GONE
+        )
+
+    # -- disks -------------------------------------------------------------------------
+
+    def crashed(self, machine: Machine) -> None:
+        store = self._stores.pop(machine.name, None)
+        if store is not None:
+            directory = self.directories[machine.name]
+            directory.durable = store.lose_power(_LIED_S if self._settings.lying_disk else 0.0)
+            directory.synced_at = store.synced_at
+
+    def wipe(self, machine: Machine) -> None:
+        self._stores.pop(machine.name, None)
+        self._saved.pop(machine.name, None)
+        self.directories[machine.name] = Directory(self._new_uid())
+        self.platters[machine.name] = Platter()
+
+    async def keep_saving(self) -> None:
+        """Copy every disk now and then, as an operator's backup would."""
+        while True:
+            await asyncio.sleep(SNAPSHOT_EVERY_S)
+            for name, store in sorted(self._stores.items()):
+                saved = self._saved.setdefault(name, deque(maxlen=_SNAPSHOTS))
+                saved.append(
+                    replace(
+                        self.directories[name],
+                        durable=store.durable(),
+                        synced_at=list(store.synced_at),
+                        saved_s=self._loop.time(),
+                    )
+                )
+
+    def set_full(self, machine: Machine, *, full: bool) -> None:
+        if machine.name in self.platters:
+            self.platters[machine.name].full = full
+
+    def set_slow(self, machine: Machine, *, slow: bool) -> None:
+        if machine.name in self.platters:
+            self.platters[machine.name].slow = slow
+
+    def is_flushing(self, machine: Machine) -> bool:
+        store = self._stores.get(machine.name)
+        return store is not None and store.flushes_now
+
+    def go_back(self, machine: Machine) -> float | None:
+        saved = self._saved.get(machine.name)
+        if not saved:
+            return None
+        chosen = self._damage.choice(list(saved))
+        self.directories[machine.name] = replace(chosen)
+        return chosen.saved_s
+
+    def damage(self, machine: Machine) -> float | None:
+        directory = self.directories[machine.name]
+        if self._damage.random() < _UNREADABLE:
+            return None
+        rows = self._damage.randrange(1, _LARGEST_GROUP)
+        found = damaged(directory.durable, directory.synced_at, rows)
+        directory.durable, since_s = found
+        return since_s
+
+    def vectors(self, machine: Machine) -> Mapping[tuple[int, int], int] | None:
+        node = self.cluster.nodes.get(machine.name)
+        return None if node is None else node.store.vectors()
+
+    def sightings(self) -> list[Sighting]:
+        """The nodes that are ready, in order of their machines' names."""
+        found = []
+        for machine in self.cluster.up():
+            node = self.cluster.nodes[machine.name]
+            found.append(Sighting(machine.name, node.uid, machine.boots, node.store))
+        return found
+
+    # -- identities --------------------------------------------------------------------
+
+    def _renew_identity(self, boot: Boot, directory: Directory, why: str) -> None:
+        """A node must go on under a new uid: note it, end the node, start it again."""
+        machine = boot.machine
+        directory.former_uids = (directory.uid, *directory.former_uids)
+        directory.replaced_uids |= {directory.uid}
+        directory.uid = self._new_uid()
+        self._loop.call_soon(self._restart, machine, boot, why, context=self._context)
+
+    def _restart(self, machine: Machine, boot: Boot, why: str) -> None:
+        if machine.boot is not boot or not boot.process.alive:
+            return
+        self._identity_lost(machine.name, why)
+        self.cluster.crash(machine)
+        self._loop.create_task(self._start_again(machine), name="renewed")
+
+    async def _start_again(self, machine: Machine) -> None:
+        await asyncio.sleep(_RESTART_S)
+        if machine.is_up or machine.name not in self.cluster.machines:
+            return
+        with suppress(NodeDied, EnvdError):
+            await self.cluster.start(machine)
+
+
+async def _keep_flushing(store: SimStore, chance: Random) -> None:
+    """What the durable store does by itself."""
+    while True:
+        await asyncio.sleep(chance.uniform(*FLUSH_EVERY_S))
+        with suppress(Unavailable):
+            await store.flush()
+
+
+def _status(identity: Identity) -> Status:
+    """What nobody looks at here."""
+    return Status("", "", CLUSTER_NAME, "", 0, 0, 0, 0, True, "", identity.name, identity.via)

@@ -1,0 +1,433 @@
+"""One seed: nodes, clients and faults drawn from it, then the heal, then the verdict.
+
+Phases: all nodes start and find each other; clients work under faults while the checkers look;
+everything is mended; the nodes must become equal within a bound of virtual time, nothing that was
+acknowledged may be missing, and every node must again have a write acknowledged by two.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Final
+
+from chaos.sim.chance import Chance
+from chaos.sim.checkers import Acknowledged, Checker, Sighting, Violation
+from chaos.sim.checkers.equal_roots import EqualRoots
+from chaos.sim.checkers.growing_stamps import GrowingStamps
+from chaos.sim.checkers.lost_writes import LostWrites
+from chaos.sim.checkers.merge_laws import MergeLaws
+from chaos.sim.checkers.same_everywhere import Convergence, SameHistory, difference
+from chaos.sim.checkers.whole_commits import GROUP, WholeCommits
+from chaos.sim.cluster import Cluster, Machine, NodeDied
+from chaos.sim.controls import SOUND, Control
+from chaos.sim.faults import Faults
+from chaos.sim.loop import RunFailed, SimLoop
+from chaos.sim.nodes import EnvdFactory, Settings, SimNode
+from chaos.sim.trace import Trace
+from chaos.sim.workload import Workload
+from envd.core.answers import EnvironmentView, Identity
+from envd.core.errors import EnvdError
+from envd.core.history import Retention
+from envd.core.requests import Put, WriteRequest
+from envd.ports import Applied
+
+CONVERGES_WITHIN_S: Final = 120.0
+MEETS_WITHIN_S: Final = 60.0
+LOOKS_EVERY_S: Final = 2.0
+QUALIFYING_S: Final = 60
+QUALIFYING_OPERATIONS: Final = 500
+QUALIFYING_FAULTS: Final = 3
+_CLIENTS: Final = 6
+_POLL_S: Final = 0.1
+_LOOK_AGAIN_S: Final = 0.25
+_WATCHED_S: Final = 2.0
+_QUIET: Final = frozenset({"datagram", "frame", "call", "answer", "dial"})
+_WATCHES: Final = "watches: who watches ends up with what there is"
+_EXPECTED_LOGS: Final = frozenset({"node.identity_lost"})
+
+
+@dataclass
+class Outcome:
+    """What a run came to. `violation` is "" where all held."""
+
+    seed: int
+    nodes: int
+    trace_hash: str = ""
+    virtual_s: float = 0.0
+    real_s: float = 0.0
+    operations: int = 0
+    faults: Counter[str] = field(default_factory=Counter)
+    clients: Counter[str] = field(default_factory=Counter)
+    logs: Counter[str] = field(default_factory=Counter)
+    events: Counter[str] = field(default_factory=Counter)
+    healed: bool = False
+    converged_s: float = 0.0
+    violation: str = ""
+    invariant: str = ""
+    last_events: list[str] = field(default_factory=list)
+
+    @property
+    def qualifies(self) -> bool:
+        """Whether the seed counts: long enough, busy enough, faulty enough, then healed."""
+        return (
+            self.virtual_s >= QUALIFYING_S
+            and self.operations >= QUALIFYING_OPERATIONS
+            and len(self.faults) >= QUALIFYING_FAULTS
+            and self.healed
+        )
+
+
+class Run:
+    """One run; `outcome` is filled in by `go`."""
+
+    def __init__(
+        self,
+        seed: int,
+        minutes: float,
+        nodes: int | None = None,
+        control: Control = SOUND,
+        kinds: Sequence[str] = (),
+    ) -> None:
+        """`kinds` of faults, all of them; else each seed draws its own."""
+        self._minutes = minutes
+        self._control = control
+        self._kinds = kinds
+        self._chance = Chance(seed)
+        self._drawn = self._chance.stream("run")
+        count = nodes or self._drawn.randrange(3, 8)
+        self.outcome = Outcome(seed, count)
+        self._loop = SimLoop()
+        self._trace = Trace(self._loop.time)
+        checkers = self._chance.below("checkers")
+        self._lost_writes = LostWrites()
+        self._whole = WholeCommits(checkers.stream("whole commits"))
+        self._checkers: list[Checker] = [
+            MergeLaws(checkers.stream("merge laws"), control.merge),
+            EqualRoots(),
+            self._lost_writes,
+            self._whole,
+            GrowingStamps(),
+            Convergence(),
+            SameHistory(),
+        ]
+        self._violation: Violation | None = None
+        self._losers: dict[str, None] = {}
+        self._factory = EnvdFactory(
+            self._loop,
+            self._chance.below("nodes"),
+            self._settings(),
+            self._applied,
+            self._identity_lost,
+            control.sabotage,
+        )
+        self._cluster: Cluster[SimNode] = Cluster(
+            self._loop, self._chance.below("cluster"), self._trace, self._factory
+        )
+        self._factory.cluster = self._cluster
+        regions = [f"r{number}" for number in range(self._drawn.randrange(1, 4))]
+        for number in range(1, count + 1):
+            self._cluster.add(f"n{number}", self._drawn.choice(regions))
+        self._faults = Faults(
+            self._cluster, self._factory, self._chance.stream("faults"), self._disk_lost
+        )
+        self._workload = Workload(
+            self._cluster, self._chance.below("workload"), self._acknowledged, self._see
+        )
+
+    def _settings(self) -> Settings:
+        """Some clusters keep little history, or little of their logs, so that repair has work."""
+        drawn = self._drawn
+        retention = Retention(drawn.randrange(8, 60), 0) if drawn.random() < 0.3 else Retention()
+        kept = drawn.randrange(50, 400) if drawn.random() < 0.5 else 1_000_000
+        return Settings(retention, kept, self._control.lying_disk)
+
+    # -- what is told -------------------------------------------------------------------
+
+    def _check(self, look: Callable[[Checker], None]) -> None:
+        """Let every checker look; the first violation ends the run."""
+        if self._violation is not None:
+            return
+        for checker in self._checkers:
+            try:
+                look(checker)
+            except Violation as violation:
+                self._fail(violation)
+                return
+
+    def _fail(self, violation: Violation) -> None:
+        if self._violation is None:
+            self._violation = violation
+            self._trace.note("violation", str(violation))
+            self._loop.failures.append(str(violation))
+            self._loop.stop()
+
+    def _applied(self, node: Sighting, applied: Applied) -> None:
+        self._check(lambda checker: checker.applied(node, applied))
+
+    def _acknowledged(self, write: Acknowledged) -> None:
+        origin = self._factory.machine_of.get(write.stamp.node_uid, write.machine)
+        told = replace(write, machine=origin)
+        self._check(lambda checker: checker.answered(told))
+
+    def _see(self, machine: str, view: EnvironmentView) -> None:
+        """A client was shown a state: no part of a commit may be in it."""
+        shown = {view.variables[name].value if name in view.variables else None for name in GROUP}
+        if len(shown) > 1:
+            told = f"{machine} showed a client a part of a commit to {view.environment}"
+            self._fail(Violation(self._whole.name, told))
+
+    def _disk_lost(self, machine: Machine, back_to_s: float) -> None:
+        self._losers[machine.name] = None
+        others = {one.machine: one for one in self._factory.sightings()}
+        self._check(lambda checker: checker.disk_lost(machine.name, others, back_to_s))
+
+    def _identity_lost(self, machine: str, why: str) -> None:
+        self._trace.note("new uid", f"{machine}: {why}")
+        if machine not in self._losers:
+            told = f"{machine} lost its identity though its disk was never lost: {why}"
+            self._fail(Violation("identity: only who lost a disk takes a new uid", told))
+
+    def _logged(self, record: logging.LogRecord) -> None:
+        if self._loop.unwinding:
+            return
+        message = record.getMessage()
+        self.outcome.logs[message] += 1
+        self._trace.note("log", message)
+        if record.levelno >= logging.CRITICAL and message not in _EXPECTED_LOGS:
+            error = getattr(record, "error", "")
+            cause = record.exc_info[1] if record.exc_info else None
+            self._fail(Violation("no fault of our own", f"{message} {error} {cause!r}"))
+
+    # -- the phases ---------------------------------------------------------------------
+
+    def go(self) -> Outcome:
+        """Run it all."""
+        began = time.process_time()
+        handler = _Hearing(self._logged)
+        logger = logging.getLogger("envd")
+        level, propagates = logger.level, logger.propagate
+        logger.addHandler(handler)
+        logger.setLevel(logging.WARNING)
+        logger.propagate = False
+        try:
+            self._loop.simulate(self._main())
+        except RunFailed as failed:
+            self._note_failure(str(failed))
+        except Violation as violation:
+            self._violation = violation
+            self._note_failure(str(violation))
+        finally:
+            self._finish(time.process_time() - began)
+            self._loop.close()
+            logger.removeHandler(handler)
+            logger.setLevel(level)
+            logger.propagate = propagates
+        return self.outcome
+
+    def _note_failure(self, told: str) -> None:
+        outcome, violation = self.outcome, self._violation
+        outcome.violation = told
+        outcome.invariant = violation.invariant if violation else "the run goes on"
+        outcome.last_events = self._trace.last(60, _QUIET)
+
+    def _finish(self, real_s: float) -> None:
+        outcome = self.outcome
+        outcome.real_s = real_s
+        outcome.virtual_s = self._loop.time() - 1000.0
+        outcome.trace_hash = self._trace.hexdigest()
+        outcome.faults = self._faults.counts
+        outcome.clients = self._workload.counts
+        outcome.operations = self._workload.counts["operations"]
+        outcome.events = self._trace.counts
+
+    async def _main(self) -> None:
+        await self._meet()
+        looking = self._loop.create_task(self._keep_looking(), name="checkers")
+        saving = self._loop.create_task(self._factory.keep_saving(), name="backups")
+        clients = [
+            self._loop.create_task(self._workload.client(number), name=f"client {number}")
+            for number in range(_CLIENTS)
+        ]
+        shown: dict[str, dict[str, str]] = {name: {} for name in list(self._cluster.machines)[:2]}
+        watchers = [
+            self._loop.create_task(self._workload.watcher(name, seen), name=f"watcher {name}")
+            for name, seen in shown.items()
+        ]
+        await self._faults.run(self._minutes * 60, self._enabled())
+        self._workload.stop_clients()
+        await asyncio.wait(clients)
+        for client in clients:
+            client.result()
+        saving.cancel()
+        await self._heal()
+        looking.cancel()
+        await asyncio.sleep(_WATCHED_S)
+        self._look_at_watches(shown)
+        for watcher in watchers:
+            watcher.cancel()
+        self.outcome.healed = True
+
+    def _enabled(self) -> list[str]:
+        """Each run has some kinds of faults, so that some runs have few and some have many."""
+        if self._kinds:
+            return list(self._kinds)
+        kinds = sorted(self._faults.kinds)
+        return sorted(self._drawn.sample(kinds, self._drawn.randrange(4, len(kinds) + 1)))
+
+    async def _meet(self) -> None:
+        """Start all nodes, the first one first, and wait until each ships to every other."""
+        machines = list(self._cluster.machines.values())
+        await self._cluster.start(machines[0])
+        starts = [self._loop.create_task(self._cluster.start(one)) for one in machines[1:]]
+        for start in starts:
+            await start
+        until = self._loop.time() + MEETS_WITHIN_S
+        while not self._all_connected():
+            if self._loop.time() > until:
+                raise Violation("12 convergence", "the nodes did not find each other")
+            await asyncio.sleep(_POLL_S)
+
+    def _all_connected(self) -> bool:
+        wanted = len(self._cluster.machines)
+        nodes = self._cluster.nodes.values()
+        return len(nodes) == wanted and all(
+            len(one.node.membership.alive_storage()) == wanted and one.node.acknowledging.anybody
+            for one in nodes
+        )
+
+    async def _keep_looking(self) -> None:
+        while True:
+            await asyncio.sleep(LOOKS_EVERY_S)
+            nodes, now_s = self._factory.sightings(), self._loop.time()
+            if nodes:
+                self._check(lambda checker: checker.looked(nodes, now_s))  # noqa: B023
+
+    # -- the heal -----------------------------------------------------------------------
+
+    async def _heal(self) -> None:
+        await self._faults.heal()
+        self._mend_clocks()
+        began = self._loop.time()
+        until = began + CONVERGES_WITHIN_S
+        await self._become_equal(until)
+        self.outcome.converged_s = self._loop.time() - began
+        await self._write_again(until)
+        await self._become_equal(until)
+        nodes = self._factory.sightings()
+        self._check(lambda checker: checker.ended(nodes))
+        await asyncio.sleep(0)
+
+    async def _become_equal(self, until: float) -> None:
+        while told := await self._apart():
+            if self._loop.time() > until:
+                raise Violation("12 convergence after the heal", told)
+            await asyncio.sleep(_LOOK_AGAIN_S)
+
+    def _mend_clocks(self) -> None:
+        """All clocks go right; and where a stamp is from the future, that is now."""
+        highest_ms = 0
+        for machine in self._cluster.machines.values():
+            machine.clock.mend()
+        for node in self._factory.sightings():
+            store = node.store
+            for listed in store.environments("", "", 1_000_000):
+                state = store.visible(listed.environment)
+                if state is not None:
+                    highest_ms = max(highest_ms, state.environment.highest_stamp.time_ms)
+        for machine in self._cluster.machines.values():
+            machine.clock.mend(max(0, highest_ms - machine.clock.true_ms()))
+
+    async def _apart(self) -> str:
+        """Why the nodes are not equal yet, "" where they are."""
+        machines = self._cluster.machines
+        nodes = self._factory.sightings()
+        if len(nodes) < len(machines):
+            down = sorted(set(machines) - {node.machine for node in nodes})
+            return f"not ready: {', '.join(down)}"
+        try:
+            for node in nodes:
+                await self._flush(node)
+        except NodeDied as died:
+            return f"not ready: {died}"
+        return difference(nodes)
+
+    async def _flush(self, node: Sighting) -> None:
+        boot = self._cluster.machines[node.machine].boot
+        assert boot is not None
+        await self._cluster.call(boot.process, node.store.flush())
+
+    async def _write_again(self, until: float) -> None:
+        """Every node takes a write that two hold, by then."""
+        for name in sorted(self._cluster.machines):
+            while not await self._write_on(name):
+                if self._loop.time() > until:
+                    raise Violation("12 convergence after the heal", f"{name} writes alone")
+                await asyncio.sleep(_POLL_S)
+
+    async def _write_on(self, name: str) -> bool:
+        number = self._workload.next_number()
+        puts = tuple(Put(one, f"after {number}") for one in GROUP)
+        request = WriteRequest("team0/app0", puts, operation=f"after-{number}")
+        try:
+            answer = await self._workload.ask(
+                name, lambda api: api.write(Identity("healed", "simulator"), request)
+            )
+        except (EnvdError, NodeDied, TimeoutError):
+            return False
+        return not answer.detached and answer.acknowledged > 1
+
+    def _look_at_watches(self, shown: dict[str, dict[str, str]]) -> None:
+        """What watchers were told last is what there is."""
+        for node in self._factory.sightings():
+            told = {name: at for name, at in shown.get(node.machine, {}).items() if at}
+            listed = node.store.environments("", "", 1_000_000)
+            there = {one.environment: one.revision for one in listed}
+            if node.machine in shown and told != there:
+                names = sorted(n for n in {*told, *there} if told.get(n) != there.get(n))
+                raise Violation(_WATCHES, f"a watch on {node.machine} is wrong about {names}")
+
+
+class _Hearing(logging.Handler):
+    """Hands records of envd's loggers to the run."""
+
+    def __init__(self, hear: Callable[[logging.LogRecord], None]) -> None:
+        super().__init__()
+        self._hear = hear
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._hear(record)
+
+
+def describe(outcome: Outcome) -> Sequence[str]:
+    """An outcome in lines for people."""
+    speed = outcome.virtual_s / max(outcome.real_s, 1e-9)
+    lines = [
+        f"seed {outcome.seed}: {outcome.nodes} nodes, trace {outcome.trace_hash}",
+        f"  {outcome.virtual_s:.1f} virtual seconds in {outcome.real_s:.2f} s of CPU"
+        f" ({speed:.0f} x)",
+        f"  {outcome.operations} operations: {_counted(outcome.clients, 'operations')}",
+        f"  {sum(outcome.faults.values())} faults: {_counted(outcome.faults)}",
+        f"  logged: {_counted(outcome.logs) or 'nothing'}",
+    ]
+    if outcome.violation:
+        lines += [
+            f"  VIOLATION of {outcome.invariant}",
+            f"    {outcome.violation}",
+            "  the last events:",
+            *(f"    {line}" for line in outcome.last_events),
+        ]
+    else:
+        kind = "qualifies" if outcome.qualifies else "does not qualify"
+        lines.append(f"  all invariants held; equal {outcome.converged_s:.1f} s after the heal;")
+        lines.append(f"  the seed {kind}")
+    return lines
+
+
+def _counted(counts: Counter[str], leave_out: str = "") -> str:
+    told = sorted(counts.items())
+    return ", ".join(f"{count} {name}" for name, count in told if name != leave_out and count)

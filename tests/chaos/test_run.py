@@ -1,0 +1,61 @@
+"""envd's own nodes in the simulator: a few short seeds; many and long ones are run by CI."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+
+from chaos.sim.determinism import Wanted, trace_hash
+from chaos.sim.faults import highest
+from chaos.sim.run import Outcome, Run, describe
+
+SHORT = 0.3
+
+
+@pytest.fixture(scope="module")
+def outcome() -> Outcome:
+    return Run(4, SHORT, 3).go()
+
+
+def test_a_seed_holds_and_heals(outcome: Outcome) -> None:
+    assert outcome.violation == ""
+    assert outcome.healed
+    assert outcome.operations > 100
+    assert outcome.faults.total() > 2
+
+
+def test_a_short_run_does_not_qualify_and_says_so(outcome: Outcome) -> None:
+    told = "\n".join(describe(outcome))
+
+    assert not outcome.qualifies
+    assert "does not qualify" in told
+    assert outcome.trace_hash in told
+    assert "all invariants held" in told
+
+
+def test_one_seed_is_one_run_in_other_processes_and_under_other_hash_seeds() -> None:
+    wanted = Wanted(6, 0.15, 3)
+
+    hashes = {trace_hash(wanted, sys.executable, hash_seed) for hash_seed in ("0", "77")}
+
+    assert hashes == {Run(6, 0.15, 3).go().trace_hash}
+
+
+def test_a_violation_is_told_with_its_invariant_and_what_came_before(outcome: Outcome) -> None:
+    failed = Outcome(9, 3, violation="n2 lacks x", invariant="3 lost", last_events=["1.0 crash"])
+
+    told = "\n".join(describe(failed))
+
+    assert "VIOLATION of 3 lost" in told
+    assert "n2 lacks x" in told
+    assert "1.0 crash" in told
+    assert not failed.qualifies
+
+
+def test_what_all_must_hold_is_the_highest_that_any_holds() -> None:
+    assert highest([{(1, 7): 3, (2, 7): 1}, {(1, 7): 2, (3, 8): 5}]) == {
+        (1, 7): 3,
+        (2, 7): 1,
+        (3, 8): 5,
+    }
