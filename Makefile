@@ -35,6 +35,10 @@ SEEDS ?= 1..100
 sim: $(READY)
 	$(BIN)/python -m chaos.sim --seeds $(SEEDS) --jobs 2 --ledger $(ARGS)
 
+# Real nodes killed, cut off, slowed, filled, wiped; writes chaos-live.md
+chaos: $(READY)
+	$(BIN)/python -m chaos.live $(ARGS)
+
 bench: $(READY)
 	$(BIN)/python -m bench.local
 	$(BIN)/python -m bench.compare --peer etcd --peer redis-always --reps 3 $(ARGS)

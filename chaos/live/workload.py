@@ -1,0 +1,213 @@
+"""Clients that write, and keep every acknowledgement and every failure.
+
+A writer makes one write after the other: mostly sets, else unsets, deletions and rollbacks, on a
+few environments that all writers share. What the state of an environment does not admit (nothing
+to unset, nothing to roll back to) is no failure: the node answered, and said so.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections import Counter
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+import envd
+from envd.core.answers import WriteAnswer
+
+PREFIX: Final = "chaos/"
+LIBRARY: Final = "library"
+_NAMES: Final = 8
+_NOT_ADMITTED: Final = (envd.NotFound, envd.Conflict)
+
+
+@dataclass(frozen=True, slots=True)
+class Acknowledged:
+    """A write that a client was told is done; times are those of the event loop."""
+
+    writer: str
+    kind: str
+    environment: str
+    stamp: str
+    copies: int
+    detached: bool
+    began_s: float
+    ended_s: float
+
+    @property
+    def origin(self) -> str:
+        """The uid of the node that took it."""
+        return self.stamp[-16:]
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """A write that ended with an error."""
+
+    writer: str
+    kind: str
+    reason: str
+    message: str
+    ended_s: float
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it may have happened, and is of a kind that a client can't just send again.
+
+        A set can be: it makes the same of every state. Of what it is not so for, a client can
+        only say that it does not know, where the node dies that had taken it.
+        """
+        return self.kind != "set" and self.reason.startswith("OutcomeUnknown/")
+
+
+@dataclass
+class Records:
+    """What the writers of a scenario were told."""
+
+    acknowledged: list[Acknowledged] = field(default_factory=list)
+    failed: list[Failed] = field(default_factory=list)
+    not_admitted: Counter[str] = field(default_factory=Counter)
+
+    def reasons(self) -> Counter[tuple[str, str]]:
+        """How many writes failed, by writer and reason."""
+        return Counter((each.writer, f"{each.kind}: {each.reason}") for each in self.failed)
+
+
+def environments(count: int) -> list[str]:
+    """The names that all writers share."""
+    return [f"{PREFIX}app{number:02d}/prod" for number in range(count)]
+
+
+class Writer:
+    """One caller over one client. `pause_s` is the time between an answer and the next write."""
+
+    def __init__(
+        self,
+        name: str,
+        client: envd.Client,
+        records: Records,
+        chance: random.Random,
+        names: Sequence[str],
+        *,
+        pause_s: float,
+        value_bytes: int = 24,
+    ) -> None:
+        self.name = name
+        self._client = client
+        self._records = records
+        self._chance = chance
+        self._environments = names
+        self._pause_s = pause_s
+        self._value_bytes = value_bytes
+        self._count = 0
+        self._over = False
+
+    def finish(self) -> None:
+        """Begin no further write."""
+        self._over = True
+
+    async def run(self) -> None:
+        """Write until told to finish."""
+        while not self._over:
+            await self._one()
+            await asyncio.sleep(self._pause_s * (0.5 + self._chance.random()))
+
+    async def _one(self) -> None:
+        kind, call = self._draw()
+        loop = asyncio.get_running_loop()
+        began_s = loop.time()
+        try:
+            answer = await call()
+        except _NOT_ADMITTED:
+            self._records.not_admitted[kind] += 1
+        except envd.EnvdError as error:
+            self._records.failed.append(
+                Failed(self.name, kind, _reason(error), error.message, loop.time())
+            )
+        else:
+            self._note(kind, answer, began_s, loop.time())
+
+    def _note(self, kind: str, answer: WriteAnswer, began_s: float, ended_s: float) -> None:
+        self._records.acknowledged.append(
+            Acknowledged(
+                self.name,
+                kind,
+                answer.environment,
+                answer.stamp,
+                answer.acknowledged,
+                answer.detached,
+                began_s,
+                ended_s,
+            )
+        )
+
+    def _draw(self) -> tuple[str, Callable[[], Awaitable[WriteAnswer]]]:
+        draw, client = self._chance.random(), self._client
+        name = self._chance.choice(self._environments)
+        if draw < 0.75:
+            values = {each: self._value() for each in self._keys(self._chance.randint(1, 3))}
+            return "set", lambda: client.set(name, values)
+        if draw < 0.88:
+            (key,) = self._keys(1)
+            return "unset", lambda: client.unset(name, key)
+        if draw < 0.94:
+            back = f"@~{self._chance.randint(1, 3)}"
+            return "rollback", lambda: client.rollback(name, back)
+        return "delete", lambda: client.delete(name)
+
+    def _keys(self, count: int) -> list[str]:
+        return self._chance.sample([f"KEY_{number}" for number in range(_NAMES)], count)
+
+    def _value(self) -> str:
+        self._count += 1
+        return f"{self.name} {self._count} ".ljust(self._value_bytes, "x")
+
+
+def _reason(error: envd.EnvdError) -> str:
+    """Its public kind and its reason."""
+    kind = envd.OutcomeUnknown if isinstance(error, envd.OutcomeUnknown) else type(error)
+    return f"{kind.__name__}/{error.reason}"
+
+
+class Load:
+    """The writers of a scenario: so many on each node, and some that know all nodes."""
+
+    def __init__(self, seed: int, names: Sequence[str]) -> None:
+        self._seed = seed
+        self._names = names
+        self._writers: list[Writer] = []
+        self._tasks: list[asyncio.Task[None]] = []
+        self.records = Records()
+
+    def begin(
+        self, name: str, client: envd.Client, *, pause_s: float, value_bytes: int = 24
+    ) -> None:
+        """Have one more writer write from now on."""
+        chance = random.Random(f"{self._seed} {name} {len(self._writers)}")
+        writer = Writer(
+            name,
+            client,
+            self.records,
+            chance,
+            self._names,
+            pause_s=pause_s,
+            value_bytes=value_bytes,
+        )
+        self._writers.append(writer)
+        self._tasks.append(asyncio.create_task(writer.run()))
+
+    async def finish(self) -> None:
+        """Let every writer finish what it is at."""
+        for writer in self._writers:
+            writer.finish()
+        if self._tasks:
+            done, _ = await asyncio.wait(self._tasks)
+            for task in done:
+                task.result()
+
+    def stop(self) -> None:
+        """End every writer at once; for the end of a scenario that failed."""
+        for task in self._tasks:
+            task.cancel()
