@@ -108,7 +108,7 @@ class Finding:
             stack.push_async_callback(ours.close)
             clock = SystemClock()
             intake = Intake(ours, clock, HybridClock(_OURS, ours.highest_hlc()), self._key, _OURS)
-            repairer = Repairer(ours, intake, VectorFeed(ours), self._key)
+            repairer = Repairer(ours, intake, VectorFeed(ours), self._key, _OURS)
             server = RepairServer(theirs, self._key, lambda _uid, _lsn: None)
             for differing in DIFFERENCES:
                 if differing <= self._entries:

@@ -141,6 +141,7 @@ def make_node(
         record.former_uids if record.relog_from is not None else (),
         directory.known_members(),
         frozenset(record.former_uids),
+        bool(settings.cluster.join),
     )
     ports = NodePorts(store, clock, rng, ways.gossip, sealer, ways.transport, secret)
     return Node(

@@ -239,7 +239,10 @@ class Store(Protocol):
         ...
 
     def forget_origin(self, origin: int) -> None:
-        """Drop the vectors of an origin; durable with the next flush."""
+        """Drop the vectors of an origin; durable with the next flush.
+
+        Relays begin anew: what senders passed over, because it was the origin's own, is wanted now.
+        """
         ...
 
     def roots(self) -> Roots:

@@ -62,6 +62,7 @@ class Directory:
     digest_key: bytes = b""
     former_uids: tuple[int, ...] = ()
     replaced_uids: frozenset[int] = frozenset()
+    joined: bool = False
     known: tuple[Member, ...] = ()
     durable: Durable = field(default_factory=Durable)
     synced_at: list[float] = field(default_factory=list)
@@ -196,6 +197,7 @@ class EnvdFactory:
         ticket: Ticket | None = await joiner.run()
         assert ticket is not None, "who has seeds never founds a cluster"
         directory.cluster_id, directory.digest_key = ticket.cluster_id, ticket.digest_key
+        directory.joined = True
 
     def _open(self, boot: Boot, directory: Directory) -> SimStore:
         settings = self._settings
@@ -247,6 +249,7 @@ class EnvdFactory:
             directory.former_uids,
             directory.known,
             directory.replaced_uids,
+            expects_others=directory.joined,
         )
         node = Node(
             ports,
@@ -357,11 +360,17 @@ class EnvdFactory:
         self._loop.create_task(self._start_again(machine), name="renewed")
 
     async def _start_again(self, machine: Machine) -> None:
-        await asyncio.sleep(_RESTART_S)
-        if machine.is_up or machine.name not in self.cluster.machines:
-            return
-        with suppress(NodeDied, EnvdError):
-            await self.cluster.start(machine)
+        """As who watches over services does: again, until it starts."""
+        while machine.name in self.cluster.machines:
+            await asyncio.sleep(_RESTART_S)
+            if machine.is_up:
+                return
+            try:
+                await self.cluster.start(machine)
+            except EnvdError:
+                self.cluster.crash(machine)
+            except NodeDied:
+                return
 
 
 async def _keep_flushing(store: SimStore, chance: Random) -> None:

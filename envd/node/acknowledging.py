@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Callable
 from typing import Final, NamedTuple
 
 from envd.core.errors import EnvdError, OutcomeUnknown, Unavailable
@@ -39,19 +40,26 @@ class Acknowledging:
     them whose stream takes records now.
     """
 
-    def __init__(self, start_lsn: int = 0) -> None:
-        """`start_lsn` is the last of the log at the start."""
+    def __init__(
+        self, last_own_lsn: Callable[[], int] = lambda: 0, *, expecting: bool = False
+    ) -> None:
+        """`last_own_lsn` tells the last own record of the log, or one that is higher.
+
+        `expecting`: there are other storage nodes, though none of them is known yet.
+        """
+        self._last_own_lsn = last_own_lsn
+        self._expecting = expecting
         self._loop = asyncio.get_running_loop()
         self._peers: dict[int, bool] = {}
         self._synced: dict[int, int] = {}
         self._highest = 0
-        self._last_own = start_lsn
         self._queue: deque[_Waiting] = deque()
         self._timer: asyncio.TimerHandle | None = None
         self.detached = 0
 
     def expect(self, uid: int) -> None:
         """A storage node belongs to the cluster."""
+        self._expecting = False
         self._peers.setdefault(uid, False)
 
     def dismiss(self, uid: int) -> None:
@@ -79,7 +87,7 @@ class Acknowledging:
     @property
     def alone(self) -> bool:
         """Whether the cluster has no other storage node."""
-        return not self._peers
+        return not self._peers and not self._expecting
 
     @property
     def anybody(self) -> bool:
@@ -100,7 +108,7 @@ class Acknowledging:
     def confirm_earlier(self, durability: Durability) -> Confirmation:
         """What the answer to a repeat waits for: all that was written here so far is confirmed."""
         outcome: asyncio.Future[Copies] = self._loop.create_future()
-        self._begin_waiting(self._last_own, durability, outcome)
+        self._begin_waiting(self._last_own_lsn(), durability, outcome)
         return outcome
 
     def confirm(self, logged: Logged, durability: Durability) -> Confirmation:
@@ -124,7 +132,6 @@ class Acknowledging:
     def _begin_waiting(
         self, lsn: int, durability: Durability, outcome: asyncio.Future[Copies]
     ) -> None:
-        self._last_own = max(self._last_own, lsn)
         if durability is Durability.LOCAL:
             outcome.set_result(Copies(1, detached=False))
             return

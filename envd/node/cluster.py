@@ -98,6 +98,10 @@ class NodeCluster:
 
     async def leave(self) -> None:
         await self._node.hand_over()
+        # From here on there is no way back: whoever asked may go, it comes to its end.
+        await asyncio.shield(self._loop.create_task(self._go(), name="leave"))
+
+    async def _go(self) -> None:
         await self._node.leave(for_good=True)
         self._stop()
 

@@ -62,15 +62,17 @@ class Coordinator(Reader):
         hlc: HybridClock | None = None,
         acknowledging: Acknowledging | None = None,
         forwarder: Forwarder | None = None,
+        own_uids: frozenset[int] = frozenset(),
     ) -> None:
         """`hlc` is shared with what takes in other nodes' commits; `acknowledging` tells when
         a write has copies enough, None: once it is durable here; `forwarder` takes the writes
-        that another node is to make."""
+        that another node is to make; `own_uids` are those that this node ever had."""
         super().__init__(store, node, digest_key)
         self._clock = clock
         self._hlc = hlc or HybridClock(node.uid, store.highest_hlc())
         self._acknowledging = acknowledging
         self._forwarder = forwarder
+        self._own_uids = own_uids | {node.uid}
         self.refuse_writes: Unavailable | None = None
         self._in_flight: dict[tuple[str, str], tuple[bytes, Writing]] = {}
 
@@ -178,7 +180,7 @@ class Coordinator(Reader):
         answer = self._answer(request, known.revision, known.stamp)
         if self._acknowledging is None or self._acknowledging.alone:
             return Writing(answer)
-        if known.stamp.node_uid != self.node.uid:
+        if known.stamp.node_uid not in self._own_uids:
             return Writing(replace(answer, acknowledged=WANTED_COPIES))
         return Writing(answer, self._acknowledging.confirm_earlier(request.durability))
 

@@ -61,8 +61,7 @@ class AgentFeed:
             for member in self._storage():
                 if await self._is_behind(member):
                     break  # It was caught up with: the feed begins anew, from the same node.
-            else:
-                await asyncio.sleep(PAUSE_S)
+            await asyncio.sleep(PAUSE_S)
 
     async def _is_behind(self, member: Member) -> bool:
         """Be fed by one node until that ends; tell whether a repair made it worth another try."""

@@ -12,21 +12,28 @@ state, the vectors and the fingerprints, until its time has come.
 
 from __future__ import annotations
 
+import asyncio
 import logging
+from collections import deque
 from collections.abc import Iterator
 from enum import Enum
+from hashlib import blake2b
 from typing import Final
 
 from envd.core import digest
 from envd.core.commit import Commit, LogRecord
 from envd.core.environment import Environment
-from envd.core.errors import EnvdError, Unavailable
+from envd.core.errors import Corrupt, EnvdError, InvalidRequest, Unavailable
 from envd.core.hlc import HybridClock
+from envd.core.names import check_environment
 from envd.core.ring import partition_of
 from envd.ports import Clock, Logged, Store, StoredState
 from envd.wire import records
 
 MAX_AHEAD_MS: Final = 60_000
+MAX_UID: Final = (1 << 64) - 1
+MAX_SEQ: Final = (1 << 63) - 1
+_LOOKED_AT: Final = 256
 _log = logging.getLogger(__name__)
 
 
@@ -56,13 +63,16 @@ class Intake:
         self._hlc = hlc
         self._digest_key = digest_key
         self._node_uid = node_uid
-        self._last: Logged | None = None
+        self._pending: deque[Logged] = deque()
+        self._refusals = 0
+        self._held = {_held_name(row) for row in store.quarantined()}
         self._early = {records.open_log_row(row)[:2] for row in store.quarantined()}
+        self._due_ms = 0
 
     @property
     def quarantined(self) -> int:
         """How many records wait for their time."""
-        return len(self._store.quarantined())
+        return len(self._held)
 
     async def admit(self) -> None:
         """Wait until the store takes a record; raises Unavailable where it won't."""
@@ -77,6 +87,8 @@ class Intake:
         """
         await self.admit()
         partition, origin, seq, encoded = records.open_log_row(row)
+        if not (0 < origin <= MAX_UID and 0 < seq <= MAX_SEQ):
+            raise Corrupt("a peer sent a record with a name that is none")
         last = self._store.last_seq(partition, origin)
         if seq <= last:
             return Taken.KNOWN
@@ -87,7 +99,9 @@ class Intake:
             return Taken.EARLY
         if seq > last + 1:
             return Taken.GAP
-        commit = records.decode_commit(encoded)
+        commit = _decoded(encoded)
+        if partition != partition_of(commit.environment):
+            raise Corrupt("a peer sent a record under another partition than its own")
         if self._is_early(commit):
             if direct:
                 raise _skewed(commit, self._clock.wall_ms())
@@ -100,7 +114,7 @@ class Intake:
     async def repair(self, encoded: bytes) -> Taken:
         """Take in a commit that repair found missing."""
         await self.admit()
-        commit = records.decode_commit(encoded)
+        commit = _decoded(encoded)
         record = LogRecord(partition_of(commit.environment), 0, 0, commit)
         if self._is_early(commit):
             await self._hold_back(records.encode_log_record(record, encoded))
@@ -111,62 +125,101 @@ class Intake:
     async def repair_base(self, base: Environment) -> None:
         """Take in what a peer's history starts from."""
         await self.admit()
-        before = self._head(base.name)
-        after = before.environment.merge(base)
+        _check_name(base.name)
+        after = self._head(base.name).environment.merge(base)
         self._hlc.observe(after.highest_stamp, self._clock.wall_ms())
-        self._last = self._store.append_base(base, self._stored(after))
+        self._note(self._store.append_base(base, self._stored(after)))
 
-    async def settled(self) -> None:
-        """Wait until all that was taken in so far is durable; raises what the store refused with.
+    # -- what became of it ---------------------------------------------------------------------
 
-        The store's log is in order, so the last one stands for all.
+    def mark(self) -> int:
+        """A mark from which on `settled` looks for refusals."""
+        return self._look()
+
+    async def settled(self, mark: int) -> None:
+        """Wait until all that was taken in is durable; raises where any since `mark` was refused.
+
+        The store's log is in order, but it may refuse one record and take a later one.
         """
-        last = self._last
-        if last is not None:
-            await last
+        latest = self.latest()
+        if latest is not None:
+            await asyncio.shield(latest)
+        self.check(mark)
+
+    def check(self, mark: int) -> None:
+        """Raise Unavailable where a record that was taken in since `mark` was refused."""
+        if self._look() != mark:
+            raise Unavailable("the store refused records that a peer sent", reason="NOT_TAKEN")
 
     def latest(self) -> Logged | None:
-        """The last record taken in: once it is durable, all before it are."""
-        return self._last
+        """The last record that was taken in and is on its way; None where none is."""
+        self._look()
+        return self._pending[-1] if self._pending else None
+
+    def _note(self, logged: Logged) -> None:
+        logged.add_done_callback(take_error)
+        self._pending.append(logged)
+        if len(self._pending) % _LOOKED_AT == 0:
+            self._look()
+
+    def _look(self) -> int:
+        """Let go of what is done; return how many were refused since the start."""
+        while self._pending and self._pending[0].done():
+            if self._pending.popleft().exception() is not None:
+                self._refusals += 1
+        return self._refusals
+
+    # -- quarantine ----------------------------------------------------------------------------
 
     async def release(self) -> int:
         """Take in what was in quarantine and whose time has come; return how many."""
-        released = 0
+        if self._clock.wall_ms() + MAX_AHEAD_MS < self._due_ms:
+            return 0
+        released, due_ms = 0, 1 << 62
         for row in sorted(self._store.quarantined(), key=_name_of):
             partition, origin, seq, encoded = records.open_log_row(row)
-            commit = records.decode_commit(encoded)
-            if self._is_early(commit):
+            commit = _decoded(encoded)
+            last = self._store.last_seq(partition, origin)
+            if self._is_early(commit) or (origin and seq > last + 1):
+                due_ms = min(due_ms, commit.stamp.time_ms)
                 continue
-            await self.admit()
-            if not origin or seq == self._store.last_seq(partition, origin) + 1:
+            if not origin or seq == last + 1:
+                await self.admit()
+                mark = self.mark()
                 self._append(LogRecord(partition, origin, seq, commit), encoded)
-                await self.settled()
+                await self.settled(mark)
                 released += 1
-            elif seq > self._store.last_seq(partition, origin):
-                continue
             await self._store.release(row)
-        if released:
-            self._early = {records.open_log_row(row)[:2] for row in self._store.quarantined()}
+            self._held.discard(_held_name(row))
+        self._due_ms = due_ms
+        self._early = {records.open_log_row(row)[:2] for row in self._store.quarantined()}
         return released
 
     def _is_early(self, commit: Commit) -> bool:
         return commit.stamp.time_ms > self._clock.wall_ms() + MAX_AHEAD_MS
 
     async def _hold_back(self, row: bytes) -> None:
-        partition, origin, seq, _ = records.open_log_row(row)
+        """Put a record in quarantine; it may come again and again."""
+        name = _held_name(row)
+        if name in self._held:
+            return
         await self._store.quarantine(row)
+        self._held.add(name)
+        self._due_ms = 0
+        partition, origin, seq, _ = records.open_log_row(row)
         _log.error(
             "replication.quarantined",
             extra={"partition": partition, "origin": f"{origin:016x}", "seq": seq},
         )
+
+    # -- merging -------------------------------------------------------------------------------
 
     def _append(self, record: LogRecord, encoded: bytes) -> None:
         """Merge a commit into the head of its environment; no await stands in between."""
         commit = record.commit
         after = self._head(commit.environment).environment.apply(commit)
         self._hlc.observe(commit.stamp, self._clock.wall_ms())
-        self._last = self._store.append(record, self._stored(after), encoded)
-        self._last.add_done_callback(_look)
+        self._note(self._store.append(record, self._stored(after), encoded))
 
     def _head(self, name: str) -> StoredState:
         return self._store.head(name) or StoredState(Environment(name), b"")
@@ -193,8 +246,28 @@ def _name_of(row: bytes) -> tuple[int, int, int]:
     return records.open_log_row(row)[:3]
 
 
-def _look(logged: Logged) -> None:
-    """Take an error out; whoever waits for `settled` gets it too."""
+def _held_name(row: bytes) -> tuple[int, int, int] | bytes:
+    """By what a record in quarantine is known; what repair brought has no name of its own."""
+    name = _name_of(row)
+    return name if name[1] else blake2b(row, digest_size=16).digest()
+
+
+def _decoded(encoded: bytes) -> Commit:
+    """A peer's commit, checked as far as the store relies on it; raises Corrupt."""
+    commit = records.decode_commit(encoded)
+    _check_name(commit.environment)
+    return commit
+
+
+def _check_name(environment: str) -> None:
+    try:
+        check_environment(environment)
+    except InvalidRequest:
+        raise Corrupt("a peer sent an environment with a name that is none") from None
+
+
+def take_error(logged: Logged) -> None:
+    """Take an error out, which else is reported as one that nobody took; `check` tells of it."""
     logged.exception()
 
 

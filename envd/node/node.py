@@ -24,7 +24,7 @@ from envd.node.coordinator import Coordinator
 from envd.node.forwarding import Forwarder
 from envd.node.guarding import guarded
 from envd.node.handshake import Introduction, Peer
-from envd.node.intake import MAX_AHEAD_MS, Intake
+from envd.node.intake import MAX_AHEAD_MS, Intake, take_error
 from envd.node.joining import Discovery, join_methods
 from envd.node.membership import Membership
 from envd.node.repair import Repairer, RepairServer
@@ -37,6 +37,7 @@ from envd.ports import (
     ClusterSecret,
     Datagrams,
     DatagramSealer,
+    Logged,
     PeerChannel,
     PeerTransport,
     Rng,
@@ -49,6 +50,7 @@ from envd.wire import records
 DRAIN_S: Final = 5.0
 _RELEASE_S: Final = 1.0
 _SEEK_S: Final = 30.0
+_RENEWED_AGAIN_S: Final = 1.0
 _ROWS_BYTES: Final = 1 << 20
 _log = logging.getLogger(__name__)
 
@@ -73,8 +75,8 @@ class NodePlace:
     `member` is this start of it, ALIVE; its addresses may be told later, by `Node.locate`.
     `seeds` gives the datagram addresses to look for others at, as they are now. `former_uids`
     are those under which this data directory was known before, whose commits are logged anew;
-    `replaced_uids` all that it ever had. `known` are the other members as they were when this
-    node last ran.
+    `own_uids` all that it ever had. `known` are the other members as they were when this
+    node last ran. `expects_others`: there are some, though perhaps none is known.
     """
 
     cluster_name: str
@@ -84,7 +86,8 @@ class NodePlace:
     seeds: Callable[[], Awaitable[Sequence[str]]]
     former_uids: tuple[int, ...] = ()
     known: tuple[Member, ...] = ()
-    replaced_uids: frozenset[int] = frozenset()
+    own_uids: frozenset[int] = frozenset()
+    expects_others: bool = False
 
 
 class _Gossip:
@@ -129,7 +132,10 @@ class Node:
         member = place.member
         store, clock = ports.store, ports.clock
         hlc = HybridClock(member.uid, store.highest_hlc())
-        self.acknowledging = Acknowledging(store.last_lsn())
+        self._tail = LogTail(store, member.uid)
+        self.acknowledging = Acknowledging(
+            lambda: self._tail.last_own_lsn, expecting=place.expects_others
+        )
         self.coordinator = Coordinator(
             coordinator_store or store,
             clock,
@@ -137,12 +143,12 @@ class Node:
             place.digest_key,
             hlc=hlc,
             acknowledging=self.acknowledging,
+            own_uids=place.own_uids,
             forwarder=Forwarder(self._forward_to, self._ask, always=self._is_agent),
         )
         self._intake = Intake(store, clock, hlc, place.digest_key, member.uid)
-        self._tail = LogTail(store, member.uid)
         feed = VectorFeed(store)
-        self.repairer = Repairer(store, self._intake, feed, place.digest_key)
+        self.repairer = Repairer(store, self._intake, feed, place.digest_key, member.uid)
         server = RepairServer(store, place.digest_key, self._hold_for)
         self._methods: dict[str, Method] = {
             **server.methods(),
@@ -167,6 +173,7 @@ class Node:
             self._methods,
             self._identity_lost,
             is_agent=self._is_agent,
+            on_heard=self._heard_from,
             propagated=propagated,
         )
         ticket = wire.Ticket(place.cluster_id, place.digest_key)
@@ -216,12 +223,15 @@ class Node:
             last = store.last_lsn()
             while position < last:
                 page = await self._own_rows(position)
+                pending: list[Logged] = []
                 for lsn, row in page:
                     position = lsn
                     partition, origin, _, encoded = records.open_log_row(row)
                     if origin == former and lsn <= last:
-                        await self._log_again(partition, uid, encoded)
+                        pending.append(await self._log_again(partition, uid, encoded))
                         logged += 1
+                for each in pending:
+                    await each
                 if not page:
                     break
             store.forget_origin(former)
@@ -235,7 +245,7 @@ class Node:
         except NotFound:
             return []
 
-    async def _log_again(self, partition: int, uid: int, encoded: bytes) -> None:
+    async def _log_again(self, partition: int, uid: int, encoded: bytes) -> Logged:
         store = self._ports.store
         if not store.admits():
             await store.admit()
@@ -244,7 +254,9 @@ class Node:
         assert state is not None, "what is in the log has a state"
         after = StoredState(state.environment.apply(commit), state.revision)
         seq = store.last_seq(partition, uid) + 1
-        await store.append(LogRecord(partition, uid, seq, commit), after, encoded)
+        logged = store.append(LogRecord(partition, uid, seq, commit), after, encoded)
+        logged.add_done_callback(take_error)
+        return logged
 
     async def run(self) -> None:
         """Be a member of the cluster, until cancelled."""
@@ -274,7 +286,14 @@ class Node:
             reason="STOPPING",
             retry_after_ms=1000,
         )
-        if self.quarantined or not await self.replication.hand_over(patience_s):
+        try:
+            handed_over = self._is_agent or (
+                not self.quarantined and await self.replication.hand_over(patience_s)
+            )
+        except BaseException:
+            self.coordinator.refuse_writes = None
+            raise
+        if not handed_over:
             self.coordinator.refuse_writes = None
             raise Unavailable(
                 "no other node holds everything that this node holds; nothing was changed",
@@ -358,8 +377,6 @@ class Node:
             extra = {"member": member.name, "uid": f"{member.uid:016x}"}
             _log.info(f"member.{member.state.name.lower()}", extra=extra)
         self.replication.member_changed(member)
-        if member.uid in self._place.replaced_uids and member.state is MemberState.DOWN:
-            self.membership.remove(member.uid)  # That was this very node.
 
     async def _push_pull(self, _peer: Peer, body: bytes) -> bytes:
         return self.membership.receive_push_pull(body)
@@ -404,11 +421,29 @@ class Node:
             return self.replication.storage()
         return self.replication.all_behind(MAX_AHEAD_MS)
 
+    def _heard_from(self, uid: int) -> None:
+        self.membership.heard_from(uid)
+
     def _identity_lost(self, why: str) -> None:
-        if not self._lost:
-            self._lost = True
-            _log.critical("node.identity_lost", extra={"detail": why})
+        if self._lost:
+            return
+        self._lost = True
+        _log.critical("node.identity_lost", extra={"detail": why})
+        self.coordinator.refuse_writes = Unavailable(
+            "the node takes a new identity; nothing was done",
+            hint="ask another node, or this one in a moment",
+            reason="STOPPING",
+            retry_after_ms=1000,
+        )
+        self._renew_identity(why)
+
+    def _renew_identity(self, why: str) -> None:
+        """Have a new identity made durable; where that fails, again and again."""
+        try:
             self._tell_lost(why)
+        except EnvdError as error:
+            _log.error("node.not_renewed", extra={"detail": error.message})
+            asyncio.get_running_loop().call_later(_RENEWED_AGAIN_S, self._renew_identity, why)
 
     def _hold_for(self, uid: int, lsn: int) -> None:
         self.replication.hold_for(uid, lsn)

@@ -11,16 +11,16 @@ import asyncio
 from collections import deque
 from typing import Final, NamedTuple, NoReturn
 
-from envd.core.errors import EnvdError, Unavailable
+from envd.core.errors import Corrupt, EnvdError, Unavailable
 from envd.core.versions import Cursor
 from envd.node import handshake
-from envd.node.intake import Intake, Taken, first_of
+from envd.node.intake import MAX_SEQ, Intake, Taken, first_of
 from envd.node.peer import PeerLink
 from envd.node.vectors import VectorChanges, VectorFeed
 from envd.ports import Clock, Logged, PeerChannel, Store
 from envd.wire import peers as wire
 
-_ROWS_A_TURN: Final = 64
+_ROWS_A_TURN: Final = 16
 SILENCE_S: Final = 5.0
 
 
@@ -31,9 +31,12 @@ class NeedsRepair(EnvdError):
 
 
 class _Taken(NamedTuple):
+    """One batch; `mark` was made before it."""
+
     number: int
     through_lsn: int
     logged: Logged | None
+    mark: int
 
 
 class LogReceiver:
@@ -101,14 +104,16 @@ class LogReceiver:
                     continue
 
     async def _take(self, batch: wire.Batch) -> None:
+        mark = self._intake.mark()
         for number, row in enumerate(batch.rows, 1):
             taken = await self._intake.take(row, direct=self._origins and batch.through_lsn > 0)
             if taken is Taken.GAP:
-                await self._intake.settled()  # Where the store refused one, that is the hole.
+                await self._intake.settled(mark)  # Where the store refused one, that is the hole.
                 raise NeedsRepair("a record does not follow what this node holds")
             if number % _ROWS_A_TURN == 0:
                 await asyncio.sleep(0)
-        self._taken.append(_Taken(batch.number, batch.through_lsn, self._intake.latest()))
+        latest = self._intake.latest()
+        self._taken.append(_Taken(batch.number, batch.through_lsn, latest, mark))
         self._news.set()
 
     async def _acknowledge(self, channel: PeerChannel) -> None:
@@ -126,6 +131,7 @@ class LogReceiver:
             await channel.send(wire.encode(wire.Ack(done.number)))
 
     def _note(self, done: _Taken) -> None:
+        self._intake.check(done.mark)
         if done.through_lsn:
             self._remember(done.through_lsn, 0)
 
@@ -134,6 +140,8 @@ class LogReceiver:
         self._remember(beat.own_lsn, beat.relay_lsn)
 
     def _remember(self, own_lsn: int, relay_lsn: int) -> None:
+        if not (0 <= own_lsn <= MAX_SEQ and 0 <= relay_lsn <= MAX_SEQ):
+            raise Corrupt("a peer's cursor is none")
         known = self._store.cursor(self._link.uid)
         cursor = Cursor(max(known.own_lsn, own_lsn), max(known.relay_lsn, relay_lsn))
         if cursor != known:

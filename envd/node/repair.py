@@ -35,7 +35,7 @@ from envd.core.versions import (
 )
 from envd.node.calls import Method
 from envd.node.handshake import Peer
-from envd.node.intake import Intake
+from envd.node.intake import MAX_SEQ, IdentityLost, Intake
 from envd.node.vectors import VectorFeed, as_map, as_sent
 from envd.ports import Store, StoredState
 from envd.wire import peers as wire
@@ -48,6 +48,7 @@ _ANSWER_BYTES: Final = 4 << 20
 _ASKED_AT_ONCE: Final = 64
 _LISTED_WHOLE: Final = 32
 """A partition of so few environments is listed at once, which is shorter than its buckets."""
+_TREE_S: Final = 0.5
 _HALF: Final = 8
 _LOW: Final = (1 << (8 * _HALF)) - 1
 _STUCK_AFTER: Final = 2
@@ -89,6 +90,7 @@ class RepairServer:
         self._store = store
         self._digest_key = digest_key
         self._hold_for = hold_for
+        self._kept: tuple[float, Tree] | None = None
 
     def methods(self) -> dict[str, Method]:
         """One function for each call."""
@@ -101,20 +103,28 @@ class RepairServer:
             "repair.missing": self._missing,
         }
 
+    def _tree(self) -> Tree:
+        """The tree as it is, or was a moment ago: to make one reads all vectors."""
+        now = asyncio.get_running_loop().time()
+        if self._kept is None or now - self._kept[0] > _TREE_S:
+            self._kept = (now, Tree(self._store))
+        return self._kept[1]
+
     async def _point(self, peer: Peer, _: bytes) -> bytes:
         point = wire.Point(self._store.last_lsn(), as_sent(self._store.vectors()))
         self._hold_for(peer.uid, point.lsn)
         await self._store.flush()  # The roots cover at least what the point says.
+        self._kept = None
         return wire.pack(point)
 
     async def _groups(self, _peer: Peer, _: bytes) -> bytes:
-        return wire.pack(Tree(self._store).groups())
+        return wire.pack(self._tree().groups())
 
     async def _partitions(self, _peer: Peer, body: bytes) -> bytes:
         group = wire.unpack(int, body)
         if not 0 <= group < GROUPS:
             raise Corrupt("a peer asked for a group that is none")
-        return wire.pack(Tree(self._store).partitions(group))
+        return wire.pack(self._tree().partitions(group))
 
     async def _part(self, _peer: Peer, body: bytes) -> bytes:
         found = self._store.digests(_partition(body))
@@ -123,10 +133,10 @@ class RepairServer:
         return wire.pack(wire.Part(b"", *_columns(found)))
 
     async def _listed(self, _peer: Peer, body: bytes) -> bytes:
-        partition, bucket = wire.unpack(tuple[int, int], body)
+        partition, buckets = wire.unpack(tuple[int, bytes], body)
         if not 0 <= partition < PARTITIONS:
             raise Corrupt("a peer asked for a partition that is none")
-        found = [item for item in self._store.digests(partition) if bucket_of(item[0]) == bucket]
+        found = [item for item in self._store.digests(partition) if bucket_of(item[0]) in buckets]
         return wire.pack(wire.Listed(*_columns(found)))
 
     async def _missing(self, _peer: Peer, body: bytes) -> bytes:
@@ -171,7 +181,11 @@ class _Stuck(NamedTuple):
 class Repairer:
     """Pulls what this node lacks."""
 
-    def __init__(self, store: Store, intake: Intake, feed: VectorFeed, digest_key: bytes) -> None:
+    def __init__(
+        self, store: Store, intake: Intake, feed: VectorFeed, digest_key: bytes, uid: int
+    ) -> None:
+        """`uid` is this node's own."""
+        self._uid = uid
         self._store = store
         self._intake = intake
         self._feed = feed
@@ -183,12 +197,19 @@ class Repairer:
         """Pull all that the peer `uid` has and this node lacks; its vectors then hold here.
 
         Raises what the peer or the store does; nothing is lost then, and what was pulled stays.
+        Raises IdentityLost where the peer holds more of this node than this node does.
         """
+        mark = self._intake.mark()
         pull = _Pull(self._store, self._intake, self._digest_key, ask, settled_only=False)
         point = wire.unpack(wire.Point, await pull.ask("repair.point", b""))
         vectors = as_map(point.vectors)
+        if not 0 <= point.lsn <= MAX_SEQ:
+            raise Corrupt("a peer's log ends nowhere")
+        for (partition, origin), seq in vectors.items():
+            if origin == self._uid and seq > self._store.last_seq(partition, origin):
+                raise IdentityLost("a peer holds commits of this node that this node does not have")
         await pull.run()
-        await self._intake.settled()
+        await self._intake.settled(mark)
         self._store.advance(vectors, {uid: Cursor(point.lsn, point.lsn)})
         self._feed.advanced(vectors)
         self._count(pull.pulled, "catch_up")
@@ -201,10 +222,11 @@ class Repairer:
         moves from one comparison to the next, nobody ships them, and they are pulled too.
         """
         await self._store.flush()
+        mark = self._intake.mark()
         pull = _Pull(self._store, self._intake, self._digest_key, ask, settled_only=True)
         pull.stuck = self._stuck.setdefault(uid, {})
         await pull.run()
-        await self._intake.settled()
+        await self._intake.settled(mark)
         self._count(pull.pulled, "compare")
         if pull.pulled.commits or pull.pulled.bases:
             self.figures.divergences += 1
@@ -216,9 +238,10 @@ class Repairer:
 
     async def look_at(self, names: Sequence[str], ask: Ask) -> Pulled:
         """Pull what this node lacks of some environments (background read repair)."""
+        mark = self._intake.mark()
         pull = _Pull(self._store, self._intake, self._digest_key, ask, settled_only=False)
         await pull.environments(names)
-        await self._intake.settled()
+        await self._intake.settled(mark)
         self._count(pull.pulled, "read")
         return pull.pulled
 
@@ -250,9 +273,10 @@ class _Pull:
 
     async def run(self) -> None:
         theirs = wire.unpack(wire.TreeAnswer, await self.ask("repair.groups", b""))
-        for group in self._differing(Tree(self._store).groups(), theirs):
+        tree = Tree(self._store)
+        for group in self._differing(tree.groups(), theirs):
             answer = await self.ask("repair.partitions", wire.pack(group))
-            ours = Tree(self._store).partitions(group)
+            ours = tree.partitions(group)
             below = wire.unpack(wire.TreeAnswer, answer)
             for number in self._differing(ours, below):
                 if self._is_wanted(group * FAN_OUT + number, ours, below, number):
@@ -291,8 +315,9 @@ class _Pull:
         ours = _halves(bucket_sums(known, self._digest_key))
         if len(part.sums) != len(ours):
             raise Corrupt("a peer's buckets are of another number")
-        for bucket in _differing(ours, part.sums):
-            answer = await self.ask("repair.listed", wire.pack((partition, bucket)))
+        buckets = bytes(_differing(ours, part.sums))
+        if buckets:
+            answer = await self.ask("repair.listed", wire.pack((partition, buckets)))
             listed = wire.unpack(wire.Listed, answer)
             await self._listed(listed.names, listed.digests, dict(known))
 
@@ -312,12 +337,21 @@ class _Pull:
             wanted = [self._wanted(name) for name in left[:_ASKED_AT_ONCE]]
             answer = await self.ask("repair.missing", wire.pack(wanted))
             answers = wire.unpack(list[wire.Missing], answer)
-            if not answers:
-                raise Corrupt("a peer answered nothing where it was asked for environments")
+            if not answers or len(answers) > len(wanted):
+                raise Corrupt("a peer answered something else than it was asked")
+            mark = self._intake.mark()
             for missing in answers:
                 await self._take(missing)
-            await self._intake.settled()
-            again = [missing.environment for missing in answers if missing.more]
+            await self._intake.settled(mark)
+            asked = dict(zip(left, wanted, strict=False))
+            # What comes again without having changed anything is not kept here: enough of it.
+            again = [
+                missing.environment
+                for missing in answers
+                if missing.more
+                and missing.environment in asked
+                and self._wanted(missing.environment) != asked[missing.environment]
+            ]
             left[: len(answers)] = again
 
     def _wanted(self, name: str) -> wire.Wanted:

@@ -30,13 +30,15 @@ from envd.node.receiving import LogReceiver, NeedsRepair
 from envd.node.repair import Ask, Repairer
 from envd.node.shipping import RELAY_S, LogShipper
 from envd.node.tail import LogTail
-from envd.node.vectors import VectorFeed
+from envd.node.vectors import Ahead, VectorFeed
 from envd.ports import Clock, ClusterSecret, PeerChannel, PeerTransport, Rng, Store
 
 DIAL_S: Final = 1.0
+HANGS_S: Final = 0.3
 FIRST_PAUSE_S: Final = 0.1
 LONGEST_PAUSE_S: Final = 1.0
 COMPARE_S: Final = 20.0
+AHEAD_S: Final = 5.0
 HELD_S: Final = 3 * 3600.0
 HELD_BYTES: Final = 256 << 20
 _SAMPLE_S: Final = 10.0
@@ -77,6 +79,7 @@ class _Peer:
         self.task: asyncio.Task[None] | None = None
         self.receiving: PeerChannel | None = None
         self.catching_up = False
+        self.ahead: tuple[float, Ahead] = (0.0, ())
 
 
 class Replication:
@@ -93,6 +96,7 @@ class Replication:
         methods: Mapping[str, Method],
         on_identity_lost: Callable[[str], None],
         *,
+        on_heard: Callable[[int], None] = lambda _: None,
         is_agent: bool = False,
         propagated: Callable[[float], None] = lambda _: None,
     ) -> None:
@@ -101,6 +105,7 @@ class Replication:
         `propagated` is told how long own records took to each peer; see LogShipper.
         """
         self._is_agent = is_agent
+        self._on_heard = on_heard
         self._around = around
         self._store = around.store
         self._uid = around.uid
@@ -125,9 +130,9 @@ class Replication:
 
     def member_changed(self, member: Member) -> None:
         """Note a storage node of the cluster, or what changed of it."""
-        if member.uid == self._uid or member.role != "storage":
+        if member.uid == self._uid:
             return
-        if member.state is MemberState.GONE:
+        if member.state is MemberState.GONE or member.role != "storage":
             self._dismiss(member.uid)
             return
         peer = self._peers.get(member.uid)
@@ -160,14 +165,16 @@ class Replication:
         if peer is None:
             return
         self._acknowledging.dismiss(uid)
-        self._tail.kept = bool(self._peers)
+        self._tail.kept = bool(self._peers) and not self._is_agent
+        if self._group is not None:
+            self._group.create_task(peer.asking.close(), name="peer-calls-end")
         if peer.task is not None:
             peer.task.cancel()
         if peer.receiving is not None:
             peer.receiving.close()
 
     def _start(self, peer: _Peer) -> None:
-        if self._group is not None:
+        if self._group is not None and not self._is_agent:
             link = guarded("peer-link", partial(self._keep_link, peer))
             peer.task = self._group.create_task(link, name="peer-link")
 
@@ -223,16 +230,16 @@ class Replication:
         try:
             async with asyncio.TaskGroup() as group:
                 self._group = group
-                if self._is_agent:
-                    group.create_task(guarded("agent-feed", self._agent.run), name="agent-feed")
-                    return
                 for _, peer in sorted(self._peers.items()):
                     self._start(peer)
-                for name, work in (
-                    ("repair-compare", self._keep_comparing),
-                    ("repair-read", self._keep_reading),
-                    ("log-hold", self._keep_log),
-                ):
+                works = {"repair-compare": self._keep_comparing}
+                if self._is_agent:
+                    works["agent-feed"] = self._agent.run
+                else:
+                    works["repair-read"] = self._keep_reading
+                    works["repair-ahead"] = self._keep_looking_ahead
+                    works["log-hold"] = self._keep_log
+                for name, work in works.items():
                     group.create_task(guarded(name, work), name=name)
         finally:
             self._group = None
@@ -319,11 +326,7 @@ class Replication:
     async def _open(self, peer: _Peer, purpose: str) -> PeerChannel:
         around = self._around
         address = peer.member.peer
-        try:
-            async with asyncio.timeout(DIAL_S):
-                channel = await around.transport.dial(address)
-        except TimeoutError:
-            raise Unavailable(f"{address} does not answer", reason="PEER_UNREACHABLE") from None
+        channel = await (self._dial(peer) if purpose == "log" else self._transport_dial(peer))
         try:
             other = await handshake.dial(
                 channel, around.introduce(), purpose, around.secret, around.rng
@@ -333,7 +336,39 @@ class Replication:
         except BaseException:
             channel.close()
             raise
+        self._on_heard(other.uid)
         return channel
+
+    async def _dial(self, peer: _Peer) -> PeerChannel:
+        """Dial; a sign of life breaks off what hangs, for its first packet may be lost.
+
+        Else it would be sent again after a second (RFC 6298), which a heal has to wait for.
+        """
+        dialing = self._loop.create_task(self._transport_dial(peer), name="peer-dial")
+        poked = self._loop.create_task(peer.poked.wait(), name="peer-poked")
+        try:
+            await asyncio.wait((dialing,), timeout=HANGS_S)
+            if not dialing.done():
+                await asyncio.wait((dialing, poked), return_when=asyncio.FIRST_COMPLETED)
+        except asyncio.CancelledError:
+            dialing.add_done_callback(_close)
+            dialing.cancel()
+            raise
+        finally:
+            poked.cancel()
+        if dialing.done():
+            return dialing.result()
+        dialing.add_done_callback(_close)
+        dialing.cancel()
+        raise Unavailable("a sign of life came while it was dialed", reason="PEER_UNREACHABLE")
+
+    async def _transport_dial(self, peer: _Peer) -> PeerChannel:
+        address = peer.member.peer
+        try:
+            async with asyncio.timeout(DIAL_S):
+                return await self._around.transport.dial(address)
+        except TimeoutError:
+            raise Unavailable(f"{address} does not answer", reason="PEER_UNREACHABLE") from None
 
     def _note_problem(self, peer: _Peer, error: EnvdError) -> None:
         if error.message != peer.link.problem:
@@ -370,6 +405,7 @@ class Replication:
 
     async def serve(self, channel: PeerChannel, peer: Peer) -> None:
         """Serve a channel of a node that introduced itself, until it ends."""
+        self._on_heard(peer.uid)
         if peer.purpose == "log":
             await self._receive(channel, peer)
         elif peer.purpose == "feed":
@@ -412,6 +448,8 @@ class Replication:
         shipper = self._shipper(link, everything=True)
         try:
             await shipper.run(channel)
+        except IdentityLost as error:
+            self._on_identity_lost(error.message)
         except EnvdError as error:
             _log.info("agent.gone", extra={"uid": f"{other.uid:016x}", "detail": error.message})
 
@@ -463,6 +501,8 @@ class Replication:
                 pulled = await self._repairer.catch_up(peer.member.uid, self._ask(peer))
             extra = {"peer": peer.member.name, "environments": pulled.environments}
             _log.info("repair.caught_up", extra={**extra, "commits": pulled.commits})
+        except IdentityLost as error:
+            self._on_identity_lost(error.message)
         except EnvdError as error:
             _log.warning("repair.failed", extra={"peer": peer.member.name, "detail": error.message})
             await asyncio.sleep(FIRST_PAUSE_S)
@@ -475,6 +515,22 @@ class Replication:
             peer = self._any_peer()
             if peer is not None:
                 await self._try_pull(partial(self._repairer.compare, peer.member.uid), peer)
+
+    async def _keep_looking_ahead(self) -> None:
+        """Catch up with a peer that holds what nobody ships: its origin and its records' names
+        may be gone, so that it came there by repair."""
+        while True:
+            await asyncio.sleep(AHEAD_S / 2)
+            now, ours = self._loop.time(), self._store.vectors()
+            for _, peer in sorted(self._peers.items()):
+                ahead = peer.link.vectors.ahead_of(ours) if peer.link.plausible(now) else ()
+                if not ahead or ahead != peer.ahead[1]:
+                    peer.ahead = (now, ahead)
+                elif now - peer.ahead[0] >= AHEAD_S:
+                    peer.ahead = (now, ())
+                    _log.info("repair.needed", extra={"peer": peer.member.name, "detail": "ahead"})
+                    self._begin_catching_up(peer)
+                await asyncio.sleep(0)
 
     def note_read(self, name: str) -> None:
         """An environment was read: look at it with a peer, in the background."""
@@ -499,6 +555,9 @@ class Replication:
     def _any_peer(self) -> _Peer | None:
         now = self._loop.time()
         able = [peer for _, peer in sorted(self._peers.items()) if peer.link.plausible(now)]
+        if self._is_agent:
+            source = self._agent.source
+            able = [self._known(source.uid)] if source is not None else []
         return able[int(self._chance() * len(able))] if able else None
 
     def _chance(self) -> float:
@@ -561,6 +620,12 @@ class Replication:
 
 def _untold(_seconds: float) -> None:
     """An agent is no replica: how long records took to it is not told."""
+
+
+def _close(dialing: asyncio.Task[PeerChannel]) -> None:
+    """Nobody wants the channel any more, should there be one."""
+    if not dialing.cancelled() and dialing.exception() is None:
+        dialing.result().close()
 
 
 def _not_known() -> Unavailable:

@@ -99,7 +99,11 @@ class LogShipper:
         Raises IdentityLost where the peer knows more of this node than this node does, Corrupt
         where the peer talks nonsense.
         """
-        resume = await handshake.receive(channel)
+        try:
+            async with asyncio.timeout(SILENCE_S):
+                resume = await handshake.receive(channel)
+        except TimeoutError:
+            raise Unavailable("the peer is silent", reason="PEER_SILENT") from None
         if not isinstance(resume, wire.Resume):
             raise Corrupt("a peer began a log channel with something else than its cursor")
         self._resume(resume)
@@ -284,8 +288,7 @@ class LogShipper:
     async def _relay(self, channel: PeerChannel, now: float) -> None:
         """Ship what others should have brought the peer by now and did not."""
         link = self._link
-        last = self._tail.last_lsn
-        found = await self._others_after(link.relay_lsn)
+        found, through = await self._others_after(link.relay_lsn)
         rows: list[bytes] = []
         held = True
         for record in found:
@@ -300,24 +303,24 @@ class LogShipper:
                 break
             rows.append(record.row)
             reached = record.lsn
-        if held and not found:
-            link.relay_lsn = max(link.relay_lsn, last)
+        if held:
+            link.relay_lsn = max(link.relay_lsn, through)
         if rows:
             self._relayed = _Relayed(reached, now)
             await self._send(channel, rows, 0)
 
-    async def _others_after(self, lsn: int) -> Sequence[Tailed]:
+    async def _others_after(self, lsn: int) -> tuple[Sequence[Tailed], int]:
+        """The next records of others, and the lsn up to which there are no more of them."""
+        last = self._tail.last_lsn
         tailed = self._tail.others_after(lsn, BATCH_BYTES)
         if tailed is not None:
-            return tailed
+            return tailed, tailed[-1].lsn if tailed else last
         page = await self._store.rows(lsn, BATCH_BYTES)
         named = [(at, records.open_log_row(row)[:3], row) for at, row in page]
         others = [
             Tailed(at, *name, row, 0.0) for at, name, row in named if name[1] != self._node_uid
         ]
-        if not others and page:
-            self._link.relay_lsn = page[-1][0]
-        return others
+        return others, page[-1][0] if page else last
 
     def _is_due(self, record: Tailed, now: float) -> bool:
         moved_s = self._link.vectors.moved_s(record.origin)

@@ -6,7 +6,8 @@ one: so it costs what is written, not what is there.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from itertools import islice
 from typing import Final
 
 from envd.core.errors import Corrupt
@@ -15,7 +16,12 @@ from envd.ports import Applied, Store
 
 Vectors = Sequence[tuple[int, Sequence[int], Sequence[int]]]
 """One item (origin, partitions, seqs) for each origin, as it is sent."""
-_MAX_ORIGINS: Final = 1024
+Ahead = tuple[tuple[tuple[int, int], int, int], ...]
+"""((partition, origin), the peer's seq, ours), some of them."""
+_AHEAD_SHOWN: Final = 64
+_MAX_ORIGINS: Final = 1 << 14
+_MAX_UID: Final = (1 << 64) - 1
+_MAX_SEQ: Final = (1 << 63) - 1
 
 
 def as_sent(vectors: Mapping[tuple[int, int], int]) -> Vectors:
@@ -32,10 +38,10 @@ def as_map(vectors: Vectors) -> dict[tuple[int, int], int]:
     """The inverse of `as_sent`; raises Corrupt."""
     found: dict[tuple[int, int], int] = {}
     for origin, partitions, seqs in vectors:
-        if len(partitions) != len(seqs):
-            raise Corrupt("a peer's vectors differ in length")
+        if not 0 < origin <= _MAX_UID or len(partitions) != len(seqs):
+            raise Corrupt("a peer's vectors are none")
         for partition, seq in zip(partitions, seqs, strict=True):
-            if not 0 <= partition < PARTITIONS or seq < 0:
+            if not 0 <= partition < PARTITIONS or not 0 <= seq <= _MAX_SEQ:
                 raise Corrupt("a peer's vectors are none")
             found[partition, origin] = seq
     return found
@@ -100,7 +106,7 @@ class PeerVectors:
 
     def learn(self, vectors: Vectors, now_s: float) -> None:
         """Take what the peer said at the loop's time `now_s`; raises Corrupt."""
-        if len(vectors) + len(self._moved_s) > _MAX_ORIGINS:
+        if len({*self._moved_s, *(origin for origin, _, _ in vectors)}) > _MAX_ORIGINS:
             raise Corrupt("a peer tells of more origins than a cluster has")
         for key, seq in as_map(vectors).items():
             if seq > self._seqs.get(key, 0):
@@ -114,11 +120,11 @@ class PeerVectors:
         """When the origin's records last made progress there, 0 for never."""
         return self._moved_s.get(origin, 0.0)
 
-    def exceeding(self, origin: int, own: Iterable[tuple[int, int]]) -> bool:
-        """Tell whether the peer holds more of `origin` than `own` (partition, seq) says."""
-        known = dict(own)
-        return any(
-            seq > known.get(partition, 0)
-            for (partition, of), seq in self._seqs.items()
-            if of == origin
+    def ahead_of(self, ours: Mapping[tuple[int, int], int]) -> Ahead:
+        """What the peer holds and `ours` does not say, for comparing with a later look."""
+        found = (
+            (key, seq, ours.get(key, 0))
+            for key, seq in self._seqs.items()
+            if seq > ours.get(key, 0)
         )
+        return tuple(islice(found, _AHEAD_SHOWN))

@@ -104,8 +104,8 @@ class Flush:
         keys = {environment_key(name): name for name in batch.states}
         for key in sorted(keys):  # neighbours share pages: each is copied once
             name = keys[key]
-            self._put_environment(key, batch.states[name])
-            self._put_conflicts(key, name)
+            new_base = self._put_environment(key, batch.states[name])
+            self._put_conflicts(key, name, new_base=new_base)
         for operation, result in batch.operations.items():
             writer.put(b"operations", operation, records.encode_operation(result))
         self._put_moves(batch.moves)
@@ -149,8 +149,11 @@ class Flush:
 
     # -- one environment -----------------------------------------------------------
 
-    def _put_environment(self, key: bytes, state: StoredState) -> None:
-        """Write one environment with its new commits, its base and its fingerprints."""
+    def _put_environment(self, key: bytes, state: StoredState) -> bool:
+        """Write one environment with its new commits, its base and its fingerprints.
+
+        Tell whether it has another base now.
+        """
         writer, name = self._writer, state.environment.name
         blob, known_base = writer.get(b"environments", key), writer.get(b"bases", key)
         header, before = _NO_HISTORY, None
@@ -172,6 +175,7 @@ class Flush:
         after = whole_digest(full, known_base if base is None else base, self._digest_key)
         self._roots.moved(key, before, after)
         self._put_index(name, state)
+        return base is not None
 
     def _put_commits(
         self, key: bytes, commits: Sequence[tuple[Stamp, bytes]], header: EnvironmentHeader
@@ -222,11 +226,14 @@ class Flush:
                 cursor.delete()
         return history_sum, history_count
 
-    def _put_conflicts(self, key: bytes, name: str) -> None:
-        """Compute the conflicts of an environment anew where they may have changed."""
+    def _put_conflicts(self, key: bytes, name: str, *, new_base: bool) -> None:
+        """Compute the conflicts of an environment anew where they may have changed.
+
+        A commit that contests nothing changes none, but one that the base took in may.
+        """
         writer = self._writer
         if name in self._batch.contested or (
-            self._any_conflicts and conflict_rows.has_rows(writer, name)
+            new_base and self._any_conflicts and conflict_rows.has_rows(writer, name)
         ):
             raw = writer.get(b"bases", key)
             base = Environment(name) if raw is None else _decoded(raw)

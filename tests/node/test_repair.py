@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass, field
 from itertools import count, islice
 
 import msgspec
 import pytest
 
-from envd.core.commit import LogRecord
-from envd.core.errors import Corrupt
+from envd.core.commit import Change, Commit, Kind, LogRecord
+from envd.core.errors import Corrupt, Unavailable
 from envd.core.history import Retention
 from envd.core.hlc import HybridClock
 from envd.core.requests import Put, WriteRequest
 from envd.core.ring import partition_of
+from envd.core.stamp import ZERO, Stamp
 from envd.core.versions import Cursor
 from envd.node.coordinator import Coordinator
 from envd.node.handshake import Peer
-from envd.node.intake import Intake, Taken
+from envd.node.intake import IdentityLost, Intake, Taken
 from envd.node.repair import Repairer, RepairServer
 from envd.node.vectors import VectorFeed
 from envd.node.views import NodeIdentity
+from envd.ports import StoredState
 from envd.storage.memory import MemoryStore
 from envd.wire import peers as wire
 from envd.wire import records
@@ -46,7 +49,9 @@ class Side:
         self.held: list[tuple[int, int]] = []
         server = RepairServer(self.store, DIGEST_KEY, lambda uid, lsn: self.held.append((uid, lsn)))
         self._methods = server.methods()
-        self.repairer = Repairer(self.store, self.intake, VectorFeed(self.store), DIGEST_KEY)
+        self.repairer = Repairer(
+            self.store, self.intake, VectorFeed(self.store), DIGEST_KEY, self.uid
+        )
         self.asked: list[str] = []
 
     async def ask(self, method: str, body: bytes) -> bytes:
@@ -62,7 +67,7 @@ class Side:
         """Ship the whole log, or its beginning, as a stream would."""
         for _, row in (await self.store.rows(0, 1 << 30))[:first]:
             await other.intake.take(row, direct=True)
-        await other.intake.settled()
+        await other.intake.settled(0)
 
     def equal_to(self, other: Side) -> bool:
         return self.store.roots().partitions == other.store.roots().partitions
@@ -231,7 +236,7 @@ async def test_records_are_taken_in_order_and_once() -> None:
     ]
 
     assert taken == [Taken.NEW, Taken.GAP, Taken.KNOWN, Taken.NEW, Taken.NEW]
-    await two.intake.settled()
+    await two.intake.settled(0)
     assert two.equal_to(one)
 
 
@@ -248,6 +253,85 @@ async def test_the_bytes_of_a_peer_are_kept_as_they_came() -> None:
     await two.intake.take(
         records.encode_log_record(LogRecord(partition, origin, seq, commit), newer), direct=True
     )
-    await two.intake.settled()
+    await two.intake.settled(0)
 
     assert [raw for _, raw in two.store.commit_rows("web")] == [newer]
+
+
+def record(
+    environment: str, *, partition: int | None = None, origin: int = 9, seq: int = 1
+) -> bytes:
+    """A row as a peer that is mistaken, or worse, might send it."""
+    stamp = Stamp(0, 1_700_000_000_000 << 16, 9)
+    commit = Commit(environment, stamp, (Change(Kind.VARIABLE, "A", "1", False, ZERO),))
+    named = LogRecord(
+        partition_of(environment) if partition is None else partition, origin, seq, commit
+    )
+    return records.encode_log_record(named, records.encode_commit(commit))
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        record(""),
+        record("n" * 600),
+        record("not a name"),
+        record("web", partition=70_000),
+        record("web", partition=5000),
+        record("web", partition=partition_of("web") ^ 1),
+        record("web", origin=-1),
+        record("web", origin=0),
+        record("web", origin=1 << 63, seq=0),
+        record("web", seq=-5),
+    ],
+)
+async def test_a_record_that_the_store_can_not_keep_is_refused(row: bytes) -> None:
+    side = Side(2)
+
+    with pytest.raises(Corrupt):
+        await side.intake.take(row, direct=True)
+
+    assert not side.store.vectors()
+
+
+async def test_a_refused_record_is_told_though_a_later_one_was_taken() -> None:
+    side = Side(2)
+    refusing = RefusingStore(node_uid=2, digest_key=DIGEST_KEY)
+    hlc = HybridClock(2, 0)
+    intake = Intake(refusing, side.clock, hlc, DIGEST_KEY, 2)
+    mark = intake.mark()
+    refusing.refuses = True
+    await intake.take(record("web"), direct=True)
+    refusing.refuses = False
+    await intake.take(record("api"), direct=True)
+
+    with pytest.raises(Unavailable, match="refused"):
+        await intake.settled(mark)
+
+    await intake.settled(intake.mark())
+
+
+class RefusingStore(MemoryStore):
+    """Refuses records as a journal does that has no room for them."""
+
+    refuses = False
+
+    def append(
+        self, record: LogRecord, after: StoredState, encoded: bytes = b""
+    ) -> asyncio.Future[int]:
+        if not self.refuses:
+            return super().append(record, after, encoded)
+        refused: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        refused.set_exception(Unavailable("the disk is full"))
+        return refused
+
+
+async def test_catching_up_tells_a_node_that_others_know_more_of_it() -> None:
+    one, two = Side(1), Side(2)
+    await two.put("web", A="1")
+    await two.put("web", A="2")
+    await two.copy_to(one)
+    rolled_back = Side(2)
+
+    with pytest.raises(IdentityLost):
+        await rolled_back.repairer.catch_up(1, one.ask)

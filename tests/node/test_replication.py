@@ -400,3 +400,70 @@ def test_a_repeat_waits_for_a_second_copy_as_the_first_one_did() -> None:
         assert again.acknowledged >= 2
 
     simulate(story)
+
+
+def test_a_relay_passes_over_nothing_between_many_records_of_its_own() -> None:
+    async def story(machines: Machines) -> None:
+        await machines.start()
+        machines.cluster.crash(machines.machine("n3"))
+        for number in range(24):
+            await machines.write("n1", f"own/app-{number}", BIG="x" * 60_000)
+        await machines.write("n2", "web/prod", PORT="1")
+        await machines.until(lambda: machines.shows("n1", "web/prod", "PORT", "1"), 5.0)
+        machines.cluster.crash(machines.machine("n2"))
+        machines.cluster.crash(machines.machine("n1"))
+
+        await machines.cluster.start(machines.machine("n1"))
+        await machines.cluster.start(machines.machine("n3"))
+
+        await machines.until(lambda: machines.shows("n3", "web/prod", "PORT", "1"), 10.0)
+
+    simulate(story)
+
+
+def test_what_a_node_has_by_repair_alone_reaches_who_lacks_it_on_a_busy_partition_too() -> None:
+    async def story(machines: Machines) -> None:
+        await machines.start()
+        machines.cluster.crash(machines.machine("n4"))
+        machines.cluster.crash(machines.machine("n2"))
+        await machines.write("n1", "web/prod", PORT="1")
+        await machines.until(lambda: machines.shows("n3", "web/prod", "PORT", "1"), 5.0)
+        machines.cluster.wipe(machines.machine("n2"))
+        machines.cluster.crash(machines.machine("n1"))
+        for number in range(60):
+            await machines.write("n3", f"fill/app-{number}", A="1")
+        await machines.cluster.start(machines.machine("n2"))
+        await machines.until(lambda: machines.shows("n2", "web/prod", "PORT", "1"), 60.0)
+        machines.cluster.crash(machines.machine("n3"))
+        await machines.cluster.start(machines.machine("n4"))
+
+        for number in range(60):
+            await machines.write("n2", "web/prod", OTHER=str(number))
+            await asyncio.sleep(0.5)
+
+        assert machines.shows("n4", "web/prod", "PORT", "1")
+
+    simulate(story, 4, Settings(kept=20))
+
+
+def test_a_joiner_that_is_cut_off_at_once_knows_that_it_is_not_alone() -> None:
+    async def story(machines: Machines) -> None:
+        await machines.cluster.start(machines.machine("n1"))
+        await machines.cluster.start(machines.machine("n2"))
+        machines.cluster.network.partition(["n1"], ["n2"])
+
+        answer = await machines.write("n2", "web/prod", PORT="1")
+
+        assert (answer.acknowledged, answer.detached) == (1, True)
+
+    simulate(story, 2)
+
+
+def test_an_agent_may_leave() -> None:
+    async def story(machines: Machines) -> None:
+        await machines.start("n1")
+        await machines.start_agent("n3")
+
+        await machines.run("n3", machines.node("n3").node.hand_over())
+
+    simulate(story)

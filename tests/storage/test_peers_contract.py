@@ -294,6 +294,16 @@ async def test_a_forgotten_origin_counts_from_the_beginning_again(kept: Kept) ->
     assert values_of(kept.store, "a") == {"X": "1", "Y": "1"}
 
 
+async def test_relays_begin_anew_once_an_origin_is_forgotten(kept: Kept) -> None:
+    kept.store.advance({}, {7: Cursor(5, 4), 8: Cursor(3, 0)})
+
+    kept.store.forget_origin(PEER)
+    await kept.store.flush()
+    await kept.step()
+
+    assert [kept.store.cursor(uid) for uid in (7, 8)] == [Cursor(5, 0), Cursor(3, 0)]
+
+
 # -- the log as peers read it -----------------------------------------------------------------
 
 
