@@ -75,14 +75,16 @@ class Calls:
         *,
         service: str = ENVIRONMENTS,
         operation: str | None = None,
+        anywhere: bool = False,
     ) -> bytes:
-        """One message each way; `operation` is the id of a write."""
+        """One message each way; `operation` is the id of a write; see `Servers.call`."""
         self.check_open()
         return await self._servers.call(
             f"/{service}/{method}",
             serialized(build),
             timeout_s=self.timeout_s if timeout_s is None else timeout_s,
             operation=operation,
+            anywhere=anywhere,
         )
 
     def check_open(self) -> None:

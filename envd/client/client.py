@@ -381,8 +381,7 @@ class Client:
             return message
 
         bound = request.if_revision or request.must_exist or request.must_not_exist
-        free = not (bound or request.unsets)
-        return await self._calls.write(serialized(build), operation, timeout_s, anywhere=free)
+        return await self._calls.write(serialized(build), operation, timeout_s, anywhere=not bound)
 
     async def delete(
         self,
@@ -397,7 +396,9 @@ class Client:
         operation = operation or self._calls.new_operation()
         request = DeleteRequest(environment, if_revision, message, operation)
         build = partial(api.delete_message, request)
-        raw = await self._calls.single("Delete", build, timeout_s, operation=operation)
+        raw = await self._calls.single(
+            "Delete", build, timeout_s, operation=operation, anywhere=not if_revision
+        )
         return api.written_from(pb.WriteResponse.FromString(raw))
 
     async def rollback(
@@ -414,7 +415,9 @@ class Client:
         operation = operation or self._calls.new_operation()
         request = RollbackRequest(environment, to, names, if_revision, message, operation)
         build = partial(api.rollback_message, request)
-        raw = await self._calls.single("Rollback", build, timeout_s, operation=operation)
+        raw = await self._calls.single(
+            "Rollback", build, timeout_s, operation=operation, anywhere=not if_revision
+        )
         return api.written_from(pb.WriteResponse.FromString(raw))
 
     # -- many environments -------------------------------------------------------------

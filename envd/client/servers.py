@@ -294,12 +294,20 @@ class Servers:
     # -- single calls ------------------------------------------------------------------
 
     async def call(
-        self, path: str, raw: bytes, *, timeout_s: float, operation: str | None = None
+        self,
+        path: str,
+        raw: bytes,
+        *,
+        timeout_s: float,
+        operation: str | None = None,
+        anywhere: bool = False,
     ) -> bytes:
         """One message each way; `operation` is the id of a write, None for a read.
 
-        Raises the EnvdError that the node answered with, Unavailable where nothing was done,
-        OutcomeUnknown where that is not clear.
+        A write whose answer was lost goes once more to the server that surely knows its id, and
+        where that is gone, if it may go `anywhere`, to another one: what it does, done by both,
+        comes to the same. Raises the EnvdError that the node answered with, Unavailable where
+        nothing was done, OutcomeUnknown where that is not clear.
         """
         deadline_s = self.world.monotonic_s() + timeout_s
         failures, address, stay = 0, "", ""
@@ -309,15 +317,18 @@ class Servers:
                 address = stay or self.choose(avoid={address})
                 return await self._once(address, path, raw, deadline_s, operation)
             except AnswerLost as error:
-                if unclear is not None:
+                failures += 1
+                if unclear is not None and (not anywhere or self.backoff.gives_up(failures)):
                     raise
-                unclear, stay = error, address
+                unclear, stay = error, "" if stay else address
             except Unavailable as error:
                 failures += 1
                 wait_s = self.backoff.delay_s(failures, error.retry_after_ms)
                 late = self.world.monotonic_s() + wait_s >= deadline_s
                 if late or error.reason == "TIMEOUT" or self.backoff.gives_up(failures):
                     raise unclear or error from None
+                if anywhere:
+                    stay = ""
                 await self.rest(wait_s)
 
     async def _once(

@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -295,9 +296,13 @@ def _reasons(client: envd.SyncClient, env: envd.SyncEnvironment, answer: Any) ->
     answer.put(reasons)
 
 
-def test_after_a_fork_the_child_is_told_to_connect_anew(
-    client: envd.SyncClient, server: Server
-) -> None:
+def test_after_a_fork_the_child_is_told_to_connect_anew(server: Server) -> None:
+    """Without calls of its own in the background: gRPC can't be forked while it is called."""
+    with envd.SyncClient(replace(options([server.address]), learn=False)) as client:
+        _fork_with(client, server)
+
+
+def _fork_with(client: envd.SyncClient, server: Server) -> None:
     server.put("web/prod", A="1")
     env = client.environment("web/prod")
     context = multiprocessing.get_context("fork")
