@@ -27,8 +27,9 @@ from envd.node.handshake import Introduction, Peer
 from envd.node.intake import MAX_AHEAD_MS, Intake, take_error
 from envd.node.joining import Discovery, join_methods
 from envd.node.membership import Membership
+from envd.node.peering import DIAL_S, Surroundings
 from envd.node.repair import Repairer, RepairServer
-from envd.node.replication import DIAL_S, Replication, Surroundings
+from envd.node.replication import Replication
 from envd.node.tail import LogTail
 from envd.node.vectors import VectorFeed
 from envd.node.views import NodeIdentity
@@ -129,63 +130,72 @@ class Node:
         self._also: tuple[str, ...] = ()
         self._is_agent = place.member.role == "agent"
         self._tell_lost = on_identity_lost
-        member = place.member
-        store, clock = ports.store, ports.clock
-        hlc = HybridClock(member.uid, store.highest_hlc())
-        self._tail = LogTail(store, member.uid)
+        self._renew = renew
+        hlc = HybridClock(place.member.uid, ports.store.highest_hlc())
+        self._tail = LogTail(ports.store, place.member.uid)
         self.acknowledging = Acknowledging(
             lambda: self._tail.last_own_lsn, expecting=place.expects_others
         )
-        self.coordinator = Coordinator(
-            coordinator_store or store,
-            clock,
-            NodeIdentity(member.uid, member.name, member.region),
+        self.coordinator = self._coordinator(coordinator_store or ports.store, hlc)
+        key, uid = place.digest_key, place.member.uid
+        self._intake = Intake(ports.store, ports.clock, hlc, key, uid)
+        feed = VectorFeed(ports.store)
+        self.repairer = Repairer(ports.store, self._intake, feed, key, uid)
+        self.replication = self._replication(feed, propagated)
+        self.coordinator.noticed = self.replication.mending.note_read
+        ticket = wire.Ticket(place.cluster_id, key)
+        self._join_methods: Mapping[str, Method] = join_methods(ticket, ports.secret)
+        self._discovery = Discovery(
+            ports.datagrams, ports.secret, ports.rng, place.cluster_name, uid
+        )
+        self._gossip = _Gossip(ports.datagrams)
+        for known in place.known:  # Until they are heard of, writes are honest about them.
+            self.replication.member_changed(replace(known, state=MemberState.DOWN))
+        self.membership = self._membership(place.member)
+
+    def _coordinator(self, store: Store, hlc: HybridClock) -> Coordinator:
+        place = self._place
+        return Coordinator(
+            store,
+            self._ports.clock,
+            NodeIdentity(place.member.uid, place.member.name, place.member.region),
             place.digest_key,
             hlc=hlc,
             acknowledging=self.acknowledging,
             own_uids=place.own_uids,
             forwarder=Forwarder(self._forward_to, self._ask, always=self._is_agent),
         )
-        self._intake = Intake(store, clock, hlc, place.digest_key, member.uid)
-        feed = VectorFeed(store)
-        self.repairer = Repairer(store, self._intake, feed, place.digest_key, member.uid)
-        server = RepairServer(store, place.digest_key, self._hold_for)
-        self._methods: dict[str, Method] = {
+
+    def _replication(self, feed: VectorFeed, propagated: Callable[[float], None]) -> Replication:
+        ports, place = self._ports, self._place
+        server = RepairServer(ports.store, place.digest_key, self._hold_for)
+        methods: dict[str, Method] = {
             **server.methods(),
             **forwarding.methods(self.coordinator.write_here),
             "swim.push_pull": self._push_pull,
         }
-        self.replication = Replication(
-            Surroundings(
-                member.uid,
-                store,
-                clock,
-                ports.rng,
-                ports.transport,
-                ports.secret,
-                self._introduction,
-            ),
+        around = Surroundings(
+            place.member.uid,
+            ports.store,
+            ports.clock,
+            ports.rng,
+            ports.transport,
+            ports.secret,
+            self._introduction,
+        )
+        return Replication(
+            around,
             self._tail,
             feed,
             self._intake,
             self.acknowledging,
             self.repairer,
-            self._methods,
+            methods,
             self._identity_lost,
             is_agent=self._is_agent,
             on_heard=self._heard_from,
             propagated=propagated,
         )
-        ticket = wire.Ticket(place.cluster_id, place.digest_key)
-        self._join_methods: Mapping[str, Method] = join_methods(ticket, ports.secret)
-        self._discovery = Discovery(
-            ports.datagrams, ports.secret, ports.rng, place.cluster_name, member.uid
-        )
-        self._gossip = _Gossip(ports.datagrams)
-        for known in place.known:  # Until they are heard of, writes are honest about them.
-            self.replication.member_changed(replace(known, state=MemberState.DOWN))
-        self._renew = renew
-        self.membership = self._membership(member)
 
     def _membership(self, member: Member) -> Membership:
         ports = self._ports

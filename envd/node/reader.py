@@ -47,13 +47,14 @@ MAX_HISTORY_PAGE = 1_000
 
 
 class Reader:
-    """The reads of one node over its store."""
+    """The reads of one node over its store; `noticed` is told of environments that are read."""
 
     def __init__(self, store: Store, node: NodeIdentity, digest_key: bytes) -> None:
         self._store = store
         self.node = node
         self._digest_key = digest_key
         self._renderings = Renderings()
+        self.noticed: Callable[[str], None] | None = None
 
     def read(self, request: ReadRequest) -> EnvironmentView:
         """One environment as it is, or as it was `at` a revision.
@@ -67,6 +68,8 @@ class Reader:
         if request.resolve:
             return self._read_layers(request)
         visible = self._store.visible(name)
+        if self.noticed is not None:
+            self.noticed(name)
         if request.at:
             state = revisions.recorded_state(self._store, name, request.at, self._digest_key)
         elif visible is None or not visible.environment.exists:

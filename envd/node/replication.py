@@ -2,19 +2,16 @@
 
 To each storage node that membership knows, down or not, this node keeps dialing: a channel
 that comes up says more than a rumour. What it can't ship now stays in the log, held for that
-peer up to three hours or 256 MiB; past that, the peer repairs. A pull from a peer runs one at
-a time, since what one peer gave need not come from the next.
+peer for a while (`holding`); past that, the peer repairs (`mending`).
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections import deque
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
-from typing import Final, NamedTuple
+from typing import Final
 
 from envd.core.errors import EnvdError, Unavailable
 from envd.core.members import Member, MemberState
@@ -23,63 +20,23 @@ from envd.node.acknowledging import Acknowledging
 from envd.node.calls import CallClient, Method
 from envd.node.feeding import AgentFeed
 from envd.node.guarding import guarded
-from envd.node.handshake import Introduction, Peer
+from envd.node.handshake import Peer
+from envd.node.holding import LogHold
 from envd.node.intake import IdentityLost, Intake
+from envd.node.mending import Mending
 from envd.node.peer import HEARTBEAT_S, PeerLink, heartbeat_s
+from envd.node.peering import Dialer, KnownPeer, Surroundings
 from envd.node.receiving import LogReceiver, NeedsRepair
-from envd.node.repair import Ask, Repairer
+from envd.node.repair import Repairer
 from envd.node.shipping import RELAY_S, LogShipper
 from envd.node.tail import LogTail
-from envd.node.vectors import Ahead, VectorFeed
-from envd.ports import Clock, ClusterSecret, PeerChannel, PeerTransport, Rng, Store
+from envd.node.vectors import VectorFeed
+from envd.ports import PeerChannel
 
-DIAL_S: Final = 1.0
-HANGS_S: Final = 0.3
 FIRST_PAUSE_S: Final = 0.1
 LONGEST_PAUSE_S: Final = 1.0
-COMPARE_S: Final = 20.0
-AHEAD_S: Final = 5.0
-HELD_S: Final = 3 * 3600.0
-HELD_BYTES: Final = 256 << 20
-_SAMPLE_S: Final = 10.0
 _GONE_RELAY_S: Final = 0.1
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Surroundings:
-    """What the streams of a node work with; `introduce` tells who this start of it is now."""
-
-    uid: int
-    store: Store
-    clock: Clock
-    rng: Rng
-    transport: PeerTransport
-    secret: ClusterSecret
-    introduce: Callable[[], Introduction]
-
-
-class _Sample(NamedTuple):
-    at_s: float
-    lsn: int
-    bytes: int
-
-
-class _Peer:
-    """One other storage node, and the tasks that belong to it."""
-
-    def __init__(
-        self, member: Member, now_s: float, asking: CallClient, *, held_lsn: int, lsn: int
-    ) -> None:
-        self.member = member
-        self.link = PeerLink(member.uid, now_s, lsn=lsn)
-        self.asking = asking
-        self.held_lsn = held_lsn
-        self.poked = asyncio.Event()
-        self.task: asyncio.Task[None] | None = None
-        self.receiving: PeerChannel | None = None
-        self.catching_up = False
-        self.ahead: tuple[float, Ahead] = (0.0, ())
 
 
 class Replication:
@@ -118,11 +75,11 @@ class Replication:
         self._on_identity_lost = on_identity_lost
         self._propagated = propagated
         self._loop = asyncio.get_running_loop()
-        self._peers: dict[int, _Peer] = {}
+        self._peers: dict[int, KnownPeer] = {}
         self._group: asyncio.TaskGroup | None = None
-        self._pulling = asyncio.Lock()
-        self._samples: deque[_Sample] = deque()
-        self._read_names: dict[str, None] = {}
+        self._dialer = Dialer(around, on_heard)
+        self._hold = LogHold(self._store, tail, self._peers.values)
+        self.mending = Mending(around, repairer, self._peers, self._agents_source, on_identity_lost)
         self._behind: tuple[float, Sequence[int]] = (0.0, ())
         self._agent = self._agent_feed()
 
@@ -137,11 +94,11 @@ class Replication:
             return
         peer = self._peers.get(member.uid)
         if peer is None:
-            peer = self._peers[member.uid] = _Peer(
+            peer = self._peers[member.uid] = KnownPeer(
                 member,
                 self._loop.time(),
                 self._call_client(member.uid),
-                held_lsn=self._oldest_needed(),
+                held_lsn=self._store.oldest_lsn() - 1,
                 lsn=self._tail.last_lsn,
             )
             if not self._is_agent:
@@ -173,7 +130,7 @@ class Replication:
         if peer.receiving is not None:
             peer.receiving.close()
 
-    def _start(self, peer: _Peer) -> None:
+    def _start(self, peer: KnownPeer) -> None:
         if self._group is not None and not self._is_agent:
             link = guarded("peer-link", partial(self._keep_link, peer))
             peer.task = self._group.create_task(link, name="peer-link")
@@ -232,13 +189,11 @@ class Replication:
                 self._group = group
                 for _, peer in sorted(self._peers.items()):
                     self._start(peer)
-                works = {"repair-compare": self._keep_comparing}
+                works = dict(self.mending.works(is_agent=self._is_agent))
                 if self._is_agent:
                     works["agent-feed"] = self._agent.run
                 else:
-                    works["repair-read"] = self._keep_reading
-                    works["repair-ahead"] = self._keep_looking_ahead
-                    works["log-hold"] = self._keep_log
+                    works["log-hold"] = self._hold.run
                 for name, work in works.items():
                     group.create_task(guarded(name, work), name=name)
         finally:
@@ -283,7 +238,7 @@ class Replication:
 
     # -- the stream to a peer ------------------------------------------------------------------
 
-    async def _keep_link(self, peer: _Peer) -> None:
+    async def _keep_link(self, peer: KnownPeer) -> None:
         pause_s = FIRST_PAUSE_S
         while True:
             began_s = self._loop.time()
@@ -300,8 +255,8 @@ class Replication:
             await self._pause(peer, pause_s)
             pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
 
-    async def _stream(self, peer: _Peer) -> None:
-        channel = await self._open(peer, "log")
+    async def _stream(self, peer: KnownPeer) -> None:
+        channel = await self._dialer.open(peer, "log")
         try:
             peer.link.problem = ""
             _log.info("peer.connected", extra={"peer": peer.member.name})
@@ -323,66 +278,23 @@ class Replication:
             propagated=_untold if everything else self._propagated,
         )
 
-    async def _open(self, peer: _Peer, purpose: str) -> PeerChannel:
-        around = self._around
-        address = peer.member.peer
-        channel = await (self._dial(peer) if purpose == "log" else self._transport_dial(peer))
-        try:
-            other = await handshake.dial(
-                channel, around.introduce(), purpose, around.secret, around.rng
-            )
-            if other.uid != peer.member.uid:
-                raise Unavailable(f"another node answers at {address}", reason="PEER_ELSEWHERE")
-        except BaseException:
-            channel.close()
-            raise
-        self._on_heard(other.uid)
-        return channel
-
-    async def _dial(self, peer: _Peer) -> PeerChannel:
-        """Dial; a sign of life breaks off what hangs, for its first packet may be lost.
-
-        Else it would be sent again after a second (RFC 6298), which a heal has to wait for.
-        """
-        dialing = self._loop.create_task(self._transport_dial(peer), name="peer-dial")
-        poked = self._loop.create_task(peer.poked.wait(), name="peer-poked")
-        try:
-            await asyncio.wait((dialing,), timeout=HANGS_S)
-            if not dialing.done():
-                await asyncio.wait((dialing, poked), return_when=asyncio.FIRST_COMPLETED)
-        except asyncio.CancelledError:
-            dialing.add_done_callback(_close)
-            dialing.cancel()
-            raise
-        finally:
-            poked.cancel()
-        if dialing.done():
-            return dialing.result()
-        dialing.add_done_callback(_close)
-        dialing.cancel()
-        raise Unavailable("a sign of life came while it was dialed", reason="PEER_UNREACHABLE")
-
-    async def _transport_dial(self, peer: _Peer) -> PeerChannel:
-        address = peer.member.peer
-        try:
-            async with asyncio.timeout(DIAL_S):
-                return await self._around.transport.dial(address)
-        except TimeoutError:
-            raise Unavailable(f"{address} does not answer", reason="PEER_UNREACHABLE") from None
-
-    def _note_problem(self, peer: _Peer, error: EnvdError) -> None:
+    def _note_problem(self, peer: KnownPeer, error: EnvdError) -> None:
         if error.message != peer.link.problem:
             peer.link.problem = error.message
             extra = {"peer": peer.member.name, "reason": error.reason, "detail": error.message}
             _log.warning("peer.disconnected", extra=extra)
 
-    async def _pause(self, peer: _Peer, seconds: float) -> None:
+    async def _pause(self, peer: KnownPeer, seconds: float) -> None:
         """Wait before dialing again, less where there is a sign of life."""
         try:
-            async with asyncio.timeout(seconds * (0.5 + self._chance() / 2)):
+            async with asyncio.timeout(seconds * (0.5 + self._jitter())):
                 await peer.poked.wait()
         except TimeoutError:
             return
+
+    def _jitter(self) -> float:
+        """A number from 0 to a half."""
+        return int.from_bytes(self._around.rng.token_bytes(4)) / (1 << 33)
 
     def _relay_delay(self, origin: int, target: int) -> float:
         """How long a record of `origin` that `target` lacks is left to others, in seconds.
@@ -433,7 +345,8 @@ class Replication:
             self._on_identity_lost(error.message)
         except NeedsRepair as error:
             _log.info("repair.needed", extra={"peer": peer.member.name, "detail": error.message})
-            self._begin_catching_up(peer)
+            if self._group is not None:
+                self.mending.begin_catching_up(peer, self._group)
         except EnvdError as error:
             await handshake.refuse(channel, error)
         finally:
@@ -455,7 +368,7 @@ class Replication:
 
     def _agent_feed(self) -> AgentFeed:
         async def dial(uid: int) -> PeerChannel:
-            return await self._open(self._known(uid), "feed")
+            return await self._dialer.open(self._known(uid), "feed")
 
         return AgentFeed(
             self._store,
@@ -465,8 +378,12 @@ class Replication:
             self._repairer,
             self._nearest,
             dial,
-            lambda uid: self._ask(self._known(uid)),
+            lambda uid: self._known(uid).asking.call,
         )
+
+    def _agents_source(self) -> KnownPeer | None:
+        source = self._agent.source
+        return None if source is None else self._peers.get(source.uid)
 
     def fed_by(self) -> Member | None:
         """The storage node that feeds this agent, None while none does."""
@@ -481,105 +398,23 @@ class Replication:
         """The uids of the storage nodes that may answer."""
         return [member.uid for member in self._nearest()]
 
-    def _known(self, uid: int) -> _Peer:
+    def _known(self, uid: int) -> KnownPeer:
         peer = self._peers.get(uid)
         if peer is None:
             raise Unavailable("the peer has left the cluster", reason="PEER_GONE")
         return peer
 
-    # -- repair ----------------------------------------------------------------------------------
-
-    def _begin_catching_up(self, peer: _Peer) -> None:
-        if not peer.catching_up and self._group is not None:
-            peer.catching_up = True
-            work = guarded("repair-catch-up", partial(self._catch_up, peer), again=False)
-            self._group.create_task(work, name="repair-catch-up")
-
-    async def _catch_up(self, peer: _Peer) -> None:
-        try:
-            async with self._pulling:
-                pulled = await self._repairer.catch_up(peer.member.uid, self._ask(peer))
-            extra = {"peer": peer.member.name, "environments": pulled.environments}
-            _log.info("repair.caught_up", extra={**extra, "commits": pulled.commits})
-        except IdentityLost as error:
-            self._on_identity_lost(error.message)
-        except EnvdError as error:
-            _log.warning("repair.failed", extra={"peer": peer.member.name, "detail": error.message})
-            await asyncio.sleep(FIRST_PAUSE_S)
-        finally:
-            peer.catching_up = False
-
-    async def _keep_comparing(self) -> None:
-        while True:
-            await asyncio.sleep(COMPARE_S * (0.75 + self._chance() / 2))
-            peer = self._any_peer()
-            if peer is not None:
-                await self._try_pull(partial(self._repairer.compare, peer.member.uid), peer)
-
-    async def _keep_looking_ahead(self) -> None:
-        """Catch up with a peer that holds what nobody ships: its origin and its records' names
-        may be gone, so that it came there by repair."""
-        while True:
-            await asyncio.sleep(AHEAD_S / 2)
-            now, ours = self._loop.time(), self._store.vectors()
-            for _, peer in sorted(self._peers.items()):
-                ahead = peer.link.vectors.ahead_of(ours) if peer.link.plausible(now) else ()
-                if not ahead or ahead != peer.ahead[1]:
-                    peer.ahead = (now, ahead)
-                elif now - peer.ahead[0] >= AHEAD_S:
-                    peer.ahead = (now, ())
-                    _log.info("repair.needed", extra={"peer": peer.member.name, "detail": "ahead"})
-                    self._begin_catching_up(peer)
-                await asyncio.sleep(0)
-
-    def note_read(self, name: str) -> None:
-        """An environment was read: look at it with a peer, in the background."""
-        if len(self._read_names) < 64:
-            self._read_names[name] = None
-
-    async def _keep_reading(self) -> None:
-        while True:
-            await asyncio.sleep(1.0)
-            peer = self._any_peer()
-            names, self._read_names = list(self._read_names), {}
-            if peer is not None and names:
-                await self._try_pull(partial(self._repairer.look_at, names), peer)
-
-    async def _try_pull(self, pull: Callable[[Ask], Awaitable[object]], peer: _Peer) -> None:
-        try:
-            async with self._pulling:
-                await pull(self._ask(peer))
-        except EnvdError as error:
-            _log.info("repair.failed", extra={"peer": peer.member.name, "detail": error.message})
-
-    def _any_peer(self) -> _Peer | None:
-        now = self._loop.time()
-        able = [peer for _, peer in sorted(self._peers.items()) if peer.link.plausible(now)]
-        if self._is_agent:
-            source = self._agent.source
-            able = [self._known(source.uid)] if source is not None else []
-        return able[int(self._chance() * len(able))] if able else None
-
-    def _chance(self) -> float:
-        """A number from 0 to 1, for jitter and choices."""
-        return int.from_bytes(self._around.rng.token_bytes(4)) / (1 << 32)
-
     # -- calls -------------------------------------------------------------------------------------
 
     def _call_client(self, uid: int) -> CallClient:
         async def open_channel() -> PeerChannel:
-            return await self._open(self._known(uid), "call")
+            return await self._dialer.open(self._known(uid), "call")
 
         return CallClient(open_channel)
-
-    def _ask(self, peer: _Peer) -> Ask:
-        return peer.asking.call
 
     async def ask(self, uid: int, method: str, body: bytes) -> bytes:
         """Ask one peer; raises what it raises, or Unavailable."""
         return await self._known(uid).asking.call(method, body)
-
-    # -- how much of the log stays -----------------------------------------------------------------
 
     def hold_for(self, uid: int, lsn: int) -> None:
         """Keep the log after `lsn` for a peer that begins to pull."""
@@ -587,45 +422,9 @@ class Replication:
         if peer is not None:
             peer.held_lsn = lsn
 
-    def _oldest_needed(self) -> int:
-        return self._store.oldest_lsn() - 1
-
-    async def _keep_log(self) -> None:
-        while True:
-            self._hold()
-            await asyncio.sleep(_SAMPLE_S)
-
-    def _hold(self) -> None:
-        """Hold what peers lack, but no more than HELD_S and HELD_BYTES."""
-        now = self._loop.time()
-        self._samples.append(_Sample(now, self._tail.last_lsn, self._tail.total_bytes))
-        newest = self._samples[-1]
-        while len(self._samples) > 1 and (
-            now - self._samples[1].at_s > HELD_S
-            or newest.bytes - self._samples[1].bytes > HELD_BYTES
-        ):
-            self._samples.popleft()
-        first = self._samples[0]
-        expired = now - first.at_s > HELD_S or newest.bytes - first.bytes > HELD_BYTES
-        floor = first.lsn if expired else 0
-        if not self._peers:
-            self._store.hold(None)
-            return
-        for peer in self._peers.values():
-            if peer.link.streaming:
-                peer.held_lsn = min(peer.link.synced_lsn, peer.link.relay_lsn)
-        needed = min(peer.held_lsn for peer in self._peers.values())
-        self._store.hold(max(needed, floor))
-
 
 def _untold(_seconds: float) -> None:
     """An agent is no replica: how long records took to it is not told."""
-
-
-def _close(dialing: asyncio.Task[PeerChannel]) -> None:
-    """Nobody wants the channel any more, should there be one."""
-    if not dialing.cancelled() and dialing.exception() is None:
-        dialing.result().close()
 
 
 def _not_known() -> Unavailable:

@@ -15,6 +15,7 @@ from envd.core.members import Member, MemberState
 from envd.core.swim.config import LAN, SwimConfig
 from envd.core.swim.events import (
     Changed,
+    DuplicateIdentity,
     Effect,
     Event,
     Leave,
@@ -170,6 +171,17 @@ def test_anybody_may_ask_who_is_here_but_another_cluster(cluster: str, answered:
     effects = machine().handle(said(STRANGER, Hello(5), cluster=cluster), 10)
 
     assert sends(effects) == ([(STRANGER.gossip, Here(5, ME))] if answered else [])
+
+
+@pytest.mark.parametrize(("boot_id", "yields"), [(b"\xff" * 16, True), (b"\0" * 16, False)])
+def test_who_asks_under_this_nodes_uid_is_a_double(boot_id: bytes, yields: bool) -> None:
+    swim = machine()
+    double = replace(ME, boot_id=boot_id)
+
+    effects = swim.handle(said(double, Hello(5)), 10)
+
+    assert effects == [DuplicateIdentity(ME.generation, boot_id, yields)]
+    assert swim.over is yields
 
 
 def test_an_exchange_brings_a_stranger_in() -> None:

@@ -276,7 +276,13 @@ class Swim:
             self._outbox.send(address, Ack(message.seq), known, start=sender)
 
     def _greet(self, sender: Sender, address: str, cluster: str, hello: Hello) -> None:
-        """Anybody who knows the secret may ask who is here; it says nothing about others."""
+        """Anybody who knows the secret may ask who is here; it says nothing about others.
+
+        But who asks under this node's uid is a double, that may know of nobody else.
+        """
+        if sender.uid == self.me.uid and cluster == self.cluster:
+            self._beliefs.meet_double(sender.generation, sender.boot_id)
+            return
         mine = cluster in ("", self.cluster) and sender.uid != self.me.uid
         if mine and not self._beliefs.leaving:
             self._outbox.send(address, Here(hello.seq, self.me), None)
