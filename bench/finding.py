@@ -109,11 +109,12 @@ class Finding:
             clock = SystemClock()
             intake = Intake(ours, clock, HybridClock(_OURS, ours.highest_hlc()), self._key, _OURS)
             repairer = Repairer(ours, intake, VectorFeed(ours), self._key, _OURS)
-            server = RepairServer(theirs, self._key, lambda _uid, _lsn: None)
             for differing in DIFFERENCES:
                 if differing <= self._entries:
                     await self._commit(theirs, self._some(differing), 0)
                     await theirs.flush()
+                    # A server of its own: one keeps its tree for a moment.
+                    server = RepairServer(theirs, self._key, lambda _uid, _lsn: None)
                     await self._find(repairer, Asking(server.methods()), differing)
             await ours.flush()
             if theirs.roots().whole() != ours.roots().whole():

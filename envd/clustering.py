@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import socket
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -175,13 +176,30 @@ def _member(settings: Settings, uid: int, generation: int, boot_id: bytes) -> Me
 
 def locate(node: Node, settings: Settings, ways: Ways, grpc_port: int, http_port: int) -> None:
     """Tell the node where others reach it."""
-    at = settings.node.advertise
+    at = _reached_at(settings.node.advertise)
     http = replace(settings.node.http, host=at, port=http_port)
     node.locate(
         gossip=str(replace(settings.cluster.gossip, host=at, port=ways.gossip_port)),
         peer=str(replace(settings.node.listen, host=at, port=grpc_port)),
         http=str(http),
     )
+
+
+def _reached_at(host: str) -> str:
+    """The host to advertise: of 0.0.0.0 and ::, this machine's address towards others."""
+    unspecified = {"0.0.0.0": socket.AF_INET, "::": socket.AF_INET6}  # noqa: S104 - compared
+    family = unspecified.get(host.strip("[]"))
+    if family is None:
+        return host
+    somewhere = "192.0.2.1" if family is socket.AF_INET else "2001:db8::1"  # RFC 5737, RFC 3849
+    with socket.socket(family, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect((somewhere, 9))  # Sends nothing; asks for the route.
+            found = str(probe.getsockname()[0])
+        except OSError:
+            found = socket.gethostname()
+    _log.info("cluster.advertised", host=found)
+    return found
 
 
 async def keep_remembering(node: Node, directory: DataDirectory) -> None:

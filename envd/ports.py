@@ -279,6 +279,10 @@ class Store(Protocol):
         """Bring the materialised view up to the log."""
         ...
 
+    async def sync(self) -> None:
+        """See to it that what was flushed survives a power cut."""
+        ...
+
     async def copy_to(self, directory: Path) -> int:
         """Write a consistent online copy there; return the lsn that it holds."""
         ...

@@ -19,6 +19,7 @@ from envd.core.errors import EnvdError
 
 if TYPE_CHECKING:
     from envd.client.connection import Connection
+from envd.client.discovery import usable_members
 
 REFRESH_MS = 600_000
 MAX_CLUSTERS = 64
@@ -46,8 +47,9 @@ def note(file: str, named: Sequence[str], connection: Connection, wall_ms: int) 
     try:
         told = connection.members().members
     except EnvdError:
-        told = ()
-    here = dict.fromkeys(each.address for each in told if each.address and each.state != "left")
+        return  # What is known stays.
+    usable = usable_members(told, named)
+    here = dict.fromkeys(each.address for each in usable if each.state != "left")
     found = [address for address in here if address not in named][:MAX_MEMBERS]
     known[_key(named)] = {"members": found, "wall_ms": wall_ms}
     newest = sorted(known.items(), key=lambda item: _time_in(item[1]), reverse=True)

@@ -6,15 +6,16 @@ left in its data directory. Programs speak gRPC, so a Unix socket is no address 
 
 from __future__ import annotations
 
+import ipaddress
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Final
 
+from envd.core.answers import MemberView
 from envd.core.errors import InvalidRequest
 
 DEFAULT_LISTEN: Final = "127.0.0.1:7420"
 _LISTENING: Final = "0A"
-_LOOPBACK: Final = frozenset({"127.0.0.1", "::1", "localhost"})
 
 
 def addresses_of(given: Sequence[str], environ: Mapping[str, str]) -> tuple[Sequence[str], bool]:
@@ -87,14 +88,35 @@ def data_directory(environ: Mapping[str, str], *, is_root: bool) -> str:
     return f"{state.rstrip('/')}/envd" if state else ""
 
 
+def is_local(address: str) -> bool:
+    """Whether HOST:PORT leads to whatever listens there on this very machine."""
+    host = address.rpartition(":")[0].strip("[]")
+    try:
+        found = ipaddress.ip_address(host)
+    except ValueError:
+        return host == "localhost"
+    return found.is_loopback or found.is_unspecified
+
+
+def usable_members(told: Sequence[MemberView], given: Collection[str]) -> list[MemberView]:
+    """The members that are elsewhere known under the addresses that they tell of.
+
+    One that tells a local address means its own machine. That is this one only where the node
+    that answered was reached at the local address that it tells itself: else, behind a tunnel,
+    another daemon of this machine would be taken for it.
+    """
+    here = any(each.answering and each.address in given for each in told)
+    return [each for each in told if each.address and (here or not is_local(each.address))]
+
+
 def may_have_token(address: str) -> bool:
     """A token from a file goes to loopback only where the listener is this user's or root's.
 
     While envd is down another user of the machine may listen on its port.
     """
-    host, _, port = address.rpartition(":")
-    if host.strip("[]") not in _LOOPBACK:
+    if not is_local(address):
         return True
+    port = address.rpartition(":")[2]
     users = _listeners(int(port))
     return bool(users) and users <= {os.geteuid(), 0}
 

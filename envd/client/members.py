@@ -9,10 +9,11 @@ is of use inside its own network only; it stays until the cluster says that it l
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
 from envd.client.calls import CLUSTER
+from envd.client.discovery import usable_members
 from envd.client.picking import Server
 from envd.client.servers import Servers
 from envd.core.answers import MemberView
@@ -82,9 +83,10 @@ class Members:
             self._due_s = self._servers.world.monotonic_s() + again_s
             self._looking = False
 
-    async def _learn(self, told: Iterable[MemberView]) -> None:
+    async def _learn(self, told: Sequence[MemberView]) -> None:
         given = {server.address for server in self._given}
-        here = {each.address: each for each in told if each.address and each.state != "left"}
+        usable = usable_members(told, given)
+        here = {each.address: each for each in usable if each.state != "left"}
         known = {address: one for address, one in self._learnt.items() if address in here}
         new = [
             each

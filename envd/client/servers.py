@@ -314,6 +314,10 @@ class Servers:
         unclear: AnswerLost | None = None
         while True:
             try:
+                if stay not in self._links:
+                    stay = ""  # It left the cluster meanwhile.
+                    if unclear is not None and not anywhere:
+                        raise unclear
                 address = stay or self.choose(avoid={address})
                 return await self._once(address, path, raw, deadline_s, operation)
             except AnswerLost as error:

@@ -253,7 +253,7 @@ def _settle_secret(options: _Options, record: NodeRecord) -> NodeRecord:
         and not read_members(options.path)
     ):
         create_cluster_secret(own, options.rng)
-    return replace(record, cluster_secret=True)
+    return replace(record, cluster_secret=options.secret_file.exists())
 
 
 def _opened(options: _Options, record: NodeRecord, lock: int, *, created: bool) -> DataDirectory:

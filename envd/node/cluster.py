@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from ipaddress import ip_address
 from typing import Final
 
 from envd.core.answers import ClusterFigures, PeerView, SeedView
@@ -60,6 +61,9 @@ class NodeCluster:
         return [self._seed(address, known.get(address)) for address in self._seeds]
 
     def _seed(self, address: str, member: Member | None) -> SeedView:
+        if member is None and _is_name(address):  # It stands for addresses that may change.
+            others = any(each.reachable for each in self.members() if each.uid != self.own_uid)
+            return SeedView(address, others, "" if others else "no other member answers")
         if member is None:
             return SeedView(address, False, "no member has this address")
         if not member.reachable:
@@ -79,13 +83,15 @@ class NodeCluster:
 
     async def join(self, addresses: Sequence[str]) -> None:
         """Ask at these addresses too; raises Unavailable where no member answers there."""
-        self._seeds = list(dict.fromkeys([*self._seeds, *addresses]))
+        before, self._seeds = self._seeds, list(dict.fromkeys([*self._seeds, *addresses]))
         await self._node.seek(self._seeds)
         try:
             async with asyncio.timeout(JOIN_S):
                 while not self._answered(addresses):  # noqa: ASYNC110 - seldom, and once
                     await asyncio.sleep(_LOOK_S)
         except TimeoutError:
+            self._seeds = before
+            await self._node.seek(before)
             raise Unavailable(
                 f"no node of this cluster answers at {', '.join(addresses)}",
                 hint="compare the cluster's name and secret; a node with data of another cluster "
@@ -107,3 +113,12 @@ class NodeCluster:
 
     async def remove(self, member: Member) -> None:
         self._node.membership.remove(member.uid)
+
+
+def _is_name(address: str) -> bool:
+    """Whether HOST:PORT has a name for its host."""
+    try:
+        ip_address(address.rpartition(":")[0].strip("[]"))
+    except ValueError:
+        return True
+    return False

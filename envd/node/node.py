@@ -246,6 +246,7 @@ class Node:
                     break
             store.forget_origin(former)
             await store.flush()
+            await store.sync()
             extra = {"former": f"{former:016x}", "commits": logged}
             _log.warning("node.logged_again", extra=extra)
 

@@ -374,6 +374,9 @@ class MemoryStore:
 
     # -- the whole -----------------------------------------------------------------
 
+    async def sync(self) -> None:
+        return
+
     async def flush(self) -> None:
         """Make vectors and cursors durable; all else is in the view already."""
         self._flushed = Durable(

@@ -1,9 +1,9 @@
-"""Log records that this version can't read, kept until one that can takes them up.
+"""Log records that must not be taken in yet, because they are from the future, kept until then.
 
     quarantine    partition u16, origin u64, seq u64, hash of the row    -> the row
 
 They are outside of everything: the state, the vectors, the fingerprints. A record whose name
-can't be read either stands last.
+can't be read stands last.
 """
 
 from __future__ import annotations
@@ -36,9 +36,8 @@ def quarantine_key(row: bytes) -> bytes:
 def full() -> Unavailable:
     """The refusal of a record that finds no room."""
     return Unavailable(
-        f"the node keeps {MAX_BYTES >> 20} MiB of records that this version of envd can't read, "
-        "and takes no more of them",
-        hint="run the envd version of the other nodes on this one too",
+        f"the node holds back {MAX_BYTES >> 20} MiB of records from the future, and takes no more",
+        hint="set the clocks of the nodes right (NTP): envctl doctor shows how far they are apart",
         reason="QUARANTINE_FULL",
     )
 

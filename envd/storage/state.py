@@ -274,6 +274,10 @@ class StateDb:
         """Free what a killed process that read the state still holds on to."""
         self._tables.forget_dead_readers()
 
+    def sync(self) -> None:
+        """Make all that was written sure to survive a power cut."""
+        self._tables.sync()
+
     def close(self) -> None:
         """Make everything durable and let go."""
         self._tables.close()

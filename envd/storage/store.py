@@ -450,6 +450,9 @@ class DurableStore:
     async def flush(self) -> None:
         await self._behind.flush()
 
+    async def sync(self) -> None:
+        await finish_in_thread(self._state.sync)
+
     async def copy_to(self, directory: Path) -> int:
         await self.flush()
         async with self._behind.lock:

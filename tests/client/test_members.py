@@ -13,9 +13,11 @@ import pytest
 import envd
 from envd.client import members as module
 from envd.client.client import Options
+from envd.client.discovery import usable_members
 from envd.client.members import Members
 from envd.client.picking import Server
 from envd.client.servers import Servers, World
+from envd.core.answers import MemberView
 from envd.core.members import MemberState
 from envd.node.cluster_view import Cluster
 from tests.client.world import options, scripted, serving, unused_port
@@ -90,9 +92,10 @@ async def test_calls_go_to_members_once_the_given_server_is_gone() -> None:
         await node.put("web", A="1")
         async with AsyncExitStack() as serving_it:
             given = await serving_it.enter_async_context(serving(node))
+            world.becomes(0, peer=given)
             client = envd.Client(world.options(given))
             await client.get("web")
-            await until(lambda: len(known(client)) == 4)
+            await until(lambda: len(known(client)) == 3)
         answers = [await client.get("web", "A") for _ in range(8)]
         written = await client.set("web", {"A": "2"})
         await client.close()
@@ -103,13 +106,34 @@ async def test_calls_go_to_members_once_the_given_server_is_gone() -> None:
 
 async def test_what_was_given_stays_whatever_is_told() -> None:
     async with three() as world:
-        world.cluster.known = [each for each in world.cluster.known if each.uid != 7]
+        world.cluster.known = [each for each in world.cluster.known if each.uid != 8]
         absent = f"127.0.0.1:{unused_port()}"
-        async with envd.Client(world.options(world.addresses[0], absent)) as client:
+        async with envd.Client(world.options(*world.addresses[:2], absent)) as client:
             await client.get("web")
             await until(lambda: len(known(client)) == 4)
 
             assert known(client) == {absent, *world.addresses}
+
+
+@pytest.mark.parametrize(
+    ("told", "given", "used"),
+    [
+        ("127.0.0.1:7420", "127.0.0.1:17420", ["10.0.0.2:7420"]),
+        ("0.0.0.0:7420", "127.0.0.1:17420", ["10.0.0.2:7420"]),
+        ("[::1]:7420", "10.0.0.1:7420", ["10.0.0.2:7420"]),
+        ("127.0.0.1:7420", "127.0.0.1:7420", ["127.0.0.1:7420", "10.0.0.2:7420"]),
+        ("10.0.0.1:7420", "lb.example:7420", ["10.0.0.1:7420", "10.0.0.2:7420"]),
+    ],
+)
+def test_a_local_address_that_is_told_through_a_tunnel_is_not_taken_for_this_machines(
+    told: str, given: str, used: list[str]
+) -> None:
+    answering = MemberView("n1", "1", told, "r", "z", "storage", "alive", 1, answering=True)
+    other = MemberView("n2", "2", "10.0.0.2:7420", "r", "z", "storage", "alive", 1)
+
+    usable = usable_members([answering, other], {given})
+
+    assert [each.address for each in usable] == used
 
 
 async def test_a_member_that_this_machine_does_not_reach_is_not_used() -> None:

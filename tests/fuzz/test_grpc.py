@@ -96,8 +96,17 @@ UNARY: dict[str, Sequence[Message]] = {
     "Delete": [pb.DeleteRequest(environment="web/test", operation="d", message="m")],
     "History": [pb.HistoryRequest(environment="web/prod", variable="A", before=b"\0" * 20)],
     "Rollback": [pb.RollbackRequest(environment="web/test", to="@~1", variables=["A"])],
-    "Status": [cluster.StatusRequest()],
+    "Conflicts": [pb.ConflictsRequest(prefix="web", reveal=True, limit=3)],
+    "Resolve": [pb.ResolveRequest(environment="web/prod", variable="A", take="kept")],
 }
+OF_CLUSTER: dict[str, Sequence[Message]] = {
+    "Status": [cluster.StatusRequest()],
+    "Members": [cluster.MembersRequest()],
+    "Join": [cluster.JoinRequest(addresses=["no address"])],
+    "Leave": [cluster.LeaveRequest(member="nobody")],
+    "Remove": [cluster.RemoveRequest(member="nobody")],
+}
+UNARY.update(OF_CLUSTER)
 OUT: dict[str, Sequence[Message]] = {
     "Watch": [pb.WatchRequest(prefix="web", values=True, resolve=True, token="1.0.0")],
     "Export": [pb.ExportRequest(prefix="web", reveal=True, resolve=True)],
@@ -125,7 +134,7 @@ def channel(daemon: Victim) -> Iterator[grpc.Channel]:
 
 
 def path_of(method: str) -> str:
-    return f"/{CLUSTER if method == 'Status' else SERVICE}/{method}"
+    return f"/{CLUSTER if method in OF_CLUSTER else SERVICE}/{method}"
 
 
 def bearer(daemon: Victim) -> tuple[tuple[str, str], ...]:

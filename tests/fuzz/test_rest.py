@@ -33,6 +33,10 @@ OPERATIONS = (
     "deleteEnvironment",
     "getHistory",
     "rollbackEnvironment",
+    "listConflicts",
+    "getConflicts",
+    "resolveConflicts",
+    "listMembers",
     "getOpenApi",
 )
 ALWAYS_VALID = ("isAlive", "isReady")
