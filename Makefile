@@ -10,7 +10,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 DEMO ?= config/example.env
 
-.PHONY: run test test-real check bench sim chaos proto fmt lock clean
+.PHONY: run test test-real check lint sim-check bench sim chaos proto fmt lock clean
 
 run: $(READY)
 	@exec $(BIN)/envctl dev --demo $(DEMO) $(ARGS)
@@ -21,13 +21,19 @@ test: $(READY)
 test-real: $(READY)
 	$(BIN)/python -m pytest -m real $(ARGS) || [ $$? -eq 5 ]
 
-check: $(READY)
+check: lint
+	$(BIN)/python -m pytest -q
+	$(MAKE) --no-print-directory sim-check
+
+# What make check holds besides the tests.
+lint: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python proto/generate.py --check
-	$(BIN)/python -m pytest -q
+
+sim-check: $(READY)
 	$(BIN)/python -m chaos.sim --seeds 1..50 --minutes 0.4 --jobs 2
 
 # Seeds of simulated clusters, counted in chaos/LEDGER.md: make sim SEEDS=1..200
