@@ -248,6 +248,7 @@ class SimLoop(asyncio.BaseEventLoop):
             gc.unfreeze()
             if collecting:
                 gc.enable()
+        gc.collect()  # A failed task tells of itself when it goes, which cycles may put off.
         if self.failures:
             raise RunFailed(self.failures[0])
         return task.result()
