@@ -7,7 +7,7 @@
     admin.token     the token that the start that created the cluster made
     cluster.secret  what the nodes of the cluster share, made at the cluster's creation, unless
                     `cluster.secret_file` names another place
-    members.json    where members were last heard of; only a help to find them again
+    members.json    the other members, as this node last knew them
     journal/ state/ the data
 
 `node.json` is written last when a node is created or admitted to a cluster: what was cut off is
