@@ -168,7 +168,9 @@ class Writer:
 def _reason(error: envd.EnvdError) -> str:
     """Its public kind and its reason."""
     kind = envd.OutcomeUnknown if isinstance(error, envd.OutcomeUnknown) else type(error)
-    return f"{kind.__name__}/{error.reason}"
+    cause = error.__cause__
+    why = f" after {cause.reason}: {cause.message}" if isinstance(cause, envd.EnvdError) else ""
+    return f"{kind.__name__}/{error.reason}{why}"
 
 
 class Load:

@@ -40,7 +40,7 @@ from envd.core.answers import (
     WriteAnswer,
 )
 from envd.core.commit import Kind
-from envd.core.errors import EnvdError, InvalidRequest, NotFound
+from envd.core.errors import EnvdError, InvalidRequest, NotFound, OutcomeUnknown
 from envd.core.requests import (
     ConflictsRequest,
     Consistency,
@@ -348,7 +348,11 @@ class Client:
         operation: str = "",
         timeout_s: float | None = None,
     ) -> WriteAnswer:
-        """Remove variables in one atomic commit; raises NotFound where one is absent."""
+        """Remove variables in one atomic commit; raises NotFound where one is absent.
+
+        It does so too where the answer for a single variable was lost and another node knows no
+        such variable: whoever removed it, it is gone.
+        """
         request = WriteRequest(
             environment,
             unsets=tuple(map(Unset, names)),
@@ -356,7 +360,17 @@ class Client:
             message=message,
             operation=operation,
         )
-        return await self.write(request, timeout_s=timeout_s)
+        try:
+            return await self.write(request, timeout_s=timeout_s)
+        except OutcomeUnknown as error:
+            absent = error.__cause__
+            if len(names) != 1 or not isinstance(absent, NotFound):
+                raise
+            raise NotFound(
+                f"{environment} has no variable {names[0]}; an earlier attempt, whose answer was "
+                "lost, may have removed it",
+                reason=absent.reason,
+            ) from None
 
     async def settings(
         self,

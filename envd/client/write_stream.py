@@ -87,10 +87,12 @@ class _Write:
         if self.outcome.done():
             return
         if self.unclear:
+            cause = error
             error = OutcomeUnknown(
                 f"no answer to the write ({why}); it may or may not be done",
                 hint=f"repeat it with: {REPEAT.format(self.operation)}   It is done at most once",
             )
+            error.__cause__ = cause
         self.outcome.set_exception(error)
 
     def leave(self, others: AbstractSet[str]) -> None:

@@ -379,6 +379,24 @@ async def test_a_server_that_answers_nothing_is_left_for_another() -> None:
     assert hung.items
 
 
+@pytest.mark.parametrize("names", [("A",), ("A", "B")])
+async def test_a_variable_that_is_gone_elsewhere_is_gone_whoever_removed_it(
+    names: tuple[str, ...],
+) -> None:
+    gone = NotFound("web/prod has no variable A; nothing was changed", reason="VARIABLE_NOT_FOUND")
+    async with AsyncExitStack() as stack:
+        first = await stack.enter_async_context(scripted(cut))
+        second = await stack.enter_async_context(scripted(refused(gone)))
+        client = await stack.enter_async_context(
+            envd.Client(options([first.address, second.address]))
+        )
+        with pytest.raises(EnvdError) as caught:
+            await client.unset("web/prod", *names)
+    # Of two the other one may have been there, and be removed.
+    assert isinstance(caught.value, NotFound if len(names) == 1 else OutcomeUnknown)
+    assert "nothing was changed" not in caught.value.message
+
+
 async def test_a_refusal_elsewhere_does_not_say_that_nothing_was_done() -> None:
     async with AsyncExitStack() as stack:
         first = await stack.enter_async_context(scripted(cut))
