@@ -9,6 +9,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 DEMO ?= config/example.env
+PYTEST := $(BIN)/python -m pytest -n auto --dist worksteal
 
 .PHONY: run test test-real check lint sim-check bench sim chaos proto fmt lock clean
 
@@ -16,13 +17,13 @@ run: $(READY)
 	@exec $(BIN)/envctl dev --demo $(DEMO) $(ARGS)
 
 test: $(READY)
-	$(BIN)/python -m pytest $(ARGS)
+	$(PYTEST) $(ARGS)
 
 test-real: $(READY)
 	$(BIN)/python -m pytest -m real $(ARGS) || [ $$? -eq 5 ]
 
 check: lint
-	$(BIN)/python -m pytest -q
+	$(PYTEST) -q
 	$(MAKE) --no-print-directory sim-check
 
 # What make check holds besides the tests.

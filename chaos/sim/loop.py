@@ -234,8 +234,7 @@ class SimLoop(asyncio.BaseEventLoop):
         """Run `main` to its end; raises RunFailed where some other task failed unseen."""
         collecting = gc.isenabled()
         gc.disable()
-        gc.collect()
-        gc.freeze()
+        gc.freeze()  # What was there before is not looked at, and stays.
         task = self.create_task(main, name="main")
         try:
             self.run_until_complete(task)
@@ -245,10 +244,10 @@ class SimLoop(asyncio.BaseEventLoop):
         finally:
             if not task.done():
                 _close(task)
+            gc.collect()  # A failed task tells of itself when it goes, which cycles may put off.
             gc.unfreeze()
             if collecting:
                 gc.enable()
-        gc.collect()  # A failed task tells of itself when it goes, which cycles may put off.
         if self.failures:
             raise RunFailed(self.failures[0])
         return task.result()

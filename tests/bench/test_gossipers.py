@@ -92,9 +92,11 @@ def test_members_have_names_and_places_of_their_own(tmp_path: Path) -> None:
     members = KINDS["envd"](tmp_path / "envd", 16)
 
     assert len({member.name for member in members}) == 16
-    words = [word for member in members for word in member.command if word.startswith("127.")]
-    assert len(set(words)) == 3 * 16  # and the seed, which all others name
-    assert len(words) == 3 * 16 + 15
+    for flags in (("--listen", "--http"), ("--gossip",)):  # TCP; UDP, whose ports are others
+        places = [member.command[member.command.index(f) + 1] for member in members for f in flags]
+        assert len(set(places)) == len(flags) * 16
+    seed = members[0].command[members[0].command.index("--gossip") + 1]
+    assert all(member.command[member.command.index("--join") + 1] == seed for member in members[1:])
 
 
 def test_a_serf_that_is_not_here_is_named_with_how_to_get_it(
