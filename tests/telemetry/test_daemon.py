@@ -261,8 +261,8 @@ def _status(url: str, node: Node | None = None, **headers: str) -> int:
 
 def test_a_daemon_that_pushes_nothing_imports_neither_library_before_a_scrape() -> None:
     code = (
-        "import sys, envd.daemon, envd.reporting\n"
-        "envd.daemon._import_servers()\n"
+        "import sys, envd.running, envd.reporting\n"
+        "envd.running._import_servers()\n"
         "import envd.node.api, envd.storage.store\n"
         "late = ('opentelemetry', 'prometheus_client', 'requests')\n"
         "print([name for name in sys.modules if name.partition('.')[0] in late])\n"
