@@ -23,7 +23,7 @@ from itertools import count
 from typing import Any, NoReturn, TypeVar, TypeVarTuple
 
 MAX_TURNS_AT_ONE_MOMENT = 200_000
-COLLECT_EVERY_S = 60.0
+COLLECT_EVERY_S = 120.0
 _CLOSE_ATTEMPTS = 50
 _T = TypeVar("_T")
 _Ts = TypeVarTuple("_Ts")

@@ -35,6 +35,8 @@ from envd.ports import PeerChannel
 
 FIRST_PAUSE_S: Final = 0.1
 LONGEST_PAUSE_S: Final = 1.0
+ELSEWHERE_PAUSE_S: Final = 10.0
+"""After another node answered: an earlier identity of a node keeps its address, and is no more."""
 _GONE_RELAY_S: Final = 0.1
 _log = logging.getLogger(__name__)
 
@@ -250,6 +252,9 @@ class Replication:
                 return
             except EnvdError as error:
                 self._note_problem(peer, error)
+                if error.reason == "PEER_ELSEWHERE":
+                    await self._pause(peer, ELSEWHERE_PAUSE_S)
+                    continue
             if self._loop.time() - began_s > 2 * LONGEST_PAUSE_S:
                 pause_s = FIRST_PAUSE_S
             await self._pause(peer, pause_s)

@@ -42,8 +42,8 @@ class Machines:
             lambda _, __: None,
             lambda machine, _: self.renewed.append(machine),
         )
-        trace = Trace(loop.time)
-        self.cluster: Cluster[SimNode] = Cluster(loop, chance, trace, self.factory)
+        self.trace = Trace(loop.time)
+        self.cluster: Cluster[SimNode] = Cluster(loop, chance, self.trace, self.factory)
         self.factory.cluster = self.cluster
         for number in range(1, count + 1):
             self.cluster.add(f"n{number}")

@@ -161,6 +161,11 @@ def test_a_disk_that_went_back_in_time_makes_a_new_node_that_loses_nothing() -> 
         assert {await machines.value(name, "web/prod", "PORT") for name in ALL} == {"2"}
         assert {await machines.value(name, "web/other", "AFTER") for name in ALL} == {"the restore"}
 
+        # Its earlier identity has the same address, and is not dialed time after time.
+        dials = machines.trace.counts["dial"]
+        await asyncio.sleep(60)
+        assert machines.trace.counts["dial"] - dials < 60  # by all
+
     simulate(story)
 
 
