@@ -293,19 +293,20 @@ class EnvdTrio:
         begun: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
         def event(raw: bytes) -> None:
-            message = pb.WatchResponse.FromString(raw)
-            if message.HasField("changed"):
-                saw(int(message.changed.state.variables[0].value[:12]))
-            elif message.HasField("snapshot_end") and not begun.done():
-                begun.set_result(None)
-            elif message.HasField("reset"):
-                self._failure = f"the watch was reset: {message.reset.reason}"
+            first = pb.WatchResponse.FromString(raw)
+            for message in (first, *first.more):
+                if message.HasField("changed"):
+                    saw(int(message.changed.state.variables[0].value[:12]))
+                elif message.HasField("snapshot_end") and not begun.done():
+                    begun.set_result(None)
+                elif message.HasField("reset"):
+                    self._failure = f"the watch was reset: {message.reset.reason}"
 
         def ended() -> None:
             if not self._closing:
                 self._failure = f"the watch on node {node + 1} ended"
 
-        request = pb.WatchRequest(prefix="watch", values=True).SerializeToString()
+        request = pb.WatchRequest(prefix="watch", values=True, batched=True).SerializeToString()
         (await self._light(node)).begin(SERVICE + "Watch", event, ended, request)
         await begun
 

@@ -159,7 +159,7 @@ class Feed:
         request = self._request
         if request.reveal != self._told_reveal:  # The states are others: have it told whole.
             request = replace(request, token="")
-        raw = api_streams.watch_message(request).SerializeToString()
+        raw = api_streams.watch_message(request, batched=True).SerializeToString()
         watch: grpc.aio.UnaryStreamMultiCallable[bytes, bytes]
         watch = channel.unary_stream(self._path, None, None)
         call = watch(raw, metadata=self._servers.metadata())
@@ -194,12 +194,13 @@ class Feed:
         parse = pb.WatchResponse.FromString
         async with asyncio.timeout(SILENCE_S) as silence:
             while isinstance(raw := await call.read(), bytes):
-                event = api_streams.event_from(parse(raw))
+                events = api_streams.events_from(parse(raw))
                 if not self._moved:
                     self._moved = True
                     self._request, self._told_reveal = request, request.reveal
                     self._servers.answered(self._at)
-                self._take(event)
+                for event in events:
+                    self._take(event)
                 silence.reschedule(loop.time() + SILENCE_S)
 
     def _take(self, event: WatchEvent) -> None:

@@ -137,13 +137,13 @@ class GrpcConnection:
         return api_cluster.membership_from(cluster.MembersResponse.FromString(raw))
 
     def watch(self, request: WatchRequest) -> Iterator[WatchEvent]:
-        raw = _serialized(_built(lambda: api_streams.watch_message(request)))
+        raw = _serialized(_built(lambda: api_streams.watch_message(request, batched=True)))
         stream: grpc.UnaryStreamMultiCallable[bytes, bytes]
         stream = self._any_channel().unary_stream(f"/{SERVICE}/Watch", None, None)
         messages = stream(raw, metadata=self._sent())
         try:
             for message in messages:
-                yield api_streams.event_from(pb.WatchResponse.FromString(message))
+                yield from api_streams.events_from(pb.WatchResponse.FromString(message))
         except grpc.RpcError as error:
             self._move_on()
             raise error_from_rpc(error) from error

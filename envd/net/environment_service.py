@@ -12,6 +12,7 @@ from envd.core.answers import Identity
 from envd.core.errors import EnvdError, LimitExceeded
 from envd.core.requests import ReadRequest, WriteRequest
 from envd.net.grpc_calls import Calls, Context, Handler, Stopper, receive, send, stopping
+from envd.net.outbox import Outbox
 from envd.net.pipeline import WINDOW, Outcome, Pipeline
 from envd.node.api import EnvironmentApi
 from envd.node.writing import Writing
@@ -135,9 +136,13 @@ class EnvironmentService:
 
     async def _watch(self, identity: Identity, message: pb.WatchRequest, context: Context) -> None:
         request = streams.watch_from(message)
-        async with aclosing(self._api.watch(identity, request)) as events:
+        outbox = Outbox(context, streams.batch_bytes, together=message.batched)
+        async with aclosing(self._api.watch(identity, request)) as events, aclosing(outbox):
             async for event in events:
-                await send(context, streams.event_message(event, values=request.values))
+                await outbox.put(
+                    streams.event_message(event, values=request.values).SerializeToString()
+                )
+            await outbox.flush()
         raise stopping()  # a watch ends by itself only where the node stops
 
     async def _export(

@@ -207,8 +207,13 @@ async def receive(context: Context, parse: Callable[[bytes], RequestT]) -> Reque
 
 async def send(context: Context, message: Message) -> None:
     """Send a message of a stream; waits while the client does not read. Raises ClientGone."""
+    await send_bytes(context, message.SerializeToString())
+
+
+async def send_bytes(context: Context, raw: bytes) -> None:
+    """`send` of an encoded message."""
     try:
-        await context.write(message.SerializeToString())
+        await context.write(raw)
     except (grpc.aio.InternalError, grpc.aio.UsageError) as error:
         raise ClientGone from error
 

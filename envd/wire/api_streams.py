@@ -27,7 +27,9 @@ from envd.core.requests import Put, PutColumns, WatchRequest, WriteRequest
 from envd.wire import api
 from envd.wire._pb import environment_pb2 as pb
 from envd.wire.api_errors import error_of_item, item_error
+from envd.wire.write_items import varint
 
+_MORE: Final = b"\x3a"
 MAX_BATCH_CHARACTERS: Final = 1 << 20
 """An export's message ends after so many: at most 4 MiB in UTF-8, and early enough to stream."""
 
@@ -43,7 +45,8 @@ def watch_from(message: pb.WatchRequest) -> WatchRequest:
     )
 
 
-def watch_message(request: WatchRequest) -> pb.WatchRequest:
+def watch_message(request: WatchRequest, *, batched: bool = False) -> pb.WatchRequest:
+    """`batched`: whoever sends it reads the answers with `events_from`."""
     return pb.WatchRequest(
         prefix=request.prefix,
         token=request.token,
@@ -51,6 +54,7 @@ def watch_message(request: WatchRequest) -> pb.WatchRequest:
         reveal=request.reveal,
         resolve=request.resolve,
         exact=request.exact,
+        batched=batched,
     )
 
 
@@ -73,6 +77,25 @@ def event_message(event: WatchEvent, *, values: bool) -> pb.WatchResponse:
                 through=through,
             )
             return pb.WatchResponse(changed=changed, token=token)
+
+
+def batch_bytes(events: Sequence[bytes]) -> bytes:
+    """One WatchResponse of the first event, with the others as its `more`; each is encoded.
+
+    A message of protobuf is its fields one after another, so none of them is copied twice.
+    """
+    first, *others = events
+    parts = [first]
+    for event in others:
+        parts += (_MORE, varint(len(event)), event)
+    return b"".join(parts)
+
+
+def events_from(message: pb.WatchResponse) -> Sequence[WatchEvent]:
+    """All events of a message, in order."""
+    if not message.more:
+        return [event_from(message)]
+    return [event_from(message), *map(event_from, message.more)]
 
 
 def event_from(message: pb.WatchResponse) -> WatchEvent:

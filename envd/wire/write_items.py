@@ -14,11 +14,11 @@ _ONE_BYTE: Final = 0x80
 
 def item_bytes(item_id: int, write: bytes) -> bytes:
     """`WriteStreamRequest(items=[Item(id=item_id, write=write)])` of an encoded write."""
-    inner = b"".join((_ID, _varint(item_id), _WRITE, _varint(len(write)), write))
-    return b"".join((_ITEM, _varint(len(inner)), inner))
+    inner = b"".join((_ID, varint(item_id), _WRITE, varint(len(write)), write))
+    return b"".join((_ITEM, varint(len(inner)), inner))
 
 
-def _varint(number: int) -> bytes:
+def varint(number: int) -> bytes:
     """Seven bits a byte, the lowest first (protobuf's encoding)."""
     if number < _ONE_BYTE:
         return bytes((number,))

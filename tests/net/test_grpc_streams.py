@@ -14,9 +14,10 @@ from envd.core.answers import Changed, Heartbeat, Reset, SnapshotEnd, SnapshotIt
 from envd.core.errors import Unavailable
 from envd.core.requests import DeleteRequest
 from envd.net.grpc_server import GrpcLimits
+from envd.net.outbox import MOST_BYTES
 from envd.wire._pb import cluster_pb2 as cluster
 from envd.wire._pb import environment_pb2 as pb
-from envd.wire.api_streams import event_from
+from envd.wire.api_streams import event_from, events_from
 from tests.net.world import (
     ADMIN,
     CANARY,
@@ -45,7 +46,50 @@ def watch(rpc: Rpc, request: pb.WatchRequest) -> Watching:
 async def next_of(call: Watching) -> WatchEvent:
     message = await call.read()
     assert isinstance(message, pb.WatchResponse)
+    assert not message.more
     return event_from(message)
+
+
+async def next_batch(call: Watching) -> Sequence[WatchEvent]:
+    message = await call.read()
+    assert isinstance(message, pb.WatchResponse)
+    return events_from(message)
+
+
+async def test_what_is_there_at_once_comes_in_one_message_for_who_asks_for_it(
+    rpc: Rpc,
+) -> None:
+    for number in range(40):
+        await rpc.node.put(f"web/e{number:02}", A=str(number))
+    together = watch(rpc, pb.WatchRequest(prefix="web", values=True, batched=True))
+    apart = watch(rpc, pb.WatchRequest(prefix="web", values=True))
+
+    snapshot: list[WatchEvent] = []
+    messages = 0
+    while not (snapshot and isinstance(snapshot[-1], SnapshotEnd)):
+        snapshot += await next_batch(together)
+        messages += 1
+
+    assert messages < 5
+    assert snapshot == [await next_of(apart) for _ in range(41)]
+    await asyncio.gather(*(rpc.node.put(f"web/e{n:02}", A="new") for n in range(40)))
+    changes: list[WatchEvent] = []
+    while len(changes) < 40:
+        changes += await next_batch(together)
+    assert changes == [await next_of(apart) for _ in range(40)]
+
+
+async def test_a_large_event_goes_alone(rpc: Rpc) -> None:
+    large = "x" * (MOST_BYTES // 2)
+    for number in range(6):
+        await rpc.node.put(f"web/e{number}", A=large)
+    call = watch(rpc, pb.WatchRequest(prefix="web", batched=True))
+
+    sizes: list[int] = []
+    while sum(sizes) < 7:
+        sizes.append(len(await next_batch(call)))
+
+    assert sizes == [1, 1, 1, 1, 1, 2]  # with the mark of the end
 
 
 async def events(call: Watching, count: int) -> list[WatchEvent]:

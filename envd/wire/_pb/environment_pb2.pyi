@@ -456,23 +456,25 @@ class ResolveRequest(_message.Message):
     def __init__(self, environment: _Optional[str] = ..., variable: _Optional[str] = ..., take: _Optional[str] = ..., metadata: _Optional[bool] = ..., if_revision: _Optional[str] = ..., message: _Optional[str] = ..., operation: _Optional[str] = ..., durability: _Optional[_Union[Durability, str]] = ...) -> None: ...
 
 class WatchRequest(_message.Message):
-    __slots__ = ("prefix", "token", "values", "reveal", "resolve", "exact")
+    __slots__ = ("prefix", "token", "values", "reveal", "resolve", "exact", "batched")
     PREFIX_FIELD_NUMBER: _ClassVar[int]
     TOKEN_FIELD_NUMBER: _ClassVar[int]
     VALUES_FIELD_NUMBER: _ClassVar[int]
     REVEAL_FIELD_NUMBER: _ClassVar[int]
     RESOLVE_FIELD_NUMBER: _ClassVar[int]
     EXACT_FIELD_NUMBER: _ClassVar[int]
+    BATCHED_FIELD_NUMBER: _ClassVar[int]
     prefix: str
     token: str
     values: bool
     reveal: bool
     resolve: bool
     exact: bool
-    def __init__(self, prefix: _Optional[str] = ..., token: _Optional[str] = ..., values: _Optional[bool] = ..., reveal: _Optional[bool] = ..., resolve: _Optional[bool] = ..., exact: _Optional[bool] = ...) -> None: ...
+    batched: bool
+    def __init__(self, prefix: _Optional[str] = ..., token: _Optional[str] = ..., values: _Optional[bool] = ..., reveal: _Optional[bool] = ..., resolve: _Optional[bool] = ..., exact: _Optional[bool] = ..., batched: _Optional[bool] = ...) -> None: ...
 
 class WatchResponse(_message.Message):
-    __slots__ = ("heartbeat", "reset", "snapshot", "snapshot_end", "changed", "token")
+    __slots__ = ("heartbeat", "reset", "snapshot", "snapshot_end", "changed", "token", "more")
     class Heartbeat(_message.Message):
         __slots__ = ()
         def __init__(self) -> None: ...
@@ -501,13 +503,15 @@ class WatchResponse(_message.Message):
     SNAPSHOT_END_FIELD_NUMBER: _ClassVar[int]
     CHANGED_FIELD_NUMBER: _ClassVar[int]
     TOKEN_FIELD_NUMBER: _ClassVar[int]
+    MORE_FIELD_NUMBER: _ClassVar[int]
     heartbeat: WatchResponse.Heartbeat
     reset: WatchResponse.Reset
     snapshot: Environment
     snapshot_end: WatchResponse.SnapshotEnd
     changed: WatchResponse.Changed
     token: str
-    def __init__(self, heartbeat: _Optional[_Union[WatchResponse.Heartbeat, _Mapping]] = ..., reset: _Optional[_Union[WatchResponse.Reset, _Mapping]] = ..., snapshot: _Optional[_Union[Environment, _Mapping]] = ..., snapshot_end: _Optional[_Union[WatchResponse.SnapshotEnd, _Mapping]] = ..., changed: _Optional[_Union[WatchResponse.Changed, _Mapping]] = ..., token: _Optional[str] = ...) -> None: ...
+    more: _containers.RepeatedCompositeFieldContainer[WatchResponse]
+    def __init__(self, heartbeat: _Optional[_Union[WatchResponse.Heartbeat, _Mapping]] = ..., reset: _Optional[_Union[WatchResponse.Reset, _Mapping]] = ..., snapshot: _Optional[_Union[Environment, _Mapping]] = ..., snapshot_end: _Optional[_Union[WatchResponse.SnapshotEnd, _Mapping]] = ..., changed: _Optional[_Union[WatchResponse.Changed, _Mapping]] = ..., token: _Optional[str] = ..., more: _Optional[_Iterable[_Union[WatchResponse, _Mapping]]] = ...) -> None: ...
 
 class VariableColumns(_message.Message):
     __slots__ = ("names", "values", "secret")
