@@ -8,7 +8,7 @@ is the same however often a batch, or a part of it, is written again after a cra
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import reduce
 
@@ -79,6 +79,10 @@ class Sweep:
     due_ms: int = 0
 
 
+def go_on() -> None:
+    """The pause of who makes none."""
+
+
 class Flush:
     """One batch on its way into the tables; make one for each transaction."""
 
@@ -89,7 +93,9 @@ class Flush:
         known: Figures,
         digest_key: bytes,
         retention: Retention,
+        pause: Callable[[], None],
     ) -> None:
+        self._pause = pause
         self._writer = writer
         self._batch = batch
         self._digest_key = digest_key
@@ -106,6 +112,7 @@ class Flush:
             name = keys[key]
             new_base = self._put_environment(key, batch.states[name])
             self._put_conflicts(key, name, new_base=new_base)
+            self._pause()
         for operation, result in batch.operations.items():
             writer.put(b"operations", operation, records.encode_operation(result))
         self._put_moves(batch.moves)

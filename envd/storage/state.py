@@ -25,7 +25,7 @@ the base they follow) fits together whatever the flushing thread does meanwhile.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from hashlib import blake2b
 from itertools import islice
 from pathlib import Path
@@ -37,7 +37,7 @@ from envd.core.versions import Cursor
 from envd.ports import OperationResult, Sealer
 from envd.storage import conflict_rows
 from envd.storage.fingerprints import ROOTS_LSN, Fingerprints
-from envd.storage.flush import Batch, Figures, Flush, Sweep, decode_cursor
+from envd.storage.flush import Batch, Figures, Flush, Sweep, decode_cursor, go_on
 from envd.storage.quarantine import Quarantine
 from envd.storage.rows import (
     NODE_KEY,
@@ -252,14 +252,15 @@ class StateDb:
 
     # -- writing and the whole ---------------------------------------------------------
 
-    def commit(self, batch: Batch) -> int:
+    def commit(self, batch: Batch, pause: Callable[[], None] = go_on) -> int:
         """Write a batch in one transaction; return the lsn that a power cut can't take back.
 
-        Raises StorageError where it could not be written; then nothing of it was.
+        `pause` is called after each environment, and may take its time. Raises StorageError where
+        it could not be written; then nothing of it was.
         """
         safe_lsn = self.covered_lsn
         with self._tables.write() as writer:
-            flush = Flush(writer, batch, self._figures, self._digest_key, self._retention)
+            flush = Flush(writer, batch, self._figures, self._digest_key, self._retention, pause)
             swept = flush.sweep(self._sweep)
             figures, roots = flush.write()
         self._sweep, self._figures = swept, figures

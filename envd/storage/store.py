@@ -64,7 +64,7 @@ class StoreOptions:
     map_size_bytes: int = 256 << 30
     memtable_bytes: int = 64 << 20
     journal_queue_bytes: int = 64 << 20
-    flush_interval_ms: int = 500
+    flush_interval_ms: int = 5_000
     retention: Retention = field(default_factory=Retention)
 
 
@@ -433,7 +433,7 @@ class DurableStore:
 
     async def quarantine(self, row: bytes) -> None:
         """As the port says; raises Unavailable where it is full, StorageError for the disk."""
-        async with self._behind.lock:
+        async with self._behind.alone():
             await finish_in_thread(self._state.quarantine.put, row)
             self._state.refresh()
 
@@ -441,7 +441,7 @@ class DurableStore:
         return self._state.quarantine.rows()
 
     async def release(self, row: bytes) -> None:
-        async with self._behind.lock:
+        async with self._behind.alone():
             await finish_in_thread(self._state.quarantine.release, row)
             self._state.refresh()
 
@@ -455,7 +455,7 @@ class DurableStore:
 
     async def copy_to(self, directory: Path) -> int:
         await self.flush()
-        async with self._behind.lock:
+        async with self._behind.alone():
             covered = self._state.covered_lsn
             await finish_in_thread(copy_durably, self._state, self._journal, directory, covered)
         return covered
@@ -476,6 +476,7 @@ class DurableStore:
 
     async def _close(self) -> None:
         self._behind.room.set()
+        self._behind.hurry()
         try:
             for task in (self._learner, self._flusher):
                 if task is not None:
@@ -484,7 +485,7 @@ class DurableStore:
             await self._journal.close()
             await self.flush()
         finally:
-            async with self._behind.lock:
+            async with self._behind.alone():
                 self._state.close()
             mark_clean(self._directory)
 

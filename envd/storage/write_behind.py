@@ -1,30 +1,52 @@
 """The write-behind of the durable store: what is durable in the journal follows into LMDB.
 
-Soon after there is something to write, and at once where memory fills, a task writes all of it
-in one transaction. Where that fails, it stays in memory, and the task tries again.
+A while after there is something to write, and at once where memory fills, a task writes all of
+it in one transaction. Where that fails, it stays in memory, and the task tries again. The thread
+that writes takes the interpreter from the event loop, so it works a quarter of the time, unless
+memory fills or somebody waits for it.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
-from contextlib import suppress
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
 
 from envd.core.errors import EnvdError, StorageError
 from envd.ports import Clock
 from envd.storage.finish import finish_in_thread
-from envd.storage.flush import Batch
+from envd.storage.flush import Batch, go_on
 from envd.storage.journal import Journal
 from envd.storage.memtable import Dirty, Memtable
 from envd.storage.state import StateDb
 
 _log = logging.getLogger(__name__)
 _RETRY_S = 1.0
+_WORK_S = 0.001
+_REST = 3
+_LONGEST_REST_S = 0.02
+
+
+class Pace:
+    """Rests after each bit of work, three times as long as that took, unless in a hurry."""
+
+    def __init__(self, is_in_a_hurry: Callable[[], bool]) -> None:
+        self._is_in_a_hurry = is_in_a_hurry
+        self._since_s = time.perf_counter()
+
+    def __call__(self) -> None:
+        worked_s = time.perf_counter() - self._since_s
+        if worked_s < _WORK_S:
+            return
+        if not self._is_in_a_hurry():
+            time.sleep(min(_REST * worked_s, _LONGEST_REST_S))
+        self._since_s = time.perf_counter()
 
 
 class WriteBehind:
-    """The flushes of one store. `lock` is held by who must have none meanwhile."""
+    """The flushes of one store."""
 
     def __init__(
         self,
@@ -44,7 +66,8 @@ class WriteBehind:
         self._visible_lsn = visible_lsn
         self._interval_ms = interval_ms
         self._memtable_bytes = memtable_bytes
-        self.lock = asyncio.Lock()
+        self._lock = asyncio.Lock()
+        self._waiting = 0
         self.failure: EnvdError | None = None
         self.room = asyncio.Event()
         """Set whenever a flush ended, well or not."""
@@ -67,7 +90,8 @@ class WriteBehind:
             self._wanted.clear()
             await self._gather()
             try:
-                await self.flush()
+                async with self._lock:
+                    await self._flush(Pace(self._is_in_a_hurry))
             except Exception as error:  # noqa: BLE001 - the task's outermost guard
                 self._failed(error)
                 await asyncio.sleep(_RETRY_S)
@@ -91,19 +115,39 @@ class WriteBehind:
             _log.critical("store.flush_failed", extra={"error": name}, exc_info=error)
         self.room.set()
 
+    def _is_in_a_hurry(self) -> bool:
+        return self._waiting > 0 or self._memory_fills()
+
     async def flush(self) -> None:
         """Write all that is visible now; raises StorageError, and then nothing is lost."""
-        async with self.lock:
-            dirty = self._memtable.take_dirty()
-            if not dirty:
-                return
-            try:
-                safe_lsn = await finish_in_thread(self._state.commit, self._batch(dirty))
-            except BaseException:
-                self._memtable.not_flushed(dirty)
-                self._wanted.set()
-                raise
-            self._flushed(dirty, safe_lsn)
+        async with self.alone():
+            await self._flush(go_on)
+
+    @asynccontextmanager
+    async def alone(self) -> AsyncIterator[None]:
+        """Have no flush meanwhile; one that is under way hurries."""
+        self._waiting += 1
+        try:
+            async with self._lock:
+                yield
+        finally:
+            self._waiting -= 1
+
+    def hurry(self) -> None:
+        """Take no rests any more: the store is closed."""
+        self._waiting += 1
+
+    async def _flush(self, pause: Callable[[], None]) -> None:
+        dirty = self._memtable.take_dirty()
+        if not dirty:
+            return
+        try:
+            safe_lsn = await finish_in_thread(self._state.commit, self._batch(dirty), pause)
+        except BaseException:
+            self._memtable.not_flushed(dirty)
+            self._wanted.set()
+            raise
+        self._flushed(dirty, safe_lsn)
 
     def _batch(self, dirty: Dirty) -> Batch:
         return Batch(
