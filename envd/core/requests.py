@@ -246,14 +246,20 @@ class JoinRequest:
 class LeaveRequest:
     """Have a node leave its cluster for good, gracefully, and stop.
 
-    `member` is its name or uid: the request is refused by every other node.
+    `member` is its name or uid: the request is refused by every other node. A dry run checks
+    only.
     """
 
     member: str
+    dry_run: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class RemoveRequest:
-    """Strike a member that is down and won't come back; `member` is its name or uid."""
+    """Strike a member that is down and won't come back; `member` is its name or uid.
+
+    A dry run checks only.
+    """
 
     member: str
+    dry_run: bool = False

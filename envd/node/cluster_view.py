@@ -155,7 +155,8 @@ class ClusterApi:
         others = [each for each in self._cluster.members() if each.uid != own and each.reachable]
         if not others:
             raise _only_member()
-        await self._cluster.leave()
+        if not request.dry_run:
+            await self._cluster.leave()
         return self._membership()
 
     async def remove(self, identity: Identity, request: RemoveRequest) -> Membership:
@@ -169,7 +170,8 @@ class ClusterApi:
                 hint=f"have it leave: envctl --server {member.peer} cluster leave",
                 reason="MEMBER_ALIVE",
             )
-        await self._cluster.remove(member)
+        if not request.dry_run:
+            await self._cluster.remove(member)
         return self._membership()
 
     def _membership(self) -> Membership:

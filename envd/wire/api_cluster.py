@@ -16,19 +16,19 @@ def join_message(request: JoinRequest) -> pb.JoinRequest:
 
 
 def leave_from(message: pb.LeaveRequest) -> LeaveRequest:
-    return LeaveRequest(message.member)
+    return LeaveRequest(message.member, message.dry_run)
 
 
 def leave_message(request: LeaveRequest) -> pb.LeaveRequest:
-    return pb.LeaveRequest(member=request.member)
+    return pb.LeaveRequest(member=request.member, dry_run=request.dry_run)
 
 
 def remove_from(message: pb.RemoveRequest) -> RemoveRequest:
-    return RemoveRequest(message.member)
+    return RemoveRequest(message.member, message.dry_run)
 
 
 def remove_message(request: RemoveRequest) -> pb.RemoveRequest:
-    return pb.RemoveRequest(member=request.member)
+    return pb.RemoveRequest(member=request.member, dry_run=request.dry_run)
 
 
 def membership_message(membership: Membership) -> pb.MembersResponse:

@@ -157,6 +157,20 @@ def test_remove_takes_what_is_down_and_asks(envctl: Envctl, cluster: FakeCluster
     assert [each["name"] for each in document["members"]] == ["n1", "n3"]
 
 
+def test_a_dry_run_checks_and_does_nothing(envctl: Envctl, cluster: FakeCluster) -> None:
+    cluster.become(8, MemberState.DOWN)
+
+    gone = envctl.ok("cluster remove n2 --dry-run")
+    alive = envctl("cluster remove n3 --dry-run")
+    leaver = envctl.ok("cluster leave n1 --dry-run")
+
+    assert gone.lines == ["n2 would be removed"]
+    assert (alive.code, "only what is down is removed" in alive.err) == (4, True)
+    assert leaver.lines == ["n1 would hand over what others lack, leave default, and stop"]
+    assert cluster.asked == []
+    assert len(cluster.members()) == 3
+
+
 @pytest.mark.parametrize(
     ("line", "code"),
     [

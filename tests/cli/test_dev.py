@@ -342,8 +342,33 @@ def test_which_node_ended_and_how_is_told(tmp_path: Path) -> None:
     nodes[0].process.kill()
     killed, by = dev._ended(nodes)
 
-    assert (ended, how) == (nodes[1], "ended (code 3)")
-    assert (killed, by) == (nodes[0], "was killed (signal 9)")
+    assert (ended, how) == (nodes[1], 3)
+    assert (killed, by) == (nodes[0], -9)
+
+
+def test_a_node_that_fails_to_come_back_is_tried_again_and_one_that_left_is_not(
+    node: NodeInMemory, tmp_path: Path
+) -> None:
+    waits: list[float] = []
+    world = world_of(node, tmp_path)._replace(sleep=waits.append)
+    nodes = dev_nodes.places(tmp_path, 2)
+    tries = nodes[0].data / "tries"
+    program(nodes[1], "raise SystemExit(0)")
+    # Fails when it is started again, twice; then it stops in good order.
+    program(
+        nodes[0],
+        f"import os; os.write(os.open({str(tries)!r}, 0o2101), b'x'); "
+        f"raise SystemExit(3 if os.path.getsize({str(tries)!r}) < 3 else 0)",
+    )
+
+    dev._stay(invocation(world), nodes)
+
+    shown_lines = shown(world).splitlines()
+    assert "node2 stopped in good order, and stays away" in shown_lines
+    assert "node1 ended (code 3); it starts again in 3 seconds" in shown_lines
+    assert "node1 does not run; it starts again in 6 seconds" in shown_lines
+    assert shown_lines[-1] == "no node is left"
+    assert waits == [3.0, 6.0]
 
 
 def test_the_daemon_does_not_get_the_settings_of_another(

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from envd.cli import exits
 from envd.cli.exits import UsageError
-from envd.cli.grammar import YES, Command
+from envd.cli.grammar import DRY_RUN, YES, Command
 from envd.cli.invocation import Invocation
 from envd.core.answers import Membership, MemberView, Status
 from envd.core.requests import JoinRequest, LeaveRequest, RemoveRequest
@@ -154,11 +154,15 @@ def _leave(invocation: Invocation, words: Sequence[str]) -> int:
     status = invocation.connection.status()
     member = words[0] if words else status.node_uid
     shown = words[0] if words else f"{status.node} ({status.node_uid[:SHORT_UID]})"
-    invocation.confirm(f"{shown} leaves the cluster {status.cluster} for good, and stops. Go on?")
-    membership = invocation.connection.leave(LeaveRequest(member))
-    invocation.tell(f"{shown} has left, and stops; the others hold all that it had acknowledged")
-    if not invocation.shows_tables():
-        invocation.document(to_plain(membership))
+    if invocation.arguments.on("--dry-run"):
+        membership = invocation.connection.leave(LeaveRequest(member, dry_run=True))
+        said = f"{shown} would hand over what others lack, leave {status.cluster}, and stop"
+    else:
+        ask = f"{shown} leaves the cluster {status.cluster} for good, and stops. Go on?"
+        invocation.confirm(ask)
+        membership = invocation.connection.leave(LeaveRequest(member))
+        said = f"{shown} has left, and stops; the others hold all that it had acknowledged"
+    _tell(invocation, said, membership)
     return exits.DONE
 
 
@@ -166,12 +170,22 @@ def _remove(invocation: Invocation, words: Sequence[str]) -> int:
     _most(words, 1, "remove MEMBER")
     if not words:
         raise UsageError("no member is named", hint="which there are: envctl cluster members")
-    invocation.confirm(f"{words[0]} is struck from the cluster, and can't come back. Go on?")
-    membership = invocation.connection.remove(RemoveRequest(words[0]))
-    invocation.tell(f"removed {words[0]}")
+    (member,) = words
+    if invocation.arguments.on("--dry-run"):
+        membership = invocation.connection.remove(RemoveRequest(member, dry_run=True))
+        said = f"{member} would be removed"
+    else:
+        invocation.confirm(f"{member} is struck from the cluster, and can't come back. Go on?")
+        membership = invocation.connection.remove(RemoveRequest(member))
+        said = f"removed {member}"
+    _tell(invocation, said, membership)
+    return exits.DONE
+
+
+def _tell(invocation: Invocation, said: str, membership: Membership) -> None:
+    invocation.tell(said)
     if not invocation.shows_tables():
         invocation.document(to_plain(membership))
-    return exits.DONE
 
 
 _PARTS = {
@@ -188,19 +202,22 @@ CLUSTER = Command(
     belong to it, as the node that is asked (*) sees them: alive, suspect (it did not answer just
     now), down, or left. STARTS counts the starts of a node.
 
-    join has the node that is asked join the cluster of another one, which is named by its gossip
-    address (7421 by default); both need the same cluster secret. leave has it leave for good: the
-    others get all that it has acknowledged, then it stops. To stop a node for a while, send it
-    SIGTERM instead. remove strikes a node that is down and will not come back; MEMBER is its name,
-    or its uid or the first digits of it.
+    join has the node that is asked look for members at further addresses (gossip, 7421 by
+    default), as after a cut so long that all have forgotten each other. Both need the same cluster
+    secret, and clusters that were founded apart stay apart: an empty node joins when it is started
+    with envd --join. leave has the node that is asked leave for good: the others get all that it
+    has acknowledged, then it stops; so ask that node itself, with --server. To stop a node for a
+    while, send it SIGTERM instead. remove strikes a node that is down and will not come back;
+    MEMBER is its name, or its uid or the first digits of it.
     """,
     examples=(
         ("envctl cluster status", "is all well?"),
         ("envctl cluster members", "who belongs to it"),
         ("envctl cluster leave --server 10.0.0.3:7420", "take that node out"),
+        ("envctl cluster remove node3 --dry-run", "which member would that be?"),
         ("envctl cluster remove node3 --yes", "a machine that is gone"),
         ("envctl cluster status -o json | jq .under_replicated", "for programs"),
     ),
     run=_cluster,
-    flags=(YES,),
+    flags=(DRY_RUN, YES),
 )

@@ -35,6 +35,7 @@ _CONTEXT = "dev"
 _DEFAULT_NODES = 3
 _MAX_SOCKET_PATH = 107
 _AGAIN_S = 3.0
+_LONGEST_AGAIN_S = 60.0
 
 
 def _dev(invocation: Invocation) -> int:
@@ -125,42 +126,52 @@ def _data_directory(invocation: Invocation) -> Iterator[Path]:
 
 
 def _stay(invocation: Invocation, nodes: Sequence[Node]) -> None:
-    """Wait for Ctrl-C. A single daemon that ends is an error, one of several starts again."""
+    """Wait for Ctrl-C. A single daemon that ends is an error; one of several starts again."""
     invocation.screen.flush()
     environ = dev_nodes.child_environment(invocation.world.environ)
     try:
-        while True:
-            node, how = _ended(nodes)
+        while any(node.runs() for node in nodes):
+            node, code = _ended(nodes)
+            how = f"was killed (signal {-code})" if code < 0 else f"ended (code {code})"
             if len(nodes) == 1:
                 raise Failed(f"the daemon {how}", hint=f"its log tells why: {node.log}")
-            invocation.screen.line(f"{node.name} {how}; it starts again in {_AGAIN_S:.0f} seconds")
-            invocation.screen.flush()
-            invocation.world.sleep(_AGAIN_S)
-            _again(invocation, node, environ)
+            if code == 0:
+                invocation.screen.line(f"{node.name} stopped in good order, and stays away")
+                invocation.screen.flush()
+            else:
+                _again(invocation, node, how, environ)
+        invocation.screen.line("no node is left")
     except KeyboardInterrupt:
         return
 
 
-def _ended(nodes: Sequence[Node]) -> tuple[Node, str]:
-    """Wait until one of them ends: which one, and how."""
+def _ended(nodes: Sequence[Node]) -> tuple[Node, int]:
+    """Wait until one of them ends: which one, and its exit code."""
     while True:
         pid = dev_nodes.next_to_end()
         for node in nodes:
             if node.process is not None and node.process.pid == pid:
-                code = node.process.wait()
-                return node, f"was killed (signal {-code})" if code < 0 else f"ended (code {code})"
+                return node, node.process.wait()
         os.waitpid(pid, 0)  # Nobody's child of ours; it must not come up again.
 
 
-def _again(invocation: Invocation, node: Node, environ: dict[str, str]) -> None:
-    node.start(environ)
-    try:
-        node.ready().close()
-    except EnvdError as error:
-        invocation.screen.note_with("error", error.message, "red")
-    else:
-        invocation.screen.line(f"{node.name} runs again")
-    invocation.screen.flush()
+def _again(invocation: Invocation, node: Node, how: str, environ: dict[str, str]) -> None:
+    """Start a node again, until it runs or ends in good order."""
+    screen, pause_s = invocation.screen, _AGAIN_S
+    while node.failed():
+        screen.line(f"{node.name} {how}; it starts again in {pause_s:.0f} seconds")
+        screen.flush()
+        invocation.world.sleep(pause_s)
+        pause_s = min(2 * pause_s, _LONGEST_AGAIN_S)
+        how = "does not run"
+        node.start(environ)
+        try:
+            node.ready().close()
+        except EnvdError as error:
+            screen.note_with("error", error.message, "red")
+        else:
+            screen.line(f"{node.name} runs again")
+        screen.flush()
 
 
 @contextmanager

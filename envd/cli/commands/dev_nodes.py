@@ -122,6 +122,14 @@ class Node:
                 return {key: str(event[key]) for key in known if key in event}
         return {}
 
+    def runs(self) -> bool:
+        """Whether the daemon runs, or has ended and nobody noticed."""
+        return self.process is not None and self.process.returncode is None
+
+    def failed(self) -> bool:
+        """Whether the daemon has ended, and not in good order."""
+        return self.process is not None and bool(self.process.returncode)
+
     def ask_to_end(self) -> None:
         """Ask for a graceful end."""
         if self.process is not None and self.process.poll() is None:

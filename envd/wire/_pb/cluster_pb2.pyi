@@ -139,13 +139,17 @@ class JoinRequest(_message.Message):
     def __init__(self, addresses: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class LeaveRequest(_message.Message):
-    __slots__ = ("member",)
+    __slots__ = ("member", "dry_run")
     MEMBER_FIELD_NUMBER: _ClassVar[int]
+    DRY_RUN_FIELD_NUMBER: _ClassVar[int]
     member: str
-    def __init__(self, member: _Optional[str] = ...) -> None: ...
+    dry_run: bool
+    def __init__(self, member: _Optional[str] = ..., dry_run: _Optional[bool] = ...) -> None: ...
 
 class RemoveRequest(_message.Message):
-    __slots__ = ("member",)
+    __slots__ = ("member", "dry_run")
     MEMBER_FIELD_NUMBER: _ClassVar[int]
+    DRY_RUN_FIELD_NUMBER: _ClassVar[int]
     member: str
-    def __init__(self, member: _Optional[str] = ...) -> None: ...
+    dry_run: bool
+    def __init__(self, member: _Optional[str] = ..., dry_run: _Optional[bool] = ...) -> None: ...
