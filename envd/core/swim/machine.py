@@ -5,7 +5,8 @@ Rules (what news means is in `beliefs`):
 1. Each probe interval one reachable member is pinged. No ack within the timeout: three others are
    asked to ping it, and a channel is tried; no ack until the interval ends: it is suspect.
    Timeout and interval grow with this node's own bad health. (`probe`)
-2. News rides on every ping, ack and nack, and in gossip of its own while there is any.
+2. News rides on every ping, ack and nack, and in gossip of its own while there is any: at once
+   after a silence, then once an interval.
 3. Who is pinged or answered, and is held for suspect, down or gone, is told so in that very
    datagram, so that it can refute (Lifeguard's buddy system). (`sending`)
 4. Only members change the table: datagrams of strangers, of other clusters, of starts that are
@@ -156,7 +157,8 @@ class Swim:
             return []
         self._dispatch(event, now_ms)
         if self._beliefs.queue and not self.over:
-            self._timers.arm_if_idle((Kind.GOSSIP, 0), now_ms + self._config.gossip_interval_ms)
+            due_ms = max(now_ms, self._outbox.may_gossip_ms)
+            self._timers.arm_if_idle((Kind.GOSSIP, 0), due_ms)
         effects, self._beliefs.effects = self._beliefs.effects, []
         return effects
 

@@ -23,7 +23,7 @@ _SEQ_BITS = 32
 class Outbox:
     """Makes packets of this node's cluster, and puts them among the effects."""
 
-    __slots__ = ("_beliefs", "_chance", "_config", "_seq", "cluster")
+    __slots__ = ("_beliefs", "_chance", "_config", "_seq", "cluster", "may_gossip_ms")
 
     def __init__(self, cluster: str, beliefs: Beliefs, config: SwimConfig, chance: Chance) -> None:
         self.cluster = cluster
@@ -31,6 +31,8 @@ class Outbox:
         self._config = config
         self._chance = chance
         self._seq = below(1 << _SEQ_BITS, chance)
+        self.may_gossip_ms = 0
+        """News after a silence is told at once, not an interval later."""
 
     def next_seq(self) -> int:
         """A number for a question, not used lately."""
@@ -68,6 +70,7 @@ class Outbox:
     def gossip(self, now_ms: int) -> None:
         """Send what is in the queue to some members; with nobody to tell, there is no news."""
         beliefs, config = self._beliefs, self._config
+        self.may_gossip_ms = now_ms + config.gossip_interval_ms
         targets = beliefs.table.pick(
             config.gossip_nodes,
             self._chance,
