@@ -34,7 +34,10 @@ class Surroundings:
 
 
 class KnownPeer:
-    """One other storage node, and the tasks that belong to it."""
+    """One other storage node, and the tasks that belong to it.
+
+    `poked` is set by a sign of life; `reached`: somebody answered when it was dialed last.
+    """
 
     def __init__(
         self, member: Member, now_s: float, asking: CallClient, *, held_lsn: int, lsn: int
@@ -44,6 +47,7 @@ class KnownPeer:
         self.asking = asking
         self.held_lsn = held_lsn
         self.poked = asyncio.Event()
+        self.reached = False
         self.task: asyncio.Task[None] | None = None
         self.receiving: PeerChannel | None = None
         self.catching_up = False
@@ -63,6 +67,7 @@ class Dialer:
         around = self._around
         address = peer.member.peer
         channel = await (self._dial(peer) if purpose == "log" else self._transport_dial(peer))
+        peer.reached = True
         try:
             other = await handshake.dial(
                 channel, around.introduce(), purpose, around.secret, around.rng

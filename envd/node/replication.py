@@ -244,6 +244,7 @@ class Replication:
         pause_s = FIRST_PAUSE_S
         while True:
             began_s = self._loop.time()
+            peer.reached = False
             peer.poked.clear()
             try:
                 await self._stream(peer)
@@ -290,9 +291,16 @@ class Replication:
             _log.warning("peer.disconnected", extra=extra)
 
     async def _pause(self, peer: KnownPeer, seconds: float) -> None:
-        """Wait before dialing again, less where there is a sign of life."""
+        """Wait before dialing again, less where there is a sign of life.
+
+        Not at once where the peer was there and it failed all the same: two nodes that refuse
+        each other's records are a sign of life to each other with every attempt.
+        """
+        seconds *= 0.5 + self._jitter()
         try:
-            async with asyncio.timeout(seconds * (0.5 + self._jitter())):
+            async with asyncio.timeout(seconds):
+                if peer.reached:
+                    await asyncio.sleep(seconds / 2)
                 await peer.poked.wait()
         except TimeoutError:
             return
