@@ -120,6 +120,8 @@ class Daemon:
         if not starting.done():
             starting.cancel()
             await asyncio.wait((starting,))
+            if not starting.cancelled() and (error := starting.exception()) is not None:
+                self._log.warning("node.not_started", error=type(error).__name__)
             return False
         await starting
         return True

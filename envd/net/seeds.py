@@ -100,7 +100,7 @@ class Seeds:
             *(self._look_up(host, port) for host, port in targets), return_exceptions=True
         )
         for failure in hosts:
-            if isinstance(failure, (OSError, TimeoutError, UnicodeError, ValueError)):
+            if isinstance(failure, Exception):
                 self._tell(seed, failure)
             elif isinstance(failure, BaseException):
                 raise failure

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Final
 
@@ -388,6 +389,20 @@ class Node:
             extra = {"member": member.name, "uid": f"{member.uid:016x}"}
             _log.info(f"member.{member.state.name.lower()}", extra=extra)
         self.replication.member_changed(member)
+        if member.state is MemberState.DOWN and self._was_this_node(member):
+            asyncio.get_running_loop().call_soon(self._strike, member.uid)
+
+    def _was_this_node(self, member: Member) -> bool:
+        """Whether it is what this node was before it took another uid.
+
+        Where the directory was copied, the original may go on under that uid, elsewhere.
+        """
+        return member.uid in self._place.own_uids and member.gossip == self.membership.me.gossip
+
+    def _strike(self, uid: int) -> None:
+        """Strike an earlier self, so that nobody waits for it."""
+        with suppress(NotFound):
+            self.membership.remove(uid)
 
     async def _push_pull(self, _peer: Peer, body: bytes) -> bytes:
         return self.membership.receive_push_pull(body)

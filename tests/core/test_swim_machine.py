@@ -173,15 +173,25 @@ def test_anybody_may_ask_who_is_here_but_another_cluster(cluster: str, answered:
     assert sends(effects) == ([(STRANGER.gossip, Here(5, ME))] if answered else [])
 
 
-@pytest.mark.parametrize(("boot_id", "yields"), [(b"\xff" * 16, True), (b"\0" * 16, False)])
-def test_who_asks_under_this_nodes_uid_is_a_double(boot_id: bytes, yields: bool) -> None:
+@pytest.mark.parametrize("boot_id", [b"\xff" * 16, b"\0" * 16])
+def test_who_asks_under_this_nodes_uid_is_a_double(boot_id: bytes) -> None:
     swim = machine()
     double = replace(ME, boot_id=boot_id)
 
     effects = swim.handle(said(double, Hello(5)), 10)
 
-    assert effects == [DuplicateIdentity(ME.generation, boot_id, yields)]
-    assert swim.over is yields
+    assert effects == [DuplicateIdentity(ME.generation, boot_id, yields=True)]
+    assert swim.over
+
+
+def test_who_remembers_this_start_without_its_boot_id_knows_of_no_double() -> None:
+    swim = machine()
+    remembered = replace(ME, boot_id=b"")
+
+    effects = swim.handle(Merge(Exchange(CLUSTER, 8, (Row(remembered), Row(OTHER)))), 10)
+
+    assert not any(isinstance(effect, DuplicateIdentity) for effect in effects)
+    assert not swim.over
 
 
 def test_an_exchange_brings_a_stranger_in() -> None:

@@ -9,7 +9,7 @@ import pytest
 from chaos.sim.nodes import Settings
 from envd.core.answers import Changed
 from envd.core.errors import Unavailable
-from envd.core.members import Member
+from envd.core.members import Member, MemberState
 from envd.core.requests import Durability, WatchRequest
 from tests.node.machines import TESTER, Machines, simulate
 
@@ -161,10 +161,13 @@ def test_a_disk_that_went_back_in_time_makes_a_new_node_that_loses_nothing() -> 
         assert {await machines.value(name, "web/prod", "PORT") for name in ALL} == {"2"}
         assert {await machines.value(name, "web/other", "AFTER") for name in ALL} == {"the restore"}
 
-        # Its earlier identity has the same address, and is not dialed time after time.
+        # Its earlier identity has the same address: it is struck, and not dialed time after time.
         dials = machines.trace.counts["dial"]
         await asyncio.sleep(60)
         assert machines.trace.counts["dial"] - dials < 60  # by all
+        for name in ALL:
+            members = machines.node(name).node.membership.members()
+            assert {each.state for each in members} <= {MemberState.ALIVE, MemberState.GONE}
 
     simulate(story)
 
@@ -278,6 +281,28 @@ def test_a_commit_from_the_future_waits_until_its_time_has_come() -> None:
         assert machines.shows("n2", "web/prod", "PORT", "1")
 
     simulate(story)
+
+
+def test_two_nodes_that_refuse_each_other_do_not_dial_without_end() -> None:
+    async def story(machines: Machines) -> None:
+        await machines.start()
+        machines.cluster.network.partition(["n1"], ["n2"])
+        for name in ("n1", "n2"):
+            machines.machine(name).clock.jump(300_000)
+        await asyncio.sleep(5)
+        for name in ("n1", "n2"):
+            await machines.write(name, "web/prod", WRITER=name)
+            machines.machine(name).clock.mend()
+        machines.cluster.network.heal()
+        await asyncio.sleep(5)
+
+        dials = machines.trace.counts["dial"]
+        await asyncio.sleep(30)
+
+        assert 10 < machines.trace.counts["dial"] - dials < 30 * 2 * 5  # five a second each
+        assert not machines.equal()  # They do refuse each other.
+
+    simulate(story, count=2)
 
 
 def test_an_agent_has_a_copy_hands_writes_on_and_refuses_them_alone() -> None:

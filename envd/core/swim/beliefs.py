@@ -15,8 +15,9 @@ About this node:
 5. Down or gone in this incarnation or a later one: this start is over. Renew, and come back with
    a higher generation.
 6. Anything older: whoever says so is behind; tell them again what is.
-7. A higher start than this one: this uid is in use elsewhere, or was (a clone, a data directory
-   that was put back). The lower start yields.
+7. Another start of this generation or a later one: this uid is in use elsewhere, or was (a clone, a
+   data directory that was put back). This start yields. Of one generation both do, for a start
+   that is no more, of a directory that was put back, can't.
 """
 
 from __future__ import annotations
@@ -233,12 +234,14 @@ class Beliefs:
         self._become(fresh, now_ms, whole=True)
 
     def meet_double(self, generation: int, boot_id: bytes) -> None:
-        """Another start of this uid is known somewhere, or speaks."""
+        """Another start of this uid is known somewhere, or speaks; no boot id: not which one."""
+        if not boot_id and generation == self.me.generation:
+            return  # It may be this one, as somebody remembers it.
         start = (generation, boot_id)
         if start in (self.me.start, self._previous_start, self._reported):
             return
         self._reported = start
-        self.yielded = start > self.me.start
+        self.yielded = generation >= self.me.generation
         self.effects.append(DuplicateIdentity(generation, boot_id, self.yielded))
         if self.yielded:
             self._timers.clear()
