@@ -128,11 +128,18 @@ class Cluster(Generic[NodeT]):
         return machine
 
     async def start(self, machine: Machine) -> NodeT:
-        """Boot, and wait until the node is ready; raises what its start raises, or NodeDied."""
+        """Boot, and wait until the node is ready; raises what its start raises, or NodeDied.
+
+        Where its caller is cancelled before that, the machine is off again.
+        """
         assert not machine.is_up, f"{machine.name} runs already"
         boot = self._boot(machine)
         self.trace.note("boot", f"{machine.name} {boot.number}")
-        node = await self.call(boot.process, self._factory.start(boot))
+        try:
+            node = await self.call(boot.process, self._factory.start(boot))
+        except asyncio.CancelledError:
+            self.crash(machine)
+            raise
         if boot.process.alive:
             self.nodes[machine.name] = node
             self.trace.note("ready", f"{machine.name} {boot.number}")

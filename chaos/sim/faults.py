@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from random import Random
 from typing import Any, Final, Protocol
 
 from chaos.sim.cluster import Cluster, Machine, NodeDied
+from chaos.sim.held import Held, together
 from chaos.sim.network import FAIR, Weather
 from envd.core.errors import EnvdError
 
@@ -80,7 +81,7 @@ class Disks(Protocol):
         """
         ...
 
-    def vectors(self, machine: Machine) -> Mapping[tuple[int, int], int] | None:
+    def held(self, machine: Machine) -> Held | None:
         """What the node on a machine holds now, None where it is not ready."""
         ...
 
@@ -105,7 +106,7 @@ class Faults:
         self._on_disk_lost = on_disk_lost
         self._running: dict[asyncio.Task[None], None] = {}
         self._losing = asyncio.Lock()
-        self._must_hold: dict[tuple[int, int], int] | None = None
+        self._must_hold: Held | None = None
         self._busy: dict[str, None] = {}
 
     async def run(self, seconds: float, enabled: list[str]) -> None:
@@ -368,13 +369,11 @@ class Faults:
         if not self.counts["wipe"] + self.counts["stale restore"] + self.counts["bit flip"]:
             return True
         while loop.time() < until:
-            held = [self._disks.vectors(one) for one in self._cluster.machines.values()]
-            vectors = [one for one in held if one is not None]
-            if len(vectors) == len(held):
-                if self._must_hold is None:
-                    self._must_hold = highest(vectors)
-                wanted = self._must_hold
-                if all(one.get(key, 0) >= seq for one in vectors for key, seq in wanted.items()):
+            held = [self._disks.held(one) for one in self._cluster.machines.values()]
+            ready = [one for one in held if one is not None]
+            if len(ready) == len(held):
+                wanted = self._must_hold = self._must_hold or together(ready)
+                if all(one.has(wanted) for one in ready):
                     return True
             await asyncio.sleep(_POLL_S)
         return False
@@ -434,13 +433,3 @@ class _Holding:
 
     async def __aexit__(self, *_: object) -> None:
         self._busy.pop(self._name, None)
-
-
-def highest(vectors: list[Mapping[tuple[int, int], int]]) -> dict[tuple[int, int], int]:
-    """The highest seq of each (partition, origin)."""
-    found: dict[tuple[int, int], int] = {}
-    for vector in vectors:
-        for key, seq in vector.items():
-            if seq > found.get(key, 0):
-                found[key] = seq
-    return found

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from contextvars import copy_context
 from dataclasses import dataclass, field, replace
@@ -19,6 +19,7 @@ from typing import Final
 from chaos.sim.chance import Chance, SimRng
 from chaos.sim.checkers import Sighting
 from chaos.sim.cluster import Boot, Cluster, Machine, NodeDied
+from chaos.sim.held import Held
 from chaos.sim.loop import SimLoop
 from chaos.sim.store import Platter, SimStore, damaged
 from envd.core.answers import Identity, Status
@@ -330,9 +331,10 @@ class EnvdFactory:
         directory.durable, since_s = found
         return since_s
 
-    def vectors(self, machine: Machine) -> Mapping[tuple[int, int], int] | None:
-        node = self.cluster.nodes.get(machine.name)
-        return None if node is None else node.store.vectors()
+    def held(self, machine: Machine) -> Held | None:
+        running = self.cluster.nodes.get(machine.name)
+        store = self._stores.get(machine.name)
+        return None if running is None or store is None else store.held()
 
     def sightings(self) -> list[Sighting]:
         """The nodes that are ready, in order of their machines' names."""

@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from random import Random
 from typing import Final, Self
 
+from chaos.sim.held import Held
 from chaos.sim.loop import Process, SimFuture, SimLoop
 from envd.core.commit import LogRecord
 from envd.core.errors import Unavailable
@@ -52,6 +53,14 @@ class SimStore(MemoryStore):
     _chance: Random
     _process: Process
     _loop: SimLoop
+
+    def held(self) -> Held:
+        """What there is now."""
+        return Held(
+            self.vectors(),
+            {name: frozenset(stamp for stamp, *_ in rows) for name, rows in self._history.items()},
+            {name: base.highest_stamp for name, base in self._bases.items()},
+        )
 
     @classmethod
     def opened(

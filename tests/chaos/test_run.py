@@ -7,8 +7,9 @@ import sys
 import pytest
 
 from chaos.sim.determinism import Wanted, trace_hash
-from chaos.sim.faults import highest
+from chaos.sim.held import Held, together
 from chaos.sim.run import Outcome, Run, describe
+from envd.core.stamp import Stamp
 
 SHORT = 0.3
 
@@ -54,8 +55,16 @@ def test_a_violation_is_told_with_its_invariant_and_what_came_before(outcome: Ou
 
 
 def test_what_all_must_hold_is_the_highest_that_any_holds() -> None:
-    assert highest([{(1, 7): 3, (2, 7): 1}, {(1, 7): 2, (3, 8): 5}]) == {
-        (1, 7): 3,
-        (2, 7): 1,
-        (3, 8): 5,
-    }
+    one, two, three = (Stamp(0, number, 7) for number in (1, 2, 3))
+    some = Held({(1, 7): 3, (2, 7): 1}, {"a": frozenset({one, two})}, {"a": one})
+    more = Held({(1, 7): 2, (3, 8): 5}, {"a": frozenset({two, three}), "b": frozenset({one})})
+
+    wanted = together([some, more])
+
+    assert wanted.vectors == {(1, 7): 3, (2, 7): 1, (3, 8): 5}
+    assert wanted.commits == {"a": {one, two, three}, "b": {one}}
+    assert not some.has(wanted)
+    assert Held(wanted.vectors, wanted.commits).has(wanted)
+    assert Held(wanted.vectors, {"a": frozenset({three})}, {"a": two, "b": one}).has(wanted)
+    # Equal vectors don't say that commits are equal.
+    assert not Held(wanted.vectors, {"a": frozenset({one, three})}).has(wanted)
