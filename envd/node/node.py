@@ -288,9 +288,10 @@ class Node:
         return await self.replication.drain(patience_s)
 
     async def hand_over(self, patience_s: float = DRAIN_S) -> None:
-        """Take no more writes, and see to it that another node holds all that this one holds.
+        """Take no more writes, and see to it that two others hold all that this one holds.
 
-        Raises Unavailable where that can't be had in time; then writes are taken again.
+        One will do where only one is up. Raises Unavailable where that can't be had in time; then
+        writes are taken again.
         """
         self.coordinator.refuse_writes = Unavailable(
             "the node is leaving its cluster; nothing was done",
@@ -308,7 +309,7 @@ class Node:
         if not handed_over:
             self.coordinator.refuse_writes = None
             raise Unavailable(
-                "no other node holds everything that this node holds; nothing was changed",
+                "no two other nodes hold everything that this node holds; nothing was changed",
                 hint="see what waits: envctl cluster status; to stop it, send it SIGTERM: "
                 "its data stay",
                 reason="NOT_DRAINED",

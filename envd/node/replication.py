@@ -16,7 +16,7 @@ from typing import Final
 from envd.core.errors import EnvdError, Unavailable
 from envd.core.members import Member, MemberState
 from envd.node import calls, handshake
-from envd.node.acknowledging import Acknowledging
+from envd.node.acknowledging import WANTED_COPIES, Acknowledging
 from envd.node.calls import CallClient, Method
 from envd.node.feeding import AgentFeed
 from envd.node.guarding import guarded
@@ -221,7 +221,11 @@ class Replication:
         return True
 
     async def hand_over(self, patience_s: float) -> bool:
-        """Wait until one peer holds all that this node holds; tell whether so."""
+        """Wait until two peers, or the only one that is up, hold all that this node holds.
+
+        Tells whether so. With one of several, its loss right after this node's leaving would be
+        the loss of what was acknowledged.
+        """
         try:
             async with asyncio.timeout(patience_s):
                 while not self._is_handed_over():  # noqa: ASYNC110 - once
@@ -232,11 +236,13 @@ class Replication:
 
     def _is_handed_over(self) -> bool:
         held = dict(self._store.vectors())
-        return any(
+        up = [each for each in self._peers.values() if each.member.state is MemberState.ALIVE]
+        holding = sum(
             all(peer.link.vectors.holds(*name, seq) for name, seq in held.items())
             for peer in self._peers.values()
             if peer.link.streaming
         )
+        return holding >= max(1, min(WANTED_COPIES, len(up)))
 
     # -- the stream to a peer ------------------------------------------------------------------
 
