@@ -130,14 +130,14 @@ class Cluster(Generic[NodeT]):
     async def start(self, machine: Machine) -> NodeT:
         """Boot, and wait until the node is ready; raises what its start raises, or NodeDied.
 
-        Where its caller is cancelled before that, the machine is off again.
+        Where it does not get ready, or its caller is cancelled before, the machine is off again.
         """
         assert not machine.is_up, f"{machine.name} runs already"
         boot = self._boot(machine)
         self.trace.note("boot", f"{machine.name} {boot.number}")
         try:
             node = await self.call(boot.process, self._factory.start(boot))
-        except asyncio.CancelledError:
+        except BaseException:
             self.crash(machine)
             raise
         if boot.process.alive:

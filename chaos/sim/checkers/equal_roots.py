@@ -2,7 +2,8 @@
 
 While repair is at work it holds commits that no vector tells of yet, so in the midst of faults
 a difference counts once it has stood for PATIENCE_S between the same two runs of nodes; after the
-heal at once. Where the flush does not cover a partition yet, nothing is said of it.
+heal at once. Where the flush does not cover a partition yet, or holds back records from the future,
+nothing is said of it.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from itertools import combinations
 from typing import Final
 
 from chaos.sim.checkers import Checker, Sighting, Violation
+from envd.wire import records
 
 PATIENCE_S: Final = 60.0
 _Pair = tuple[str, int, str, int, int]
@@ -38,13 +40,11 @@ class EqualRoots(Checker):
             raise self._violation(pair)
 
     def _differing(self, nodes: Sequence[Sighting]) -> list[_Pair]:
-        held = [(node, _vectors(node), node.store.roots()) for node in nodes]
+        held = [(node, _vectors(node), node.store.roots(), _unsure(node)) for node in nodes]
         found: list[_Pair] = []
-        for (one, mine, roots), (other, theirs, others) in combinations(held, 2):
+        for (one, mine, roots, unsure), (other, theirs, others, also) in combinations(held, 2):
             for partition, vector in mine.items():
-                if vector != theirs.get(partition):
-                    continue
-                if partition in roots.unsettled or partition in others.unsettled:
+                if vector != theirs.get(partition) or partition in unsure | also:
                     continue
                 if roots.partitions[partition] != others.partitions[partition]:
                     found.append((one.machine, one.boot, other.machine, other.boot, partition))
@@ -55,6 +55,12 @@ class EqualRoots(Checker):
         return Violation(
             self.name, f"{one} and {other} agree on the vector of partition {partition} only"
         )
+
+
+def _unsure(node: Sighting) -> frozenset[int]:
+    """The partitions of which its root does not say all yet."""
+    held_back = (records.open_log_row(row)[0] for row in node.store.quarantined())
+    return frozenset(node.store.roots().unsettled).union(held_back)
 
 
 def _vectors(node: Sighting) -> dict[int, dict[int, int]]:
