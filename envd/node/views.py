@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from zlib import crc32
 
 from envd.core.answers import (
     ChangeView,
@@ -24,7 +25,7 @@ from envd.ports import StoredState
 
 TOKEN_VERSION = 1
 _SESSION = re.compile(r"1\.([0-9a-f]{1,3})\.([0-9a-f]{16})\.([0-9a-f]{1,16})")
-_WATCH = re.compile(r"1\.([0-9a-f]{16})\.([0-9a-f]{1,16})")
+_WATCH = re.compile(r"1\.([0-9a-f]{16})\.([0-9a-f]{1,16})(?:\.([0-9a-f]{1,8}))?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,12 +201,23 @@ def read_session_token(token: str) -> tuple[int, int, int] | None:
     return (int(found[1], 16), int(found[2], 16), int(found[3], 16)) if found else None
 
 
-def watch_token(node_uid: int, lsn: int) -> str:
-    """A point in the order in which one node took commits in."""
-    return f"{TOKEN_VERSION}.{node_uid:016x}.{lsn:x}"
+def watch_token(node_uid: int, lsn: int, commit: Commit | None = None) -> str:
+    """A point in the order in which one node took commits in; `commit` is the one at that point.
+
+    It is marked, for a log whose tail was lost numbers other commits as it numbered those.
+    """
+    point = f"{TOKEN_VERSION}.{node_uid:016x}.{lsn:x}"
+    return point if commit is None else f"{point}.{watch_mark(commit):x}"
 
 
-def read_watch_token(token: str) -> tuple[int, int] | None:
-    """The (node uid, lsn) of a watch token, None if it is none."""
+def watch_mark(commit: Commit) -> int:
+    """32 bits that tell a commit from another one at its place in the log."""
+    return crc32(commit.stamp.to_bytes())
+
+
+def read_watch_token(token: str) -> tuple[int, int, int | None] | None:
+    """The (node uid, lsn, mark if there is one) of a watch token, None if it is none."""
     found = _WATCH.fullmatch(token)
-    return (int(found[1], 16), int(found[2], 16)) if found else None
+    if found is None:
+        return None
+    return int(found[1], 16), int(found[2], 16), int(found[3], 16) if found[3] else None

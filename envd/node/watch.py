@@ -35,7 +35,7 @@ from envd.core.layers import under
 from envd.core.names import check_environment, check_prefix, has_prefix
 from envd.core.requests import WatchRequest
 from envd.node.extenders import Extenders
-from envd.node.views import commit_view, read_watch_token, watch_token
+from envd.node.views import commit_view, read_watch_token, watch_mark, watch_token
 from envd.ports import Applied, Store
 
 RING_COMMITS = 10_000
@@ -84,6 +84,7 @@ class WatchHub:
         self._most_bytes = ring_bytes
         self._ring: list[tuple[int, Commit, int]] = []
         self._ring_bytes = 0
+        self._looked_up: tuple[int, Commit | None] = (0, None)
         self._waiting: dict[str, dict[asyncio.Event, None]] = {}
         self._resolving: dict[str, dict[asyncio.Event, None]] = {}
         self._extenders = Extenders(store)
@@ -180,11 +181,14 @@ class WatchHub:
         point = read_watch_token(token)
         if point is None:
             return None, "the token is none"
-        uid, lsn = point
+        uid, lsn, mark = point
         if uid != self._node_uid:
             return None, "the token is another node's"
         if lsn > self._store.last_lsn():
             return None, "the token is ahead of this node"
+        last = self._commit_at(lsn)
+        if mark is not None and last is not None and watch_mark(last) != mark:
+            return None, "this node's log has lost its end since"
         try:
             next(iter(self._after(lsn)), None)
         except NotFound:
@@ -201,7 +205,7 @@ class WatchHub:
                 yield SnapshotItem(state)
         if request.resolve:
             self._extenders.cover(request.prefix)
-        yield SnapshotEnd(watch_token(self._node_uid, position))
+        yield SnapshotEnd(self._token(position))
 
     def _names(self, prefix: str) -> Iterator[str]:
         after = ""
@@ -256,7 +260,7 @@ class WatchHub:
                 await asyncio.sleep(0)  # Nobody may have taken anything: let others have a turn.
             elif not await self._woken(event):
                 position = self._store.last_lsn()
-                yield Heartbeat(watch_token(self._node_uid, position))
+                yield Heartbeat(self._token(position))
 
     def _told(
         self, lsn: int, commit: Commit, request: WatchRequest, sight: Sight
@@ -267,10 +271,10 @@ class WatchHub:
         if not first:
             return
         view = sight.view if request.values else _no_view
-        before, behind = (watch_token(self._node_uid, at) for at in (lsn - 1, lsn))
+        behind = watch_token(self._node_uid, lsn, commit)
         own = commit_view(commit)
         for name, following in pairwise(chain((first,), names, ("",))):
-            token = before if following else behind
+            token = self._token(lsn - 1) if following else behind
             if name == commit.environment:
                 yield Changed(own, token, view(name))
                 continue
@@ -303,6 +307,22 @@ class WatchHub:
         except TimeoutError:
             return event.is_set()
         return True
+
+    def _token(self, lsn: int) -> str:
+        return watch_token(self._node_uid, lsn, self._commit_at(lsn))
+
+    def _commit_at(self, lsn: int) -> Commit | None:
+        """The commit at a place in the log, None where it is no longer kept."""
+        first = self._ring[0][0] if self._ring else lsn + 1
+        if first <= lsn < first + len(self._ring):
+            return self._ring[lsn - first][1]
+        if self._looked_up[0] != lsn and lsn > 0:
+            try:
+                found = next(iter(self._store.replay(lsn - 1)), None)
+            except NotFound:
+                found = None
+            self._looked_up = (lsn, found[1].commit if found else None)
+        return self._looked_up[1] if self._looked_up[0] == lsn else None
 
     def _after(self, lsn: int) -> Iterator[tuple[int, Commit]]:
         """The commits after `lsn`, in order; raises NotFound where they are gone."""

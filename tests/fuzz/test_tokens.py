@@ -36,11 +36,12 @@ def token(daemon: Victim) -> str:
 
 
 def tokens(right: str) -> st.SearchStrategy[str]:
-    version, uid, lsn = right.split(".")
+    version, uid, lsn, mark = right.split(".")
     lsns = st.sampled_from(["0", "1", lsn, "f" * 16, "f" * 17, "00", "-1", "", "1e9", "0x1"])
     uids = st.sampled_from([uid, "0" * 16, "f" * 16, "", uid[:-1]])
     versions = st.sampled_from([version, "0", "2", "", "01"])
-    parts = st.tuples(versions, uids, lsns).map(".".join)
+    marks = st.sampled_from([mark, "0", "f" * 8, "f" * 9, ""])
+    parts = (st.tuples(versions, uids, lsns) | st.tuples(versions, uids, lsns, marks)).map(".".join)
     harmed = damaged(right.encode()).map(lambda raw: raw.decode("utf-8", "replace"))
     return st.just(right) | parts | harmed | st.text(max_size=40)
 

@@ -20,7 +20,7 @@ from envd.core.requests import DeleteRequest, WatchRequest
 from envd.node.views import watch_token
 from envd.node.watch import Sight, WatchHub
 from envd.storage.memory import MemoryStore
-from tests.node.conftest import Node
+from tests.node.conftest import Node, StillClock
 
 
 def hub_of(node: Node, **options: float) -> WatchHub:
@@ -100,6 +100,23 @@ async def test_a_new_hub_resumes_from_the_log(node: Node) -> None:
     resumed = events_of(hub_of(node), node, WatchRequest(token=end.token))
 
     assert isinstance(await anext(resumed), Changed)
+
+
+async def test_a_token_from_an_end_of_the_log_that_was_lost_resets(node: Node) -> None:
+    events = events_of(hub_of(node), node, WatchRequest("team"))
+    await anext(events)
+    await node.put("team/a", A="1")
+    told = await anext(events)
+    assert isinstance(told, Changed)
+    again = Node(clock=StillClock(node.clock.now_ms + 5))  # the same uid, the same place in its log
+    await again.put("team/a", A="2")
+
+    lost = events_of(hub_of(again), again, WatchRequest("team", told.token))
+    kept = events_of(hub_of(node), node, WatchRequest("team", told.token))
+    await node.put("team/b", B="1")
+
+    assert isinstance(await anext(lost), Reset)
+    assert isinstance(await anext(kept), Changed)
 
 
 @pytest.mark.parametrize(
