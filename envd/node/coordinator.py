@@ -11,6 +11,7 @@ still on its way.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import assert_never
@@ -46,7 +47,7 @@ from envd.node.views import (
     session_token,
 )
 from envd.node.writing import Confirmation, Writing
-from envd.ports import Clock, OperationResult, Store, StoredState
+from envd.ports import Clock, Logged, OperationResult, Store, StoredState
 
 
 class Coordinator(Reader):
@@ -73,6 +74,7 @@ class Coordinator(Reader):
         self._acknowledging = acknowledging
         self._forwarder = forwarder
         self._own_uids = own_uids | {node.uid}
+        self._last_logged: Logged | None = None
         self.refuse_writes: Unavailable | None = None
         self._in_flight: dict[tuple[str, str], tuple[bytes, Writing]] = {}
 
@@ -127,20 +129,18 @@ class Coordinator(Reader):
 
     async def _begin_here(self, request: AnyWrite, author: str, may_reveal: bool) -> Writing:
         """Perform a write, or give the earlier one with its operation id."""
-        if self.refuse_writes is not None:
-            error = self.refuse_writes
-            raise Unavailable(error.message, hint=error.hint, reason=error.reason)
+        self._check_refusal()
         if self._acknowledging is not None:
             self._acknowledging.check(request.durability)
         if not request.operation:
             if not self._store.admits():
-                await self._store.admit()
+                await self._admit()
             return self._perform(request, author, may_reveal, b"")
         key = (author, request.operation)
         asked = request_digest(request, self._digest_key)
         earlier = self._earlier(key, asked, request)
         if earlier is None and not self._store.admits():
-            await self._store.admit()
+            await self._admit()
             earlier = self._earlier(key, asked, request)  # its twin may have come in meanwhile
         if earlier is not None:
             return earlier
@@ -148,6 +148,22 @@ class Coordinator(Reader):
         writing = self._perform(request, author, may_reveal, asked)
         self._in_flight[key] = (asked, writing)
         return writing
+
+    async def _admit(self) -> None:
+        await self._store.admit()
+        self._check_refusal()
+
+    def _check_refusal(self) -> None:
+        if self.refuse_writes is not None:
+            error = self.refuse_writes
+            raise Unavailable(error.message, hint=error.hint, reason=error.reason)
+
+    async def settle(self) -> None:
+        """Wait until all writes that were begun are durable, or refused."""
+        if self._last_logged is not None:
+            settled = asyncio.Event()
+            self._last_logged.add_done_callback(lambda _: settled.set())
+            await settled.wait()
 
     def _perform(self, request: AnyWrite, author: str, may_reveal: bool, asked: bytes) -> Writing:
         """Make the commit; a repeat of the request is told by `asked`."""
@@ -290,6 +306,7 @@ class Coordinator(Reader):
         partition = partition_of(before.name)
         seq = self._store.last_seq(partition, self.node.uid) + 1
         logged = self._store.append(LogRecord(partition, self.node.uid, seq, commit), after)
+        self._last_logged = logged
         token = session_token(partition, self.node.uid, seq)
         confirmation: Confirmation = logged
         if self._acknowledging is not None:

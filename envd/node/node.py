@@ -300,6 +300,7 @@ class Node:
             retry_after_ms=1000,
         )
         try:
+            await self.coordinator.settle()
             handed_over = self._is_agent or (
                 not self.quarantined and await self.replication.hand_over(patience_s)
             )

@@ -64,6 +64,7 @@ class Replication:
         `propagated` is told how long own records took to each peer; see LogShipper.
         """
         self._is_agent = is_agent
+        self._leaving = False
         self._on_heard = on_heard
         self._around = around
         self._store = around.store
@@ -224,14 +225,22 @@ class Replication:
         """Wait until two peers, or the only one that is up, hold all that this node holds.
 
         Tells whether so. With one of several, its loss right after this node's leaving would be
-        the loss of what was acknowledged.
+        the loss of what was acknowledged. Meanwhile nothing is taken from peers, for they would
+        count this node's copy.
         """
+        self._leaving = True
+        for peer in self._peers.values():
+            if peer.receiving is not None:
+                peer.receiving.close()
         try:
             async with asyncio.timeout(patience_s):
                 while not self._is_handed_over():  # noqa: ASYNC110 - once
                     await asyncio.sleep(0.05)
-        except TimeoutError:
-            return False
+        except BaseException as error:
+            self._leaving = False
+            if isinstance(error, TimeoutError):
+                return False
+            raise
         return True
 
     def _is_handed_over(self) -> bool:
@@ -352,6 +361,9 @@ class Replication:
         if peer.catching_up:
             await handshake.refuse(channel, _catching_up())
             return
+        if self._leaving:
+            await handshake.refuse(channel, _leaving())
+            return
         if peer.receiving is not None:
             peer.receiving.close()  # A newer channel of the same node: the old one is dead.
         peer.receiving = channel
@@ -448,6 +460,10 @@ def _untold(_seconds: float) -> None:
 
 def _not_known() -> Unavailable:
     return Unavailable("this node does not know the other yet", reason="PEER_UNKNOWN")
+
+
+def _leaving() -> Unavailable:
+    return Unavailable("this node is leaving the cluster", reason="LEAVING")
 
 
 def _catching_up() -> Unavailable:
