@@ -245,7 +245,7 @@ class Replication:
 
     def _is_handed_over(self) -> bool:
         held = dict(self._store.vectors())
-        up = [each for each in self._peers.values() if each.member.state is MemberState.ALIVE]
+        up = [each for each in self._peers.values() if each.member.reachable]
         holding = sum(
             all(peer.link.vectors.holds(*name, seq) for name, seq in held.items())
             for peer in self._peers.values()

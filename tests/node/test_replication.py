@@ -397,6 +397,40 @@ def test_a_node_that_leaves_takes_no_more_writes_and_leaves_nothing_behind() -> 
     simulate(story)
 
 
+def test_what_was_on_its_way_as_a_node_began_to_leave_is_handed_over_too() -> None:
+    async def story(machines: Machines) -> None:
+        await machines.start()
+        leaver = machines.node("n1").node
+        machines.factory.set_slow(machines.machine("n1"), slow=True)
+        writing = asyncio.ensure_future(machines.write("n1", "web/prod", PORT="1"))
+        await asyncio.sleep(0)
+
+        await machines.run("n1", leaver.hand_over())
+        await machines.run("n1", leaver.leave(for_good=True))
+        await writing
+        machines.cluster.crash(machines.machine("n1"))
+
+        assert all(machines.shows(name, "web/prod", "PORT", "1") for name in ("n2", "n3"))
+
+    simulate(story)
+
+
+def test_a_node_leaves_only_once_two_others_hold_everything() -> None:
+    async def story(machines: Machines) -> None:
+        await machines.start()
+        machines.cluster.network.partition(["n3"], ["n1", "n2"])
+        await machines.write("n1", "web/prod", PORT="1")
+
+        with pytest.raises(Unavailable, match="no two other nodes"):
+            await machines.run("n1", machines.node("n1").node.hand_over(2.0))
+
+        machines.cluster.network.heal()
+        await machines.until(machines.equal, 20.0)
+        await machines.run("n1", machines.node("n1").node.hand_over())
+
+    simulate(story)
+
+
 def test_a_node_that_reaches_nobody_does_not_leave() -> None:
     async def story(machines: Machines) -> None:
         await machines.start()
