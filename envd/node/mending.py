@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from functools import partial
 from typing import Final
 
@@ -18,6 +19,7 @@ from envd.node.peering import KnownPeer, Surroundings
 from envd.node.repair import Ask, Repairer
 
 COMPARE_S: Final = 20.0
+SOON_S: Final = 2.0
 AHEAD_S: Final = 5.0
 READ_S: Final = 1.0
 _AGAIN_S: Final = 0.1
@@ -45,6 +47,8 @@ class Mending:
         self._loop = asyncio.get_running_loop()
         self._pulling = asyncio.Lock()
         self._read: dict[str, None] = {}
+        self._soon: dict[int, bool] = {}
+        self._hastened = asyncio.Event()
 
     def works(self, *, is_agent: bool) -> Mapping[str, Work]:
         """What is to run for ever, by name; an agent ships to nobody and has fewer worries."""
@@ -99,12 +103,37 @@ class Mending:
 
     # -- now and then ------------------------------------------------------------------------
 
+    def hasten(self, uid: int) -> None:
+        """Compare with this peer soon: it is new, or back, and may hold what no vector tells of."""
+        self._soon[uid] = True
+        self._hastened.set()
+
     async def _keep_comparing(self) -> None:
         while True:
-            await asyncio.sleep(COMPARE_S * (0.75 + self._chance() / 2))
-            peer = self._any_peer()
+            peer, once_more = await self._due_peer()
             if peer is not None:
-                await self._try(partial(self._repairer.compare, peer.member.uid), peer)
+                await self._try(partial(self._compare, peer, once_more), peer)
+
+    async def _due_peer(self) -> tuple[KnownPeer | None, bool]:
+        """Wait until the next comparison is due: with whom, and whether soon again if it finds."""
+        self._hastened.clear()
+        if not self._soon:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(COMPARE_S * (0.75 + self._chance() / 2)):
+                    await self._hastened.wait()
+        if not self._soon:
+            return self._any_peer(), True
+        await asyncio.sleep(SOON_S * (0.75 + self._chance() / 2))
+        uid = next(iter(self._soon))
+        once_more = self._soon.pop(uid)
+        peer = self._peers.get(uid)
+        able = peer is not None and peer.link.plausible(self._loop.time())
+        return (peer if able else None), once_more
+
+    async def _compare(self, peer: KnownPeer, once_more: bool, ask: Ask) -> None:
+        pulled = await self._repairer.compare(peer.member.uid, ask)
+        if once_more and (pulled.commits or pulled.bases):
+            self._soon.setdefault(peer.member.uid, False)
 
     def note_read(self, name: str) -> None:
         """An environment was read: look at it with a peer, in the background."""

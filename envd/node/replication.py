@@ -96,6 +96,7 @@ class Replication:
             self._dismiss(member.uid)
             return
         peer = self._peers.get(member.uid)
+        is_new = peer is None
         if peer is None:
             peer = self._peers[member.uid] = KnownPeer(
                 member,
@@ -111,8 +112,9 @@ class Replication:
         moved = peer.member.peer != member.peer or peer.member.generation != member.generation
         revived = member.state is MemberState.ALIVE is not peer.member.state
         peer.member = member
-        if moved or revived:
+        if moved or revived or is_new:
             self.poke(member.uid)
+            self.mending.hasten(member.uid)
 
     def poke(self, uid: int) -> None:
         """There is a sign of life from a peer: dial it now if it has no channel."""
