@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -25,6 +26,8 @@ class Work:
 
 def run_one(work: Work, seed: int) -> Outcome:
     """Run one seed."""
+    # What a killed node had begun is never awaited: that is the point.
+    warnings.filterwarnings("ignore", r"coroutine '.*' was never awaited", RuntimeWarning)
     control = CONTROLS.get(work.control, SOUND)
     return Run(seed, work.minutes, work.nodes, control, work.kinds).go()
 
