@@ -80,7 +80,16 @@ def stopping() -> Unavailable:
 class Calls:
     """Makes handlers: authenticated, counted, and with errors as rich statuses."""
 
-    def __init__(self, access: Access, faults: Faults, requests: Requests | None = None) -> None:
+    def __init__(
+        self,
+        access: Access,
+        faults: Faults,
+        requests: Requests | None = None,
+        most: int = 12_000,
+    ) -> None:
+        """`most` calls are served at once, open streams included; those above are refused."""
+        self._most = most
+        self._open = 0
         self._access = access
         self.faults = faults
         self.requests = requests or Requests()
@@ -97,7 +106,7 @@ class Calls:
         async def handle(raw: bytes, context: Context) -> bytes:
             underway, code = self._begin(figures, context, Kind.CALL), CANCELLED
             try:
-                identity = self._identity(context)
+                identity = self._admitted(context)
                 request = _parsed(parse, raw)
                 underway.about(getattr(request, "environment", ""))
                 message = await answer(identity, request)
@@ -110,6 +119,7 @@ class Calls:
                 failure = self.faults.report(name, error, writes=name in _WRITES)
                 code = code_name(failure)
             finally:
+                self._open -= 1
                 underway.end(code)
             _refuse(context, failure)
             return b""
@@ -160,7 +170,7 @@ class Calls:
     ) -> None:
         underway, code = self._begin(figures, context, kind), CANCELLED
         try:
-            await run(self._identity(context))
+            await run(self._admitted(context))
             code = OK
             return
         except ClientGone as gone:
@@ -175,12 +185,25 @@ class Calls:
             failure = self.faults.report(figures.method, error)
             code = code_name(failure)
         finally:
+            self._open -= 1
             underway.end(code)
         _refuse(context, failure)
 
     def _begin(self, figures: MethodFigures, context: Context, kind: Kind) -> Underway:
+        self._open += 1
         traceparent = _traceparent(context) if self.requests.traces else ""
         return self.requests.begin(figures, traceparent, kind)
+
+    def _admitted(self, context: Context) -> Identity:
+        """Who calls; raises Unavailable where there are too many calls, Unauthenticated."""
+        if self._open > self._most:
+            raise Unavailable(
+                f"the node serves {self._most} calls, as many as it takes",
+                hint="try again, or ask another node",
+                reason="OVERLOADED",
+                retry_after_ms=1000,
+            )
+        return self._identity(context)
 
     def _identity(self, context: Context) -> Identity:
         authorization: str | None = None

@@ -34,6 +34,7 @@ from envd.settings.units import Address
 from envd.telemetry.node import Telemetry
 
 MAX_MESSAGE_BYTES: Final = 8 << 20
+RESERVED_CALLS: Final = 1024
 _WHAT, _FLAG = "gRPC", "--listen"
 
 
@@ -41,7 +42,8 @@ _WHAT, _FLAG = "gRPC", "--listen"
 class GrpcLimits:
     """What a server takes at once.
 
-    `concurrent_calls` counts open streams too: the 10,000 watches of a node, and then some.
+    `concurrent_calls` counts open streams too: the 10,000 watches of a node, and then some. Other
+    nodes and health checks are served above it.
     `window` is how many writes of one stream are under way.
     """
 
@@ -88,9 +90,11 @@ class GrpcServer:
         check_free(self._address, _WHAT, _FLAG)
         server = grpc.aio.server(
             options=_options(self._limits),
-            maximum_concurrent_rpcs=self._limits.concurrent_calls,
+            maximum_concurrent_rpcs=self._limits.concurrent_calls + RESERVED_CALLS,
         )
-        calls = Calls(self._access, self._faults, self._telemetry.requests)
+        calls = Calls(
+            self._access, self._faults, self._telemetry.requests, self._limits.concurrent_calls
+        )
         environments = EnvironmentService(
             self._api, calls, self._stopper, window=self._limits.window
         )
@@ -139,16 +143,20 @@ class GrpcServer:
 
 def _options(limits: GrpcLimits) -> list[tuple[str, int]]:
     """Channel arguments; keepalive as in gRPC's A8 and A9, with a ping at most every 10 s."""
+    pending = 2 * (limits.concurrent_calls + RESERVED_CALLS)
     return [
         ("grpc.so_reuseport", 0),
         ("grpc.max_receive_message_length", limits.message_bytes),
         ("grpc.max_send_message_length", limits.message_bytes),
         ("grpc.max_metadata_size", 16 << 10),
         # Above the limit on calls, so that a call too many is refused and does not wait unseen.
-        ("grpc.max_concurrent_streams", 2 * limits.concurrent_calls),
+        ("grpc.max_concurrent_streams", pending),
         # gRPC cancels calls at random once 1,000 wait to be begun, and tells nobody why.
-        ("grpc.server.max_pending_requests", 2 * limits.concurrent_calls),
-        ("grpc.server.max_pending_requests_hard_limit", 2 * limits.concurrent_calls),
+        ("grpc.server.max_pending_requests", pending),
+        (
+            "grpc.server.max_pending_requests_hard_limit",
+            2 * (limits.concurrent_calls + RESERVED_CALLS),
+        ),
         ("grpc.keepalive_time_ms", 60_000),
         ("grpc.keepalive_timeout_ms", 20_000),
         ("grpc.keepalive_permit_without_calls", 1),

@@ -254,16 +254,20 @@ async def test_a_write_past_its_deadline_has_an_unknown_outcome_and_is_whole() -
     assert [variable.name for variable in answer.environment.variables] == ["A", "B"]
 
 
-async def test_a_call_too_many_is_refused_at_once() -> None:
+async def test_a_call_too_many_is_refused_at_once_and_health_is_told_all_the_same() -> None:
     store = HeldStore()
     async with grpc_to(Node(store=store), GrpcLimits(concurrent_calls=1)) as rpc:
         first = asyncio.create_task(write(rpc, "web", A="1"))
         await until(lambda: store.appended == ["web"])
         error = await refused(rpc.unary("Status", cluster.StatusRequest(), cluster.StatusResponse))
+        checked = await health(rpc)
         store.gate.set()
         await first
+        again = await rpc.unary("Status", cluster.StatusRequest(), cluster.StatusResponse)
 
     found = error_from_rpc(error)
+    assert checked
+    assert again.node == "node-1"
     assert error.code() is CODE.RESOURCE_EXHAUSTED
     assert isinstance(found, Unavailable)
     assert found.reason == "OVERLOADED"
