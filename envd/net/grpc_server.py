@@ -153,10 +153,7 @@ def _options(limits: GrpcLimits) -> list[tuple[str, int]]:
         ("grpc.max_concurrent_streams", pending),
         # gRPC cancels calls at random once 1,000 wait to be begun, and tells nobody why.
         ("grpc.server.max_pending_requests", pending),
-        (
-            "grpc.server.max_pending_requests_hard_limit",
-            2 * (limits.concurrent_calls + RESERVED_CALLS),
-        ),
+        ("grpc.server.max_pending_requests_hard_limit", pending),
         ("grpc.keepalive_time_ms", 60_000),
         ("grpc.keepalive_timeout_ms", 20_000),
         ("grpc.keepalive_permit_without_calls", 1),
