@@ -8,8 +8,8 @@ from typing import Final
 
 from envd.net.grpc_calls import Context, send_bytes
 
-MOST_BYTES: Final = 256 << 10
-MOST_MESSAGES: Final = 1024
+MOST_BYTES: Final = 32 << 10
+MOST_MESSAGES: Final = 128
 
 
 class Outbox:

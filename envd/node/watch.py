@@ -3,7 +3,7 @@
 A watch has no queue. Each holds a position in the order in which this node took commits in
 (the lsn), and reads on from there: from a ring of recent commits in memory, else from the
 journal, else, where that is recycled, after a reset and a snapshot. So a slow reader costs
-nothing, and a watch that breaks off resumes with its token, over restarts too. Every visible
+nothing here, and a watch that breaks off resumes with its token, over restarts too. Every visible
 change is told at least once, in order per environment; the state that goes with a change may
 be a later one.
 
@@ -240,32 +240,38 @@ class WatchHub:
             async with aclosing(self._learnt(request)) as beats:
                 async for beat in beats:
                     yield beat
+        last: Commit | None = None
         while not self._closed:
             event.clear()
             seen = position
             try:
                 for lsn, commit in islice(self._after(position), _BATCH):
-                    for number, changed in enumerate(self._told(lsn, commit, request, sight), 1):
+                    events = self._told(lsn, commit, last, request, sight)
+                    for number, changed in enumerate(events, 1):
                         yield changed
                         if number % _BATCH == 0:
                             await asyncio.sleep(0)
-                    position = lsn
+                    position, last = lsn, commit
             except NotFound:
                 yield Reset("the watch fell behind what is kept")
-                position = self._store.last_lsn()
+                position, last = self._store.last_lsn(), None
                 for told in self._snapshot(position, request, sight):
                     yield told
                 continue
             if position != seen:
                 await asyncio.sleep(0)  # Nobody may have taken anything: let others have a turn.
             elif not await self._woken(event):
-                position = self._store.last_lsn()
+                if position != self._store.last_lsn():
+                    position, last = self._store.last_lsn(), None
                 yield Heartbeat(self._token(position))
 
     def _told(
-        self, lsn: int, commit: Commit, request: WatchRequest, sight: Sight
+        self, lsn: int, commit: Commit, last: Commit | None, request: WatchRequest, sight: Sight
     ) -> Iterator[Changed]:
-        """The events that a commit means for one watch: its own, and those of its extenders."""
+        """The events that a commit means for one watch: its own, and those of its extenders.
+
+        `last` is the commit before it, where that is at hand.
+        """
         names = self._names_told(commit.environment, request, sight)
         first = next(names, "")
         if not first:
@@ -274,7 +280,7 @@ class WatchHub:
         behind = watch_token(self._node_uid, lsn, commit)
         own = commit_view(commit)
         for name, following in pairwise(chain((first,), names, ("",))):
-            token = self._token(lsn - 1) if following else behind
+            token = watch_token(self._node_uid, lsn - 1, last) if following else behind
             if name == commit.environment:
                 yield Changed(own, token, view(name))
                 continue
