@@ -41,7 +41,7 @@ from envd.storage.memory import Durable
 from envd.wire.peers import Ticket
 
 CLUSTER_NAME: Final = "simulated"
-FLUSH_EVERY_S: Final = (0.2, 2.0)
+FLUSH_EVERY_S: Final = (0.2, 4.0)
 SNAPSHOT_EVERY_S: Final = 5.0
 _SNAPSHOTS: Final = 3
 _DIGEST_KEY_BYTES: Final = 32

@@ -118,6 +118,8 @@ class RepairServer:
         return wire.pack(point)
 
     async def _groups(self, _peer: Peer, _: bytes) -> bytes:
+        await self._store.flush()  # Of what the roots do not cover yet, nothing can be said.
+        self._kept = None
         return wire.pack(self._tree().groups())
 
     async def _partitions(self, _peer: Peer, body: bytes) -> bytes:

@@ -123,7 +123,7 @@ class Storage(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     )
     memtable_bytes: Annotated[int, Meta(ge=16 * MIB, le=16 * GIB)] = 64 * MIB
     journal_queue_bytes: Annotated[int, Meta(ge=16 * MIB, le=16 * GIB)] = 64 * MIB
-    flush_interval_ms: Annotated[int, Meta(ge=10, le=60_000)] = 5_000
+    flush_interval_ms: Annotated[int, Meta(ge=10, le=60_000)] = 2_000
     history_commits: Annotated[int, Meta(ge=1, le=100_000)] = 100
     history_days: Annotated[int, Meta(ge=0, le=36_500)] = 90
 

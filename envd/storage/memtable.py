@@ -151,6 +151,11 @@ class Memtable:
             if pending.operation is not None:
                 self._pending_operations[pending.operation] = result_of(record, pending.after)
 
+    @property
+    def dirty_names(self) -> int:
+        """How many environments wait to be flushed."""
+        return len(self._dirty)
+
     def synced(self, pending: Pending) -> None:
         """Make what was appended visible; call in the order of the journal."""
         name, record = pending.name, pending.record

@@ -64,7 +64,7 @@ class StoreOptions:
     map_size_bytes: int = 256 << 30
     memtable_bytes: int = 64 << 20
     journal_queue_bytes: int = 64 << 20
-    flush_interval_ms: int = 5_000
+    flush_interval_ms: int = 2_000
     retention: Retention = field(default_factory=Retention)
 
 

@@ -2,8 +2,8 @@
 
 A while after there is something to write, and at once where memory fills, a task writes all of
 it in one transaction. Where that fails, it stays in memory, and the task tries again. The thread
-that writes takes the interpreter from the event loop, so it works a quarter of the time, unless
-memory fills or somebody waits for it.
+that writes takes the interpreter from the event loop, so it rests after each bit of work, for up to
+20 ms, unless memory fills or somebody waits for it.
 """
 
 from __future__ import annotations
@@ -27,22 +27,34 @@ _RETRY_S = 1.0
 _WORK_S = 0.001
 _REST = 3
 _LONGEST_REST_S = 0.02
+_MOST_NAMES = 4_000
 
 
 class Pace:
     """Rests after each bit of work, three times as long as that took, unless in a hurry."""
 
-    def __init__(self, is_in_a_hurry: Callable[[], bool]) -> None:
+    def __init__(
+        self,
+        is_in_a_hurry: Callable[[], bool],
+        *,
+        clock: Callable[[], float] = time.thread_time,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        """`clock` tells how long the calling thread has worked, in seconds."""
         self._is_in_a_hurry = is_in_a_hurry
-        self._since_s = time.perf_counter()
+        self._clock = clock
+        self._sleep = sleep
+        self._since_s: float | None = None
 
     def __call__(self) -> None:
-        worked_s = time.perf_counter() - self._since_s
+        if self._since_s is None:
+            self._since_s = self._clock()
+        worked_s = self._clock() - self._since_s
         if worked_s < _WORK_S:
             return
         if not self._is_in_a_hurry():
-            time.sleep(min(_REST * worked_s, _LONGEST_REST_S))
-        self._since_s = time.perf_counter()
+            self._sleep(min(_REST * worked_s, _LONGEST_REST_S))
+        self._since_s = self._clock()
 
 
 class WriteBehind:
@@ -81,14 +93,16 @@ class WriteBehind:
             self._urgent.set()
 
     def _memory_fills(self) -> bool:
-        return self._memtable.unflushed_bytes > self._memtable_bytes // 2
+        many = self._memtable.dirty_names > _MOST_NAMES  # Each page of a list looks at them all.
+        return many or self._memtable.unflushed_bytes > self._memtable_bytes // 2
 
     async def run(self) -> None:
         """Flush soon after there is something, at once where memory fills; for ever."""
         while True:
             await self._wanted.wait()
             self._wanted.clear()
-            await self._gather()
+            if self.failure is None:
+                await self._gather()
             try:
                 async with self._lock:
                     await self._flush(Pace(self._is_in_a_hurry))

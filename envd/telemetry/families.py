@@ -163,7 +163,7 @@ def _times(telemetry: Telemetry) -> Iterator[Metric]:
     flush = telemetry.pulse.flush.seconds if telemetry.pulse is not None else 0.0
     yield gauge(
         "envd_flush_lag_seconds",
-        "How old the oldest commit is that the state lacks; half a second is usual.",
+        "How old the oldest commit is that the state lacks; two seconds are usual.",
         flush,
     )
     yield histogram(
