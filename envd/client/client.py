@@ -351,7 +351,8 @@ class Client:
         """Remove variables in one atomic commit; raises NotFound where one is absent.
 
         It does so too where the answer for a single variable was lost and another node knows no
-        such variable: whoever removed it, it is gone.
+        such variable: it was removed by the first attempt or by somebody else, or that node does
+        not know of it yet.
         """
         request = WriteRequest(
             environment,
@@ -369,6 +370,7 @@ class Client:
             raise NotFound(
                 f"{environment} has no variable {names[0]}; an earlier attempt, whose answer was "
                 "lost, may have removed it",
+                hint=error.hint,
                 reason=absent.reason,
             ) from None
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 
 from envd.core.commit import LogRecord
-from envd.core.errors import Corrupt, EnvdError, NotFound, Unavailable
+from envd.core.errors import Conflict, Corrupt, EnvdError, NotFound, Unavailable
 from envd.core.hlc import HybridClock
 from envd.core.members import Member, MemberState
 from envd.node import calls, forwarding, handshake
@@ -128,6 +128,7 @@ class Node:
         self._ports = ports
         self._place = place
         self._lost = False
+        self._handing_over = False
         self._also: tuple[str, ...] = ()
         self._is_agent = place.member.role == "agent"
         self._tell_lost = on_identity_lost
@@ -290,31 +291,53 @@ class Node:
     async def hand_over(self, patience_s: float = DRAIN_S) -> None:
         """Take no more writes, and see to it that two others hold all that this one holds.
 
-        One will do where only one is up. Raises Unavailable where that can't be had in time; then
-        writes are taken again.
+        One will do where only one is up. Raises Unavailable where that can't be had in time, and
+        then writes are taken again; Conflict while this is done already.
         """
-        self.coordinator.refuse_writes = Unavailable(
+        if self._handing_over:
+            raise Conflict("the node is about to leave already", reason="LEAVING")
+        refusal = Unavailable(
             "the node is leaving its cluster; nothing was done",
             hint="ask another node",
             reason="STOPPING",
             retry_after_ms=1000,
         )
+        self.coordinator.refuse_writes = self.coordinator.refuse_writes or refusal
+        self._handing_over = True
+        handed_over = False
         try:
-            await self.coordinator.settle()
-            handed_over = self._is_agent or (
-                not self.quarantined and await self.replication.hand_over(patience_s)
-            )
-        except BaseException:
-            self.coordinator.refuse_writes = None
-            raise
-        if not handed_over:
-            self.coordinator.refuse_writes = None
+            handed_over = await self._hand_over(patience_s)
+        finally:
+            if not handed_over:
+                self._handing_over = False
+                if self.coordinator.refuse_writes is refusal:
+                    self.coordinator.refuse_writes = None
+
+    async def _hand_over(self, patience_s: float) -> bool:
+        if self._is_agent:
+            return True
+        if self.quarantined:
             raise Unavailable(
-                "no two other nodes hold everything that this node holds; nothing was changed",
+                f"{self.quarantined} records from the future wait in quarantine; "
+                "nothing was changed",
+                hint="see envctl doctor; to stop the node, send it SIGTERM: its data stay",
+                reason="NOT_DRAINED",
+            )
+        try:
+            async with asyncio.timeout(patience_s):
+                await self.coordinator.settle()
+        except TimeoutError:
+            settled = False
+        else:
+            settled = await self.replication.hand_over(patience_s)
+        if not settled:
+            raise Unavailable(
+                "not enough other nodes hold everything that this node holds; nothing was changed",
                 hint="see what waits: envctl cluster status; to stop it, send it SIGTERM: "
                 "its data stay",
                 reason="NOT_DRAINED",
             )
+        return True
 
     async def leave(self, *, for_good: bool = False) -> None:
         """Tell the others that this node is about to stop; `for_good`, not to wait for it."""

@@ -317,7 +317,7 @@ class Replication:
         try:
             async with asyncio.timeout(seconds):
                 if peer.reached:
-                    await asyncio.sleep(seconds / 2)
+                    await asyncio.sleep(min(seconds, LONGEST_PAUSE_S) / 2)
                 await peer.poked.wait()
         except TimeoutError:
             return

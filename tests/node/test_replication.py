@@ -8,7 +8,7 @@ import pytest
 
 from chaos.sim.nodes import Settings
 from envd.core.answers import Changed
-from envd.core.errors import Unavailable
+from envd.core.errors import Conflict, Unavailable
 from envd.core.members import Member, MemberState
 from envd.core.requests import Durability, WatchRequest
 from tests.node.machines import TESTER, Machines, simulate
@@ -421,12 +421,32 @@ def test_a_node_leaves_only_once_two_others_hold_everything() -> None:
         machines.cluster.network.partition(["n3"], ["n1", "n2"])
         await machines.write("n1", "web/prod", PORT="1")
 
-        with pytest.raises(Unavailable, match="no two other nodes"):
+        with pytest.raises(Unavailable, match="not enough other nodes"):
             await machines.run("n1", machines.node("n1").node.hand_over(2.0))
 
         machines.cluster.network.heal()
         await machines.until(machines.equal, 20.0)
         await machines.run("n1", machines.node("n1").node.hand_over())
+
+    simulate(story)
+
+
+def test_a_second_leave_does_not_undo_the_first_one() -> None:
+    async def story(machines: Machines) -> None:
+        await machines.start()
+        leaver = machines.node("n1").node
+        machines.cluster.network.partition(["n1"], ["n2", "n3"])
+        await machines.write("n1", "web/prod", PORT="1")
+        first = asyncio.ensure_future(machines.run("n1", leaver.hand_over(30.0)))
+        await asyncio.sleep(1)
+
+        with pytest.raises(Conflict, match="about to leave"):
+            await machines.run("n1", leaver.hand_over(1.0))
+
+        with pytest.raises(Unavailable, match="is leaving"):
+            await machines.write("n1", "web/prod", PORT="2")
+        machines.cluster.network.heal()
+        await first
 
     simulate(story)
 
