@@ -337,10 +337,12 @@ def test_which_node_ended_and_how_is_told(tmp_path: Path) -> None:
     program(nodes[0], GRACEFUL)
     program(nodes[1], "raise SystemExit(3)")
 
-    ended, how = dev._ended(nodes)
+    ended = dev._ended(nodes)
+    how = ended.exit_code
     assert nodes[0].process is not None
     nodes[0].process.kill()
-    killed, by = dev._ended(nodes)
+    killed = dev._ended(nodes)
+    by = killed.exit_code
 
     assert (ended, how) == (nodes[1], 3)
     assert (killed, by) == (nodes[0], -9)
@@ -369,6 +371,35 @@ def test_a_node_that_fails_to_come_back_is_tried_again_and_one_that_left_is_not(
     assert "node1 does not run; it starts again in 6 seconds" in shown_lines
     assert shown_lines[-1] == "no node is left"
     assert waits == [3.0, 6.0]
+
+
+def test_a_node_that_does_not_come_back_holds_up_no_other(
+    node: NodeInMemory, tmp_path: Path
+) -> None:
+    nodes = dev_nodes.places(tmp_path, 2)
+    waits: list[float] = []
+
+    def wait(seconds: float) -> None:
+        waits.append(seconds)
+        if len(waits) == 1:
+            assert nodes[1].process is not None
+            nodes[1].process.kill()
+            os.waitid(os.P_PID, nodes[1].process.pid, os.WEXITED | os.WNOWAIT)
+        if len(waits) == 4:
+            raise KeyboardInterrupt
+
+    program(nodes[0], "raise SystemExit(3)")
+    program(nodes[1], GRACEFUL)
+    wait_for(nodes[1], "up")
+    nodes[1]._command = [sys.executable, "-c", "raise SystemExit(5)"]
+    world = world_of(node, tmp_path)._replace(sleep=wait)
+
+    dev._stay(invocation(world), nodes)
+
+    told = shown(world)
+    assert "node2 was killed (signal 9); it starts again in 3 seconds" in told
+    assert "node2 does not run; it starts again in 6 seconds" in told
+    assert "node1 does not run; it starts again in 6 seconds" in told
 
 
 def test_the_daemon_does_not_get_the_settings_of_another(

@@ -35,7 +35,7 @@ _CONTEXT = "dev"
 _DEFAULT_NODES = 3
 _MAX_SOCKET_PATH = 107
 _AGAIN_S = 3.0
-_LONGEST_AGAIN_S = 60.0
+_LONGEST_AGAIN_S = 12.0
 
 
 def _dev(invocation: Invocation) -> int:
@@ -129,49 +129,67 @@ def _stay(invocation: Invocation, nodes: Sequence[Node]) -> None:
     """Wait for Ctrl-C. A single daemon that ends is an error; one of several starts again."""
     invocation.screen.flush()
     environ = dev_nodes.child_environment(invocation.world.environ)
+    down: dict[Node, float] = {}  # those to start again, and after how many seconds
     try:
-        while any(node.runs() for node in nodes):
-            node, code = _ended(nodes)
-            how = f"was killed (signal {-code})" if code < 0 else f"ended (code {code})"
-            if len(nodes) == 1:
-                raise Failed(f"the daemon {how}", hint=f"its log tells why: {node.log}")
-            if code == 0:
-                invocation.screen.line(f"{node.name} stopped in good order, and stays away")
-                invocation.screen.flush()
+        while down or any(node.runs() for node in nodes):
+            if down:
+                node, pause_s = next(iter(down.items()))
+                del down[node]
+                invocation.world.sleep(pause_s)
+                how = _again(invocation, node, environ)
+                if how:
+                    _note_down(invocation, node, how, down, min(2 * pause_s, _LONGEST_AGAIN_S))
+                ended = [one for one in nodes if one.has_ended()]
             else:
-                _again(invocation, node, how, environ)
+                ended = [_ended(nodes)]
+            for node in ended:
+                how = _how(node.exit_code)
+                if len(nodes) == 1:
+                    raise Failed(f"the daemon {how}", hint=f"its log tells why: {node.log}")
+                _note_down(invocation, node, how, down, _AGAIN_S)
         invocation.screen.line("no node is left")
     except KeyboardInterrupt:
         return
 
 
-def _ended(nodes: Sequence[Node]) -> tuple[Node, int]:
-    """Wait until one of them ends: which one, and its exit code."""
+def _how(code: int) -> str:
+    return f"was killed (signal {-code})" if code < 0 else f"ended (code {code})"
+
+
+def _note_down(
+    invocation: Invocation, node: Node, how: str, down: dict[Node, float], pause_s: float
+) -> None:
+    """Have it started again, unless it ended in good order."""
+    if node.exit_code:
+        down[node] = pause_s
+        invocation.screen.line(f"{node.name} {how}; it starts again in {pause_s:.0f} seconds")
+    else:
+        invocation.screen.line(f"{node.name} stopped in good order, and stays away")
+    invocation.screen.flush()
+
+
+def _ended(nodes: Sequence[Node]) -> Node:
+    """Wait until one of them ends."""
     while True:
         pid = dev_nodes.next_to_end()
         for node in nodes:
             if node.process is not None and node.process.pid == pid:
-                return node, node.process.wait()
+                node.process.wait()
+                return node
         os.waitpid(pid, 0)  # Nobody's child of ours; it must not come up again.
 
 
-def _again(invocation: Invocation, node: Node, how: str, environ: dict[str, str]) -> None:
-    """Start a node again, until it runs or ends in good order."""
-    screen, pause_s = invocation.screen, _AGAIN_S
-    while node.failed():
-        screen.line(f"{node.name} {how}; it starts again in {pause_s:.0f} seconds")
-        screen.flush()
-        invocation.world.sleep(pause_s)
-        pause_s = min(2 * pause_s, _LONGEST_AGAIN_S)
-        how = "does not run"
-        node.start(environ)
-        try:
-            node.ready().close()
-        except EnvdError as error:
-            screen.note_with("error", error.message, "red")
-        else:
-            screen.line(f"{node.name} runs again")
-        screen.flush()
+def _again(invocation: Invocation, node: Node, environ: dict[str, str]) -> str:
+    """Start a node again; "" where it runs."""
+    node.start(environ)
+    try:
+        node.ready().close()
+    except EnvdError as error:
+        invocation.screen.note_with("error", error.message, "red")
+    else:
+        invocation.screen.line(f"{node.name} runs again")
+    invocation.screen.flush()
+    return "" if node.runs() else "does not run"
 
 
 @contextmanager

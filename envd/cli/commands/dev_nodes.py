@@ -126,9 +126,14 @@ class Node:
         """Whether the daemon runs, or has ended and nobody noticed."""
         return self.process is not None and self.process.returncode is None
 
-    def failed(self) -> bool:
-        """Whether the daemon has ended, and not in good order."""
-        return self.process is not None and bool(self.process.returncode)
+    def has_ended(self) -> bool:
+        """Whether the daemon has ended since this was last asked."""
+        return self.runs() and self.process is not None and self.process.poll() is not None
+
+    @property
+    def exit_code(self) -> int:
+        """How the daemon ended, below 0 by a signal; 0 while it runs."""
+        return (self.process.returncode or 0) if self.process is not None else 0
 
     def ask_to_end(self) -> None:
         """Ask for a graceful end."""
