@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from copy import deepcopy
 
 import pytest
 
@@ -168,6 +169,30 @@ def test_a_disk_that_went_back_in_time_makes_a_new_node_that_loses_nothing() -> 
         for name in ALL:
             members = machines.node(name).node.membership.members()
             assert {each.state for each in members} <= {MemberState.ALIVE, MemberState.GONE}
+
+    simulate(story)
+
+
+def test_the_holder_of_a_copied_directory_is_not_struck_when_it_is_down() -> None:
+    async def story(machines: Machines) -> None:
+        await machines.start("n1", "n2", "n3")
+        uid = machines.node("n2").uid
+        factory = machines.factory
+        factory.directories["n4"] = deepcopy(factory.directories["n2"])
+        factory.platters["n4"] = deepcopy(factory.platters["n2"])
+        machines.cluster.add("n4")
+        await machines.cluster.start(machines.machine("n4"))
+        await machines.until(lambda: machines.renewed == ["n2"], 20.0)
+        await machines.until(lambda: len(machines.cluster.nodes) == 4, 20.0)
+        assert machines.node("n4").uid == uid  # The copy has the later generation.
+
+        machines.cluster.crash(machines.machine("n4"))
+        await asyncio.sleep(60)
+
+        for name in ("n1", "n2"):
+            known = machines.node(name).node.membership.member(uid)
+            assert known is not None
+            assert known.state is MemberState.DOWN
 
     simulate(story)
 
