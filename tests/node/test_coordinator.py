@@ -28,6 +28,7 @@ from envd.core.requests import (
 )
 from envd.core.stamp import Stamp
 from envd.node.views import read_session_token
+from envd.storage.memory import MemoryStore
 from tests.node.conftest import Node
 
 
@@ -519,3 +520,35 @@ async def test_a_token_of_a_write_reads_that_write(node: Node) -> None:
     view = node.coordinator.read(ReadRequest("e", token=answer.token))
 
     assert view.revision == answer.revision
+
+
+class FullStore(MemoryStore):
+    """Has no room until the gate opens."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gate = asyncio.Event()
+
+    def admits(self) -> bool:
+        return self.gate.is_set()
+
+    async def admit(self) -> None:
+        await self.gate.wait()
+
+
+@pytest.mark.parametrize("operation", ["", "deploy-7"])
+async def test_what_waited_for_room_is_refused_where_writes_are_refused_by_then(
+    operation: str,
+) -> None:
+    store = FullStore()
+    node = Node(store=store)
+    request = WriteRequest("e", (Put("A", "1"),), operation=operation)
+    writing = asyncio.ensure_future(node.coordinator.write(request, "ann"))
+    await asyncio.sleep(0)
+
+    node.coordinator.refuse_writes = Unavailable("the node is leaving", reason="STOPPING")
+    store.gate.set()
+
+    with pytest.raises(Unavailable, match="leaving"):
+        await writing
+    assert store.last_lsn() == 0
