@@ -105,9 +105,8 @@ class SimNode:
     async def leave(self) -> None:
         """Leave the cluster for good, as an operator asks for it; then the daemon stops."""
         await self.api.cluster.leave(_OPERATOR, LeaveRequest(f"{self.uid:016x}"))
-        with suppress(
-            EnvdError
-        ):  # Its disk may be full: it has handed over, and ends all the same.
+        # Its disk may be full: it has handed over, and ends all the same.
+        with suppress(EnvdError):
             await self.stop()
 
 

@@ -81,11 +81,7 @@ class Calls:
     """Makes handlers: authenticated, counted, and with errors as rich statuses."""
 
     def __init__(
-        self,
-        access: Access,
-        faults: Faults,
-        requests: Requests | None = None,
-        most: int = 12_000,
+        self, access: Access, faults: Faults, requests: Requests | None, most: int
     ) -> None:
         """`most` calls are served at once, open streams included; those above are refused."""
         self._most = most

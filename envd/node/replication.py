@@ -230,19 +230,18 @@ class Replication:
         the loss of what was acknowledged. Meanwhile nothing is taken from peers, for they would
         count this node's copy.
         """
-        self._leaving = True
+        self._leaving, handed_over = True, False
         for peer in self._peers.values():
             if peer.receiving is not None:
                 peer.receiving.close()
         try:
             async with asyncio.timeout(patience_s):
-                while not self._is_handed_over():  # noqa: ASYNC110 - once
+                while not (handed_over := self._is_handed_over()):  # noqa: ASYNC110 - once
                     await asyncio.sleep(0.05)
-        except BaseException as error:
-            self._leaving = False
-            if isinstance(error, TimeoutError):
-                return False
-            raise
+        except TimeoutError:
+            return False
+        finally:
+            self._leaving = handed_over
         return True
 
     def _is_handed_over(self) -> bool:

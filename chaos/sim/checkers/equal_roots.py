@@ -44,7 +44,7 @@ class EqualRoots(Checker):
         found: list[_Pair] = []
         for (one, mine, roots, unsure), (other, theirs, others, also) in combinations(held, 2):
             for partition, vector in mine.items():
-                if vector != theirs.get(partition) or partition in unsure | also:
+                if vector != theirs.get(partition) or partition in unsure or partition in also:
                     continue
                 if roots.partitions[partition] != others.partitions[partition]:
                     found.append((one.machine, one.boot, other.machine, other.boot, partition))
