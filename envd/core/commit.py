@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import NamedTuple, overload
 
-from envd.core.stamp import Stamp
+from envd.core.stamp import ZERO, Stamp
 
 
 class Kind(IntEnum):
@@ -100,7 +100,8 @@ class Commit:
     id, or "".
     With an operation id goes `request_digest`, by which a repeat is told from another request.
     `time_ms` is the origin's wall clock; the order comes from the stamp alone. `resolves` are
-    the ids of conflicts that it settles.
+    the ids of conflicts that it settles. `follows` is the position in the chain of a serial
+    environment that it was chosen to follow (`core.chain`), ZERO for a plain one.
     """
 
     environment: str
@@ -117,6 +118,24 @@ class Commit:
     revision: bytes = b""
     request_digest: bytes = b""
     resolves: tuple[str, ...] = ()
+    follows: Stamp = ZERO
+
+    @property
+    def floor(self) -> Stamp:
+        """What it raises `deleted_at` to: everything at or below it is dropped. ZERO: nothing.
+
+        That is its stamp where it deletes, and the bottom of its era where it is the first commit
+        of one, as those are that begin or end a chain.
+        """
+        return floor_of(self.stamp, self.follows, deletes=self.deletes)
+
+
+def floor_of(stamp: Stamp, follows: Stamp, *, deletes: bool) -> Stamp:
+    """`Commit.floor` of a commit that has these."""
+    if deletes:
+        return stamp
+    begins_era = follows != ZERO and (follows.era < stamp.era or not follows.hlc)
+    return Stamp(stamp.era, 0, 0) if begins_era else ZERO
 
 
 @dataclass(frozen=True, slots=True)

@@ -86,26 +86,28 @@ class Environment:
         """Return this state with `commit` merged in; names must be equal."""
         if commit.environment != self.name:
             raise ValueError("a commit to another environment does not apply")
-        return self.apply_changes(commit.stamp, commit.changes, deletes=commit.deletes)
+        return self.apply_changes(commit.stamp, commit.changes, floor=commit.floor)
 
     def apply_changes(
-        self, stamp: Stamp, changes: Iterable[Change], *, deletes: bool = False
+        self, stamp: Stamp, changes: Iterable[Change], *, floor: Stamp = ZERO
     ) -> Environment:
-        """Return this state with changes under one stamp merged in."""
-        if stamp > self.summary.highest:
-            return self._succeeded(stamp, changes, deletes=deletes)
+        """Return this state with changes under one stamp merged in.
+
+        Everything at or below `floor` is dropped, the changes too where that is their stamp.
+        """
+        if floor == stamp > self.summary.highest:
+            return Environment(self.name, deleted_at=stamp)
+        if stamp > self.summary.highest and floor == ZERO:
+            return self._succeeded(stamp, changes)
         variables: dict[str, Entry] = {}
         metadata: dict[str, Entry] = {}
         for kind, name, value, secret, overwrites in changes:
             side = metadata if kind else variables
             side[name] = Entry(stamp, overwrites, value, secret)
-        deleted_at = stamp if deletes else ZERO
-        return self.merge(Environment(self.name, variables, metadata, deleted_at))
+        return self.merge(Environment(self.name, variables, metadata, floor))
 
-    def _succeeded(self, stamp: Stamp, changes: Iterable[Change], *, deletes: bool) -> Environment:
+    def _succeeded(self, stamp: Stamp, changes: Iterable[Change]) -> Environment:
         """Merge in changes under a stamp above all that there is: they win, one by one."""
-        if deletes:
-            return Environment(self.name, deleted_at=stamp)
         if type(changes) is ChangeColumns and _holds_only(self.variables, changes.names):
             whole = EntryColumns(
                 changes.names,

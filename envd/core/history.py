@@ -115,8 +115,9 @@ def conflicts(commits: Sequence[Commit], base: Environment | None = None) -> lis
     """All unresolved conflicts within stamp-ordered commits of one environment.
 
     In the history of a variable, l conflicts with its direct successor w exactly when
-    `w.overwrites < l.stamp` and their contents differ. A deletion counts as an unset of each
-    variable; where it did not list one, it had not seen it. What `base`, the snapshot that the
+    `w.overwrites < l.stamp` and their contents differ. A deletion, and the first commit of an era,
+    count as an unset of each variable that they drop; where they did not list one, they had not
+    seen it. What `base`, the snapshot that the
     commits follow, holds counts as written before them, by whom is no longer known. So a
     conflict is listed as long as the history that shows it, or until a commit resolves it.
 
@@ -160,9 +161,11 @@ def _writes(
         key = (change.kind, change.name)
         listed.add(key)
         yield key, _Write(change.overwrites, _side(commit, change))
-    if commit.deletes:
+    floor = commit.floor
+    if floor > ZERO:
         for key in sorted(latest.keys() - listed):
-            if latest[key].side.value is not None:
+            side = latest[key].side
+            if side.value is not None and side.stamp <= floor:
                 unset = Change(*key, None, False, ZERO)
                 yield key, _Write(ZERO, _side(commit, unset))
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from datetime import datetime
 from difflib import get_close_matches
 
+from envd.core.chain import MODE, PLAIN, SERIAL
 from envd.core.errors import InvalidRequest, Unsupported
 from envd.core.names import check_environment
 
@@ -55,12 +56,7 @@ def _labels(name: str, value: str) -> None:
 
 
 def _mode(name: str, value: str) -> None:
-    if value == "serial":
-        raise Unsupported(
-            "this version has no serial environments",
-            hint="keep mode=lww",
-        )
-    if value != "lww":
+    if value not in (PLAIN, SERIAL):
         raise _bad(name, "lww or serial")
 
 
@@ -97,7 +93,7 @@ _CHECKS: Mapping[str, Callable[[str, str], None]] = {
     "description": _text,
     "owner": _text,
     "labels": _labels,
-    "mode": _mode,
+    MODE: _mode,
     "extends": _extends,
     "regions": _text,
     "protected": _protected,

@@ -92,6 +92,18 @@ def differences(
     return changes
 
 
+def restated(current: Environment, changes: Sequence[Change]) -> Sequence[Change]:
+    """These changes, and all that goes on as it is set once more: what begins an era says all."""
+    touched = {(change.kind, change.name) for change in changes}
+    again = [
+        Change(kind, name, entry.value, entry.secret, entry.stamp)
+        for kind in Kind
+        for name, entry in current.live(kind)
+        if (kind, name) not in touched
+    ]
+    return (*changes, *again)
+
+
 def restored(
     current: Environment, kind: Kind, name: str, wanted: Entry | None, may_reveal: bool
 ) -> Change:

@@ -7,25 +7,21 @@ answer waits for the commit to be durable, and in a cluster for a second copy.
 
 An operation id makes a repeated write answer as the first one did, also while that one is
 still on its way.
+
+Of a serial environment the commits are chosen by a majority: those writes are left to `chained`.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
-from typing import assert_never
 
-from envd.core import digest
-from envd.core.answers import (
-    WriteAnswer,
-)
-from envd.core.commit import Change, Commit, Kind, LogRecord
-from envd.core.environment import Environment
-from envd.core.errors import Conflict, Unavailable
+from envd.core.answers import WriteAnswer
+from envd.core.chain import is_serial
+from envd.core.commit import Commit, LogRecord
+from envd.core.errors import Conflict, Unavailable, Unsupported
 from envd.core.hlc import HybridClock
-from envd.core.metadata import CREATED
-from envd.core.names import check_environment, check_variable
 from envd.core.requests import (
     DeleteRequest,
     ResolveRequest,
@@ -34,18 +30,12 @@ from envd.core.requests import (
 )
 from envd.core.ring import partition_of
 from envd.core.stamp import ZERO, Stamp
-from envd.node import conflicts, revisions
 from envd.node.acknowledging import WANTED_COPIES, Acknowledging
-from envd.node.changes import changes_of, differences
-from envd.node.checks import check_operation, check_room, check_write
+from envd.node.drafting import Draft, Drafter, Wish, check_request
 from envd.node.forwarding import Forwarder
 from envd.node.operations import AnyWrite, request_digest
-from envd.node.reader import Reader, no_environment
-from envd.node.views import (
-    NodeIdentity,
-    iso_time,
-    session_token,
-)
+from envd.node.reader import Reader
+from envd.node.views import NodeIdentity, session_token
 from envd.node.writing import Confirmation, Writing
 from envd.ports import Clock, Logged, OperationResult, Store, StoredState
 
@@ -69,8 +59,10 @@ class Coordinator(Reader):
         a write has copies enough, None: once it is durable here; `forwarder` takes the writes
         that another node is to make; `own_uids` are those that this node ever had."""
         super().__init__(store, node, digest_key)
-        self._clock = clock
-        self._hlc = hlc or HybridClock(node.uid, store.highest_hlc())
+        self.drafter = Drafter(
+            store, clock, node, digest_key, hlc or HybridClock(node.uid, store.highest_hlc())
+        )
+        self.chained: Callable[[Wish], Awaitable[WriteAnswer]] | None = None
         self._acknowledging = acknowledging
         self._forwarder = forwarder
         self._own_uids = own_uids | {node.uid}
@@ -118,11 +110,11 @@ class Coordinator(Reader):
 
     async def write_here(self, request: AnyWrite, author: str, may_reveal: bool) -> WriteAnswer:
         """Make a write that another node forwarded: by this node, whatever its clock says."""
-        _check(request)
+        check_request(request)
         return await (await self._begin_here(request, author, may_reveal))
 
     async def _begin(self, request: AnyWrite, author: str, may_reveal: bool) -> Writing:
-        _check(request)
+        check_request(request)
         if self._forwarder is not None and self._forwarder.wanted():
             return Writing(await self._forwarder.forward(request, author, may_reveal))
         return await self._begin_here(request, author, may_reveal)
@@ -135,7 +127,7 @@ class Coordinator(Reader):
         if not request.operation:
             if not self._store.admits():
                 await self._admit()
-            return self._perform(request, author, may_reveal, b"")
+            return await self._perform(Wish(request, author, may_reveal))
         key = (author, request.operation)
         asked = request_digest(request, self._digest_key)
         earlier = self._earlier(key, asked, request)
@@ -145,7 +137,7 @@ class Coordinator(Reader):
         if earlier is not None:
             return earlier
         self._forget_landed()
-        writing = self._perform(request, author, may_reveal, asked)
+        writing = await self._perform(Wish(request, author, may_reveal, asked))
         self._in_flight[key] = (asked, writing)
         return writing
 
@@ -165,30 +157,41 @@ class Coordinator(Reader):
             self._last_logged.add_done_callback(lambda _: settled.set())
             await settled.wait()
 
-    def _perform(self, request: AnyWrite, author: str, may_reveal: bool, asked: bytes) -> Writing:
-        """Make the commit; a repeat of the request is told by `asked`."""
-        match request:
-            case WriteRequest():
-                return self._write(request, author, may_reveal, asked)
-            case DeleteRequest():
-                return self._delete(request, author, asked)
-            case RollbackRequest():
-                return self._rollback(request, author, may_reveal, asked)
-            case ResolveRequest():
-                return self._resolve(request, author, may_reveal, asked)
-            case _:
-                assert_never(request)
+    async def _perform(self, wish: Wish) -> Writing:
+        """Make the commit and log it; where that takes a majority, leave it to `chained`.
+
+        No await stands between reading the head and the append.
+        """
+        request = wish.request
+        head = self.drafter.head(request.environment)
+        if not is_serial(head.environment):
+            draft = self.draft(wish, head)
+            if draft is None and self._is_durable(head):
+                return Writing(self._answer(request, head.revision, head.environment.highest_stamp))
+            draft = draft or self.drafter.empty(wish, head)
+            if not draft.is_chained:
+                return self._log(request, draft)
+        if self.chained is None:
+            raise Unsupported("this node has no serial environments", hint="keep mode=lww")
+        return Writing(await self.chained(wish))
+
+    def draft(self, wish: Wish, head: StoredState) -> Draft | None:
+        """What a wish means upon `head`; see Drafter.draft."""
+        draft = self.drafter.draft(wish, head)
+        if isinstance(wish.request, WriteRequest):
+            self._check_layers(wish.request)
+        return draft
 
     def _earlier(self, key: tuple[str, str], asked: bytes, request: AnyWrite) -> Writing | None:
         """The earlier write with this operation id, None where there is none."""
         running = self._in_flight.get(key)
         if running is not None and not running[1].done():
-            _check_same(running[0], asked)
+            check_same(running[0], asked)
             return running[1]
         known = self._store.find_operation(*key)
         if known is None:
             return None
-        _check_same(known.request_digest, asked)
+        check_same(known.request_digest, asked)
         return self._known(request, known)
 
     def _known(self, request: AnyWrite, known: OperationResult) -> Writing:
@@ -208,110 +211,24 @@ class Coordinator(Reader):
                 return
             del self._in_flight[key]
 
-    def _write(self, request: WriteRequest, author: str, may_reveal: bool, asked: bytes) -> Writing:
-        head = self._head(request.environment)
-        environment = head.environment
-        _check_revision(head, request.if_revision)
-        if request.must_exist and not environment.exists:
-            raise no_environment(request.environment)
-        if request.must_not_exist and environment.exists:
-            raise Conflict(
-                f"{request.environment} exists already",
-                hint=f"envctl get {request.environment}",
-                reason="ALREADY_EXISTS",
-            )
-        self._check_layers(request)
-        changes = changes_of(environment, request, may_reveal)
-        if request.must_not_exist:
-            now = iso_time(self._clock.wall_ms())
-            overwrites = environment.overwritten_by(Kind.METADATA, CREATED)
-            changes = (*changes, Change(Kind.METADATA, CREATED, now, False, overwrites))
-        if not changes and self._is_durable(head):
-            return Writing(self._answer(request, head.revision, environment.highest_stamp))
-        return self._commit(head, changes, request, author, asked)
-
-    def _delete(self, request: DeleteRequest, author: str, asked: bytes) -> Writing:
-        head = self._head(request.environment)
-        environment = head.environment
-        if not environment.exists:
-            raise no_environment(request.environment)
-        _check_revision(head, request.if_revision)
-        changes = tuple(
-            Change(kind, name, None, entry.secret, entry.stamp)
-            for kind in Kind
-            for name, entry in environment.live(kind)
-        )
-        return self._commit(head, changes, request, author, asked, deletes=True)
-
-    def _rollback(
-        self, request: RollbackRequest, author: str, may_reveal: bool, asked: bytes
-    ) -> Writing:
-        head = self._head(request.environment)
-        _check_revision(head, request.if_revision)
-        target = revisions.recorded_state(
-            self._store, request.environment, request.to, self._digest_key
-        )
-        changes = differences(head.environment, target.environment, request.variables, may_reveal)
-        if not changes and self._is_durable(head):
-            stamp = head.environment.highest_stamp
-            return Writing(self._answer(request, head.revision, stamp))
-        message = request.message or f"rollback to {request.to}"
-        return self._commit(head, tuple(changes), request, author, asked, message=message)
-
-    def _resolve(
-        self, request: ResolveRequest, author: str, may_reveal: bool, asked: bytes
-    ) -> Writing:
-        head = self._head(request.environment)
-        _check_revision(head, request.if_revision)
-        settled = conflicts.settle(self._store, head.environment, request, may_reveal=may_reveal)
-        return self._commit(head, settled.changes, request, author, asked, resolves=settled.ids)
-
-    def _commit(
-        self,
-        head: StoredState,
-        changes: Sequence[Change],
-        request: AnyWrite,
-        author: str,
-        asked: bytes,
-        *,
-        deletes: bool = False,
-        message: str = "",
-        resolves: tuple[str, ...] = (),
-    ) -> Writing:
-        """Stamp the changes and log them.
-
-        No await stands between reading the head and the append.
-        """
-        before = head.environment
-        now_ms = self._clock.wall_ms()
-        stamp = self._hlc.stamp_above(before.highest_stamp, now_ms)
-        environment = before.apply_changes(stamp, changes, deletes=deletes)
-        check_room(before, environment)
-        after = StoredState(environment, digest.revision(environment, self._digest_key))
-        commit = Commit(
-            environment=before.name,
-            stamp=stamp,
-            changes=changes,
-            deletes=deletes,
-            author=author,
-            time_ms=now_ms,
-            message=message or request.message,
-            operation=request.operation,
-            node=self.node.name,
-            region=self.node.region,
-            revision=after.revision,
-            request_digest=asked,
-            resolves=resolves,
-        )
-        partition = partition_of(before.name)
-        seq = self._store.last_seq(partition, self.node.uid) + 1
-        logged = self._store.append(LogRecord(partition, self.node.uid, seq, commit), after)
-        self._last_logged = logged
-        token = session_token(partition, self.node.uid, seq)
+    def _log(self, request: AnyWrite, draft: Draft) -> Writing:
+        logged, token = self.log(draft.commit, draft.after)
         confirmation: Confirmation = logged
         if self._acknowledging is not None:
             confirmation = self._acknowledging.confirm(logged, request.durability)
+        commit = draft.commit
         return Writing(_written(request, commit.revision, commit.stamp, token), confirmation)
+
+    def log(self, commit: Commit, after: StoredState, encoded: bytes = b"") -> tuple[Logged, str]:
+        """Log a commit to the present head as a record of this node; also its session token.
+
+        `encoded` are its stored bytes, where they are known.
+        """
+        uid, partition = self.node.uid, partition_of(commit.environment)
+        seq = self._store.last_seq(partition, uid) + 1
+        logged = self._store.append(LogRecord(partition, uid, seq, commit), after, encoded)
+        self._last_logged = logged
+        return logged, session_token(partition, uid, seq)
 
     def _is_durable(self, head: StoredState) -> bool:
         """Tell whether `head` is what readers see, with no commit on its way.
@@ -330,30 +247,6 @@ class Coordinator(Reader):
         token = session_token(partition, origin, self._store.last_seq(partition, origin))
         return _written(request, revision, stamp, token)
 
-    def _head(self, name: str) -> StoredState:
-        return self._store.head(name) or self._nothing(name)
-
-    def _nothing(self, name: str) -> StoredState:
-        empty = Environment(name)
-        return StoredState(empty, digest.revision(empty, self._digest_key))
-
-
-def _check(request: AnyWrite) -> None:
-    """Raise InvalidRequest where a write can't be meant."""
-    match request:
-        case WriteRequest():
-            check_write(request)
-        case ResolveRequest():
-            conflicts.check_resolve(request)
-        case DeleteRequest() | RollbackRequest():
-            check_environment(request.environment)
-            check_operation(request.message, request.operation)
-            if isinstance(request, RollbackRequest):
-                for variable in request.variables:
-                    check_variable(variable)
-        case _:
-            assert_never(request)
-
 
 def _written(request: AnyWrite, revision: bytes, stamp: Stamp, token: str) -> WriteAnswer:
     precondition = "local" if request.if_revision else ""
@@ -362,21 +255,11 @@ def _written(request: AnyWrite, revision: bytes, stamp: Stamp, token: str) -> Wr
     )
 
 
-def _check_same(earlier: bytes, asked: bytes) -> None:
+def check_same(earlier: bytes, asked: bytes) -> None:
+    """Raise Conflict where an operation id comes again with another request."""
     if earlier != asked:
         raise Conflict(
             "the operation id was used for another write already; nothing was changed",
             hint="use a new operation id for a new operation",
             reason="OPERATION_REUSED",
-        )
-
-
-def _check_revision(head: StoredState, wanted: str) -> None:
-    if wanted and not revisions.matches(head.revision, wanted):
-        digits = digest.SHORT_REVISION
-        raise Conflict(
-            f"{head.environment.name} is at revision {head.revision.hex()[:digits]}, "
-            f"not at {wanted[:digits]}; nothing was changed",
-            hint="read it again, then decide whether your change still fits",
-            reason="STALE_REVISION",
         )

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from envd.core.commit import Commit, Kind
 from envd.core.environment import Environment
+from envd.core.stamp import ZERO
 
 
 def contests(before: Environment | None, commit: Commit, *, made_here: bool) -> bool:
@@ -28,10 +29,10 @@ def contests(before: Environment | None, commit: Commit, *, made_here: bool) -> 
     for kind, name, _, _, overwrites in commit.changes:
         if overwrites < before.overwritten_by(kind, name):
             return True
-    return commit.deletes and not _lists_all(before, commit)
+    return commit.floor > ZERO and not _lists_all(before, commit)
 
 
 def _lists_all(before: Environment, commit: Commit) -> bool:
-    """Tell whether a deletion names all that it ends."""
+    """Tell whether a commit names all that it drops."""
     listed = {(change.kind, change.name) for change in commit.changes}
     return all((kind, name) in listed for kind in Kind for name, _ in before.live(kind))

@@ -30,7 +30,7 @@ from envd.core.environment import Environment
 from envd.core.errors import Corrupt, StorageError
 from envd.core.history import ConflictRecord, Side
 from envd.core.ring import partition_of
-from envd.core.stamp import STAMP_BYTES, Stamp
+from envd.core.stamp import STAMP_BYTES, ZERO, Stamp
 from envd.ports import OperationResult, StoredState
 
 FORMAT = 1
@@ -70,6 +70,12 @@ class _ResolvingCommitRow(_CommitRow, array_like=True, frozen=True):
     """What a commit that settles conflicts is stored as; the others keep their shorter row."""
 
     resolves: tuple[str, ...] = ()
+
+
+class _ChainedCommitRow(_ResolvingCommitRow, array_like=True, frozen=True):
+    """What a commit of a serial environment is stored as."""
+
+    follows: bytes = b""
 
 
 class _LogRow(msgspec.Struct, array_like=True, frozen=True):
@@ -199,7 +205,7 @@ class StoredEnvironment:
 
 
 _encoder = msgspec.msgpack.Encoder()
-_commit_decoder = msgspec.msgpack.Decoder(_ResolvingCommitRow)
+_commit_decoder = msgspec.msgpack.Decoder(_ChainedCommitRow)
 _log_decoder = msgspec.msgpack.Decoder(_LogRow)
 _name_decoder = msgspec.msgpack.Decoder(_NameRow)
 _local_decoder = msgspec.msgpack.Decoder(_LocalRow)
@@ -226,6 +232,9 @@ def encode_commit(commit: Commit) -> bytes:
         commit.revision,
         commit.request_digest,
     )
+    if commit.follows != ZERO:
+        chained = _ChainedCommitRow(*fields, commit.resolves, commit.follows.to_bytes())
+        return _FORMAT_BYTE + _encoder.encode(chained)
     if commit.resolves:
         return _FORMAT_BYTE + _encoder.encode(_ResolvingCommitRow(*fields, commit.resolves))
     return _FORMAT_BYTE + _encoder.encode(_CommitRow(*fields))
@@ -280,6 +289,7 @@ def decode_commit(raw: bytes) -> Commit:
         revision=row.revision,
         request_digest=row.request_digest,
         resolves=row.resolves,
+        follows=_stamp(row.follows) if row.follows else ZERO,
     )
 
 

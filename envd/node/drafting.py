@@ -1,0 +1,238 @@
+"""What a write request means upon the state it meets: one commit, not yet logged.
+
+A draft is made within one turn of the event loop of the state that it builds on, so what it checks
+holds as long as nothing else is logged in between.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import assert_never
+
+from envd.core import digest
+from envd.core.chain import MODE, PLAIN, SERIAL, is_serial, position
+from envd.core.commit import Change, ChangeColumns, Commit, Kind, floor_of
+from envd.core.environment import Environment
+from envd.core.errors import Conflict
+from envd.core.hlc import HybridClock
+from envd.core.metadata import CREATED
+from envd.core.names import check_environment, check_variable
+from envd.core.requests import (
+    DeleteRequest,
+    ResolveRequest,
+    RollbackRequest,
+    WriteRequest,
+)
+from envd.core.stamp import ZERO
+from envd.node import conflicts, revisions
+from envd.node.changes import changes_of, differences, restated
+from envd.node.checks import check_operation, check_room, check_write
+from envd.node.operations import AnyWrite
+from envd.node.reader import no_environment
+from envd.node.views import NodeIdentity, iso_time
+from envd.ports import Clock, Store, StoredState
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """A write request with who asks; `asked` tells it from others under its operation id."""
+
+    request: AnyWrite
+    author: str
+    may_reveal: bool
+    asked: bytes = field(default=b"", repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """A commit and the state that it makes of the one it was drafted upon."""
+
+    commit: Commit
+    after: StoredState
+
+    @property
+    def is_chained(self) -> bool:
+        """Whether only a majority can log it: it belongs to a chain, begins or ends one."""
+        return self.commit.follows != ZERO
+
+
+class Drafter:
+    """Makes the drafts of one node; `hlc` gives their stamps."""
+
+    def __init__(
+        self, store: Store, clock: Clock, node: NodeIdentity, digest_key: bytes, hlc: HybridClock
+    ) -> None:
+        self._store = store
+        self._clock = clock
+        self._node = node
+        self._digest_key = digest_key
+        self._hlc = hlc
+
+    def head(self, name: str) -> StoredState:
+        """The state that the next commit to `name` follows."""
+        known = self._store.head(name)
+        if known is not None:
+            return known
+        empty = Environment(name)
+        return StoredState(empty, digest.revision(empty, self._digest_key))
+
+    def draft(self, wish: Wish, head: StoredState) -> Draft | None:
+        """The commit that a wish means upon `head`, None where it would change nothing.
+
+        Raises NotFound, Conflict, Denied, LimitExceeded; nothing is logged.
+        """
+        request = wish.request
+        _check_revision(head, request.if_revision)
+        match request:
+            case WriteRequest():
+                return self._write(request, wish, head)
+            case DeleteRequest():
+                return self._delete(request, wish, head)
+            case RollbackRequest():
+                return self._rollback(request, wish, head)
+            case ResolveRequest():
+                return self._resolve(request, wish, head)
+            case _:
+                assert_never(request)
+
+    def empty(self, wish: Wish, head: StoredState) -> Draft:
+        """A commit that changes nothing: it is there once what it follows is."""
+        return self._drafted(wish, head, ())
+
+    def _write(self, request: WriteRequest, wish: Wish, head: StoredState) -> Draft | None:
+        environment = head.environment
+        if request.must_exist and not environment.exists:
+            raise no_environment(request.environment)
+        if request.must_not_exist and environment.exists:
+            raise Conflict(
+                f"{request.environment} exists already",
+                hint=f"envctl get {request.environment}",
+                reason="ALREADY_EXISTS",
+            )
+        changes = changes_of(environment, request, wish.may_reveal)
+        if request.must_not_exist:
+            now = iso_time(self._clock.wall_ms())
+            overwrites = environment.overwritten_by(Kind.METADATA, CREATED)
+            changes = (*changes, Change(Kind.METADATA, CREATED, now, False, overwrites))
+        return self._drafted(wish, head, changes) if changes else None
+
+    def _delete(self, request: DeleteRequest, wish: Wish, head: StoredState) -> Draft:
+        environment = head.environment
+        if not environment.exists:
+            raise no_environment(request.environment)
+        changes = tuple(
+            Change(kind, name, None, entry.secret, entry.stamp)
+            for kind in Kind
+            for name, entry in environment.live(kind)
+        )
+        return self._drafted(wish, head, changes, deletes=True)
+
+    def _rollback(self, request: RollbackRequest, wish: Wish, head: StoredState) -> Draft | None:
+        target = revisions.recorded_state(
+            self._store, request.environment, request.to, self._digest_key
+        )
+        changes = differences(
+            head.environment, target.environment, request.variables, wish.may_reveal
+        )
+        return self._drafted(wish, head, tuple(changes)) if changes else None
+
+    def _resolve(self, request: ResolveRequest, wish: Wish, head: StoredState) -> Draft:
+        settled = conflicts.settle(
+            self._store, head.environment, request, may_reveal=wish.may_reveal
+        )
+        return self._drafted(wish, head, settled.changes, resolves=settled.ids)
+
+    def _drafted(
+        self,
+        wish: Wish,
+        head: StoredState,
+        changes: Sequence[Change],
+        *,
+        deletes: bool = False,
+        resolves: tuple[str, ...] = (),
+    ) -> Draft:
+        before, request = head.environment, wish.request
+        now_ms = self._clock.wall_ms()
+        stamp = self._hlc.stamp_above(before.highest_stamp, now_ms)
+        follows = ZERO
+        if is_serial(before) or _opens(changes):
+            follows = position(before)
+            if not is_serial(before) or deletes or _closes(changes):
+                stamp = stamp._replace(era=stamp.era + 1)
+                changes = changes if deletes else restated(before, changes)
+        floor = floor_of(stamp, follows, deletes=deletes)
+        environment = before.apply_changes(stamp, changes, floor=floor)
+        check_room(before, environment)
+        after = StoredState(environment, digest.revision(environment, self._digest_key))
+        commit = Commit(
+            environment=before.name,
+            stamp=stamp,
+            changes=changes,
+            deletes=deletes,
+            author=wish.author,
+            time_ms=now_ms,
+            message=_message(request),
+            operation=request.operation,
+            node=self._node.name,
+            region=self._node.region,
+            revision=after.revision,
+            request_digest=wish.asked,
+            resolves=resolves,
+            follows=follows,
+        )
+        return Draft(commit, after)
+
+
+def _message(request: AnyWrite) -> str:
+    if isinstance(request, RollbackRequest):
+        return request.message or f"rollback to {request.to}"
+    return request.message
+
+
+def _opens(changes: Sequence[Change]) -> bool:
+    """Tell whether changes to a plain environment make it serial."""
+    return _mode_in(changes) == SERIAL
+
+
+def _closes(changes: Sequence[Change]) -> bool:
+    """Tell whether changes to a serial environment make it plain."""
+    return _mode_in(changes) not in ("", SERIAL)
+
+
+def _mode_in(changes: Sequence[Change]) -> str:
+    """The mode that changes set, "" where they don't touch it."""
+    if type(changes) is ChangeColumns:
+        return ""
+    for kind, name, value, _, _ in changes:
+        if kind and name == MODE:
+            return value or PLAIN
+    return ""
+
+
+def check_request(request: AnyWrite) -> None:
+    """Raise InvalidRequest where a write can't be meant."""
+    match request:
+        case WriteRequest():
+            check_write(request)
+        case ResolveRequest():
+            conflicts.check_resolve(request)
+        case DeleteRequest() | RollbackRequest():
+            check_environment(request.environment)
+            check_operation(request.message, request.operation)
+            if isinstance(request, RollbackRequest):
+                for variable in request.variables:
+                    check_variable(variable)
+        case _:
+            assert_never(request)
+
+
+def _check_revision(head: StoredState, wanted: str) -> None:
+    if wanted and not revisions.matches(head.revision, wanted):
+        digits = digest.SHORT_REVISION
+        raise Conflict(
+            f"{head.environment.name} is at revision {head.revision.hex()[:digits]}, "
+            f"not at {wanted[:digits]}; nothing was changed",
+            hint="read it again, then decide whether your change still fits",
+            reason="STALE_REVISION",
+        )
