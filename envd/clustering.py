@@ -25,7 +25,7 @@ from envd.net.seeds import Seeds
 from envd.node.handshake import Introduction
 from envd.node.joining import Joiner
 from envd.node.node import Node, NodePlace, NodePorts
-from envd.ports import Clock, Rng, Store
+from envd.ports import Clock, Registers, Rng, Store
 from envd.security.cluster_secret import SharedSecret
 from envd.security.datagrams import SealedDatagrams
 from envd.settings import Settings
@@ -120,6 +120,7 @@ def make_node(
     clock: Clock,
     rng: Rng,
     *,
+    registers: Registers,
     coordinator_store: Store,
     on_identity_lost: Callable[[str], None],
     propagated: Callable[[float], None],
@@ -144,7 +145,7 @@ def make_node(
         frozenset(record.former_uids),
         bool(settings.cluster.join),
     )
-    ports = NodePorts(store, clock, rng, ways.gossip, sealer, ways.transport, secret)
+    ports = NodePorts(store, clock, rng, ways.gossip, sealer, ways.transport, secret, registers)
     return Node(
         ports,
         place,

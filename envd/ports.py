@@ -15,6 +15,7 @@ from envd.core.answers import Identity, ListedEnvironment
 from envd.core.commit import Commit, LogRecord
 from envd.core.environment import Environment
 from envd.core.history import ConflictRecord
+from envd.core.paxos import Acceptor
 from envd.core.stamp import Stamp
 from envd.core.versions import Cursor, Roots
 
@@ -297,6 +298,30 @@ class Store(Protocol):
 
     async def close(self) -> None:
         """Flush and let go."""
+        ...
+
+
+class Registers(Protocol):
+    """What this node promised and accepted as an acceptor, by the name of the register."""
+
+    def get(self, register: str) -> Acceptor:
+        """As it is, with what is on its way to the disk."""
+        ...
+
+    def save(self, register: str, acceptor: Acceptor) -> Awaitable[None]:
+        """Keep it from now on; what it returns is done once that is durable.
+
+        Raises Unavailable where there is no room, and then it is again what was durable;
+        OutcomeUnknown where the disk failed.
+        """
+        ...
+
+    def prune(self, register: str, position: Stamp) -> None:
+        """Forget what was accepted there below `position`: the log holds it."""
+        ...
+
+    def accepted(self) -> Mapping[str, Acceptor]:
+        """Those that accepted something that may not be in the log yet, in order of name."""
         ...
 
 

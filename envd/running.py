@@ -155,6 +155,7 @@ class Daemon:
         from envd.security.access import AllowAll, LocalAccess
         from envd.storage.check import start_check
         from envd.storage.disk import TimedDisk
+        from envd.storage.registers import RegisterLog
         from envd.storage.store import DurableStore
         from envd.system import SystemClock, SystemRng
 
@@ -177,6 +178,10 @@ class Daemon:
             disk=TimedDisk(telemetry.syncs.observe),
         )
         stack.push_async_callback(store.close)
+        registers = await RegisterLog.open(
+            directory.path, directory.sealer, directory.record.node_uid
+        )
+        stack.push_async_callback(registers.close)
         self._report_opened(directory, store)
         node = clustering.make_node(
             directory,
@@ -185,6 +190,7 @@ class Daemon:
             store,
             clock,
             SystemRng(),
+            registers=registers,
             coordinator_store=telemetry.traced(store, reporting.STORE_SPANS),
             on_identity_lost=lambda why: self._begin_anew(directory, why),
             propagated=telemetry.propagated,

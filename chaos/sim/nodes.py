@@ -21,11 +21,13 @@ from chaos.sim.checkers import Sighting
 from chaos.sim.cluster import Boot, Cluster, Machine, NodeDied
 from chaos.sim.held import Held
 from chaos.sim.loop import SimLoop
+from chaos.sim.registers import SimRegisters
 from chaos.sim.store import Platter, SimStore, damaged
 from envd.core.answers import Identity, Status
 from envd.core.errors import EnvdError, Unavailable
 from envd.core.history import Retention
 from envd.core.members import Member, MemberState
+from envd.core.paxos import Acceptor
 from envd.core.requests import LeaveRequest
 from envd.node.api import EnvironmentApi
 from envd.node.cluster import NodeCluster
@@ -66,6 +68,7 @@ class Directory:
     joined: bool = False
     known: tuple[Member, ...] = ()
     durable: Durable = field(default_factory=Durable)
+    registers: dict[str, Acceptor] = field(default_factory=dict)
     synced_at: list[float] = field(default_factory=list)
     saved_s: float = 0.0
 
@@ -138,6 +141,7 @@ class EnvdFactory:
         self._sabotage = sabotage
         self._saved: dict[str, deque[Directory]] = {}
         self._stores: dict[str, SimStore] = {}
+        self._registers_of: dict[str, SimRegisters] = {}
         self._context = copy_context()
         self._secret = SharedSecret.insecure(CLUSTER_NAME)
         self._founded = False
@@ -154,9 +158,17 @@ class EnvdFactory:
         )
         await self._belong(boot, directory, sealer)
         store = self._open(boot, directory)
+        registers = self._registers(boot, directory)
         ports = self._sabotage(
             NodePorts(
-                store, boot.clock, boot.rng, boot.datagrams, sealer, boot.transport, self._secret
+                store,
+                boot.clock,
+                boot.rng,
+                boot.datagrams,
+                sealer,
+                boot.transport,
+                self._secret,
+                registers,
             )
         )
         running = self._assemble(boot, directory, sealer, ports)
@@ -216,6 +228,12 @@ class EnvdFactory:
         store.synced_at[: len(directory.synced_at)] = directory.synced_at
         self._stores[boot.machine.name] = store
         return store
+
+    def _registers(self, boot: Boot, directory: Directory) -> SimRegisters:
+        platter, chance = self.platters[boot.machine.name], boot.chance.stream("registers")
+        registers = SimRegisters(directory.registers, platter, chance, boot.process, self._loop)
+        self._registers_of[boot.machine.name] = registers
+        return registers
 
     def _assemble(
         self,
@@ -277,6 +295,9 @@ class EnvdFactory:
     # -- disks -------------------------------------------------------------------------
 
     def crashed(self, machine: Machine) -> None:
+        registers = self._registers_of.pop(machine.name, None)
+        if registers is not None:
+            registers.lose_power()
         store = self._stores.pop(machine.name, None)
         if store is not None:
             directory = self.directories[machine.name]
@@ -285,6 +306,7 @@ class EnvdFactory:
 
     def wipe(self, machine: Machine) -> None:
         self._stores.pop(machine.name, None)
+        self._registers_of.pop(machine.name, None)
         self._saved.pop(machine.name, None)
         self.directories[machine.name] = Directory(self._new_uid())
         self.platters[machine.name] = Platter()
@@ -299,6 +321,7 @@ class EnvdFactory:
                     replace(
                         self.directories[name],
                         durable=store.durable(),
+                        registers=dict(self.directories[name].registers),
                         synced_at=list(store.synced_at),
                         saved_s=self._loop.time(),
                     )
@@ -321,7 +344,7 @@ class EnvdFactory:
         if not saved:
             return None
         chosen = self._damage.choice(list(saved))
-        self.directories[machine.name] = replace(chosen)
+        self.directories[machine.name] = replace(chosen, registers=dict(chosen.registers))
         return chosen.saved_s
 
     def damage(self, machine: Machine) -> float | None:

@@ -23,6 +23,7 @@ MAX_OPERATIONS = 1024
 MAX_MESSAGE_BYTES = 4096
 MAX_OPERATION_ID_BYTES = 128
 RESERVED_SEGMENT = "sys"
+_SYSTEM = RESERVED_SEGMENT + "/"
 
 _SEGMENT = r"[a-z0-9](?:[a-z0-9._-]*[a-z0-9])?"
 ENVIRONMENT_PATTERN = rf"{_SEGMENT}(?:/{_SEGMENT})*"
@@ -33,8 +34,16 @@ _VARIABLES = re.compile(rf"(?:[A-Za-z_][A-Za-z0-9_.-]{{,{MAX_VARIABLE_NAME_BYTES
 _METADATA = re.compile(r"[a-z][a-z0-9_.-]*")
 
 
-def check_environment(name: str) -> str:
-    """Return `name` if it is a legal environment name, else raise InvalidRequest."""
+def is_system(name: str) -> bool:
+    """Tell whether an environment is envd's own: replicated as all are, and shown to nobody."""
+    return name.startswith(_SYSTEM)
+
+
+def check_environment(name: str, *, system: bool = False) -> str:
+    """Return `name` if it is a legal environment name, else raise InvalidRequest.
+
+    Those that envd keeps for itself are legal for `system` only.
+    """
     if len(name) > MAX_ENVIRONMENT_NAME_BYTES:
         raise LimitExceeded(
             f"the environment name is {len(name)} bytes long; "
@@ -52,7 +61,7 @@ def check_environment(name: str) -> str:
             f"the environment name has {name.count('/') + 1} segments; "
             f"at most {MAX_SEGMENTS} are allowed"
         )
-    if name.split("/", 1)[0] == RESERVED_SEGMENT:
+    if not system and name.split("/", 1)[0] == RESERVED_SEGMENT:
         raise InvalidRequest(
             f"{_shown(name)} begins with '{RESERVED_SEGMENT}', which envd keeps for itself",
             hint="choose another first segment",
@@ -68,8 +77,13 @@ def check_prefix(prefix: str) -> str:
 
 
 def has_prefix(name: str, prefix: str) -> bool:
-    """Tell whether `prefix` holds `name`; prefixes match whole segments, "" matches all."""
-    return not prefix or name == prefix or name.startswith(prefix + "/")
+    """Tell whether `prefix` holds `name`; prefixes match whole segments.
+
+    "" matches all but the system's own.
+    """
+    if not prefix:
+        return not name.startswith(_SYSTEM)
+    return name == prefix or name.startswith(prefix + "/")
 
 
 def check_variable(name: str) -> str:

@@ -84,10 +84,11 @@ def loads(table: Table) -> Counter[int]:
 
 def _in_order(partition: int, holders: Iterable[int]) -> tuple[int, ...]:
     """By a hash, so that every node is preferred for its share (rendezvous hashing)."""
-    return tuple(sorted(holders, key=lambda uid: _rank(partition, uid)))
+    return tuple(sorted(holders, key=lambda uid: rank(partition, uid)))
 
 
-def _rank(partition: int, uid: int) -> bytes:
+def rank(partition: int, uid: int) -> bytes:
+    """Where a node stands in the order of preference of a partition: the least one first."""
     return blake2b(uid.to_bytes(8) + partition.to_bytes(2), digest_size=8).digest()
 
 
@@ -184,7 +185,7 @@ class _Assignment:
         for number in range(PARTITIONS):
             while len(self.holders[number]) < self._copies:
                 able = [uid for uid in self._nodes if self._may_take(uid, number)]
-                best = max(able, key=lambda uid: (self._room(uid), _rank(number, uid)))
+                best = max(able, key=lambda uid: (self._room(uid), rank(number, uid)))
                 self._put(best, number, self._fresh)
 
     def level(self) -> None:

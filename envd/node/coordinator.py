@@ -121,7 +121,7 @@ class Coordinator(Reader):
 
     async def _begin_here(self, request: AnyWrite, author: str, may_reveal: bool) -> Writing:
         """Perform a write, or give the earlier one with its operation id."""
-        self._check_refusal()
+        self.check_refusal()
         if self._acknowledging is not None:
             self._acknowledging.check(request.durability)
         if not request.operation:
@@ -143,9 +143,10 @@ class Coordinator(Reader):
 
     async def _admit(self) -> None:
         await self._store.admit()
-        self._check_refusal()
+        self.check_refusal()
 
-    def _check_refusal(self) -> None:
+    def check_refusal(self) -> None:
+        """Raise Unavailable where this node takes no writes now."""
         if self.refuse_writes is not None:
             error = self.refuse_writes
             raise Unavailable(error.message, hint=error.hint, reason=error.reason)
@@ -167,10 +168,10 @@ class Coordinator(Reader):
         if not is_serial(head.environment):
             draft = self.draft(wish, head)
             if draft is None and self._is_durable(head):
-                return Writing(self._answer(request, head.revision, head.environment.highest_stamp))
+                return Writing(self.answer(request, head.revision, head.environment.highest_stamp))
             draft = draft or self.drafter.empty(wish, head)
             if not draft.is_chained:
-                return self._log(request, draft)
+                return self.finish(request, draft)
         if self.chained is None:
             raise Unsupported("this node has no serial environments", hint="keep mode=lww")
         return Writing(await self.chained(wish))
@@ -196,7 +197,7 @@ class Coordinator(Reader):
 
     def _known(self, request: AnyWrite, known: OperationResult) -> Writing:
         """The answer to a repeat; what came from another node has two copies already."""
-        answer = self._answer(request, known.revision, known.stamp)
+        answer = self.answer(request, known.revision, known.stamp)
         if self._acknowledging is None or self._acknowledging.alone:
             return Writing(answer)
         if known.stamp.node_uid not in self._own_uids:
@@ -211,7 +212,8 @@ class Coordinator(Reader):
                 return
             del self._in_flight[key]
 
-    def _log(self, request: AnyWrite, draft: Draft) -> Writing:
+    def finish(self, request: AnyWrite, draft: Draft) -> Writing:
+        """Log a draft of the present head, and answer once it has copies enough."""
         logged, token = self.log(draft.commit, draft.after)
         confirmation: Confirmation = logged
         if self._acknowledging is not None:
@@ -241,7 +243,7 @@ class Coordinator(Reader):
             visible.environment.highest_stamp if visible else ZERO
         )
 
-    def _answer(self, request: AnyWrite, revision: bytes, stamp: Stamp) -> WriteAnswer:
+    def answer(self, request: AnyWrite, revision: bytes, stamp: Stamp) -> WriteAnswer:
         """The answer to a write whose record is the last of its partition."""
         partition, origin = partition_of(request.environment), self.node.uid
         token = session_token(partition, origin, self._store.last_seq(partition, origin))

@@ -51,7 +51,7 @@ class Forwarder:
         Raises Unavailable where none can be asked, with nothing done, and OutcomeUnknown where
         one was asked and did not answer.
         """
-        body = wire.pack(wire.Forwarded(*_encoded(request), author, may_reveal))
+        body = packed(request, author, may_reveal)
         problem = Unavailable(
             "no storage node can be reached, and this node makes no writes itself; "
             "nothing was done",
@@ -71,19 +71,29 @@ class Forwarder:
                 if not error.reason.startswith("PEER_"):
                     problem = error  # It answered, and said why not.
             else:
-                return api.written_from(pb.WriteResponse.FromString(answer))
+                return unpacked_answer(answer)
         raise problem
 
 
-def methods(perform: Perform) -> Mapping[str, Method]:
-    """What serves forwarded writes."""
+def packed(request: AnyWrite, author: str, may_reveal: bool) -> bytes:
+    """A write as it is handed to another node."""
+    return wire.pack(wire.Forwarded(*_encoded(request), author, may_reveal))
+
+
+def unpacked_answer(body: bytes) -> WriteAnswer:
+    """What that node answered."""
+    return api.written_from(pb.WriteResponse.FromString(body))
+
+
+def methods(perform: Perform, *, name: str = METHOD) -> Mapping[str, Method]:
+    """What serves forwarded writes, under the name of the call."""
 
     async def take(_: Peer, body: bytes) -> bytes:
         said = wire.unpack(wire.Forwarded, body)
         answer = await perform(_decoded(said), said.author, said.may_reveal)
         return api.written_message(answer).SerializeToString()
 
-    return {METHOD: take}
+    return {name: take}
 
 
 def _encoded(request: AnyWrite) -> tuple[str, bytes]:

@@ -2,7 +2,9 @@
 
 A record is applied exactly when it follows the last one of its (partition, origin), so a vector
 never has a hole; a known one is passed over, and one behind a hole is for repair. Merging
-is commutative and idempotent, so nothing depends on which way a commit came.
+is commutative and idempotent, so nothing depends on which way a commit came. A commit of a serial
+environment waits for the one that it follows, so that readers see what was chosen, and nothing in
+between.
 
 A commit from the future (stamped over a minute ahead of this node's clock) is refused from its
 own origin, whose clock is wrong or ours is; it stays in the origin's log and comes again. From
@@ -21,12 +23,14 @@ from hashlib import blake2b
 from typing import Final
 
 from envd.core import digest
+from envd.core.chain import is_behind
 from envd.core.commit import Commit, LogRecord
 from envd.core.environment import Environment
 from envd.core.errors import Corrupt, EnvdError, InvalidRequest, Unavailable
 from envd.core.hlc import HybridClock
 from envd.core.names import check_environment
 from envd.core.ring import partition_of
+from envd.core.stamp import ZERO
 from envd.ports import Clock, Logged, Store, StoredState
 from envd.wire import records
 
@@ -49,6 +53,7 @@ class Taken(Enum):
     NEW = "new"
     KNOWN = "known"
     GAP = "gap"
+    BEHIND = "behind"
     EARLY = "early"
 
 
@@ -82,8 +87,9 @@ class Intake:
     async def take(self, row: bytes, *, direct: bool) -> Taken:
         """Take in one record in its stored bytes; `direct` from its own origin.
 
-        NEW is logged and on its way, see `settled`. Raises Unavailable (CLOCK_SKEW, or no room),
-        Corrupt, and IdentityLost for a record of this node that it does not have.
+        NEW is logged and on its way, see `settled`; BEHIND is a commit of a serial environment that
+        follows one which is not here. Raises Unavailable (CLOCK_SKEW, or no room), Corrupt, and
+        IdentityLost for a record of this node that it does not have.
         """
         await self.admit()
         partition, origin, seq, encoded = records.open_log_row(row)
@@ -108,6 +114,10 @@ class Intake:
             await self._hold_back(row)
             self._early.add((partition, origin))
             return Taken.EARLY
+        if commit.follows != ZERO and is_behind(
+            self._head(commit.environment).environment, commit.follows
+        ):
+            return Taken.BEHIND
         self._append(LogRecord(partition, origin, seq, commit), encoded)
         return Taken.NEW
 
@@ -261,7 +271,7 @@ def _decoded(encoded: bytes) -> Commit:
 
 def _check_name(environment: str) -> None:
     try:
-        check_environment(environment)
+        check_environment(environment, system=True)
     except InvalidRequest:
         raise Corrupt("a peer sent an environment with a name that is none") from None
 

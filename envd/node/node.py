@@ -12,16 +12,21 @@ import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Final
 
 from envd.core.commit import LogRecord
 from envd.core.errors import Conflict, Corrupt, EnvdError, NotFound, Unavailable
 from envd.core.hlc import HybridClock
 from envd.core.members import Member, MemberState
-from envd.node import calls, forwarding, handshake
+from envd.core.placement import rank
+from envd.core.ring import partition_of
+from envd.node import calls, forwarding, handshake, serial
+from envd.node.acceptor import AcceptorService
 from envd.node.acknowledging import Acknowledging
 from envd.node.calls import CallClient, Method
 from envd.node.coordinator import Coordinator
+from envd.node.electorate import Electorate, site_of
 from envd.node.forwarding import Forwarder
 from envd.node.guarding import guarded
 from envd.node.handshake import Introduction, Peer
@@ -29,8 +34,10 @@ from envd.node.intake import MAX_AHEAD_MS, Intake, take_error
 from envd.node.joining import Discovery, join_methods
 from envd.node.membership import Membership
 from envd.node.peering import DIAL_S, Surroundings
+from envd.node.proposing import Proposer
 from envd.node.repair import Repairer, RepairServer
 from envd.node.replication import Replication
+from envd.node.serial import Serial
 from envd.node.tail import LogTail
 from envd.node.vectors import VectorFeed
 from envd.node.views import NodeIdentity
@@ -42,6 +49,7 @@ from envd.ports import (
     Logged,
     PeerChannel,
     PeerTransport,
+    Registers,
     Rng,
     Store,
     StoredState,
@@ -68,6 +76,7 @@ class NodePorts:
     sealer: DatagramSealer
     transport: PeerTransport
     secret: ClusterSecret
+    registers: Registers
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +152,7 @@ class Node:
         self._intake = Intake(ports.store, ports.clock, hlc, key, uid)
         feed = VectorFeed(ports.store)
         self.repairer = Repairer(ports.store, self._intake, feed, key, uid)
+        self.electorate, self._acceptor, self.serial = self._consent()
         self.replication = self._replication(feed, propagated)
         self.coordinator.noticed = self.replication.mending.note_read
         ticket = wire.Ticket(place.cluster_id, key)
@@ -168,12 +178,64 @@ class Node:
             forwarder=Forwarder(self._forward_to, self._ask, always=self._is_agent),
         )
 
+    def _consent(self) -> tuple[Electorate, AcceptorService, Serial]:
+        """What serial environments take: who votes, this node's votes, and its proposals."""
+        ports, place, coordinator = self._ports, self._place, self.coordinator
+        uid, key = place.member.uid, place.digest_key
+        electorate = Electorate(
+            site_of(place.member),
+            ports.store,
+            self._members,
+            expects_others=place.expects_others,
+        )
+        acceptor = AcceptorService(
+            ports.store,
+            ports.registers,
+            self._intake,
+            ports.clock,
+            self._pull,
+            lambda: electorate.epoch,
+        )
+        proposer = Proposer(uid, coordinator, acceptor, key, ask=self._ask, pull=self._pull)
+        writes = Serial(
+            uid,
+            ports.store,
+            coordinator,
+            acceptor,
+            proposer,
+            ports.rng,
+            ask=self._ask,
+            seats=electorate.seats,
+            preferred=self._proposers,
+            digest_key=key,
+        )
+        electorate.connect(acceptor, writes, self.repairer, self._ask)
+        coordinator.chained = writes.write
+        return electorate, acceptor, writes
+
+    def _members(self) -> Sequence[Member]:
+        return self.membership.members()
+
+    def _proposers(self, name: str) -> Sequence[int]:
+        """Whom to hand a write of a serial environment to: acceptors that can be reached."""
+        members = self.electorate.seats(name).quorum.members
+        live = members.intersection((self._place.member.uid, *self.replication.plausible()))
+        partition = partition_of(name)
+        return sorted(live, key=lambda uid: rank(partition, uid))
+
+    async def _pull(self, name: str, uid: int) -> None:
+        """Have this node hold what a peer holds of one environment."""
+        await self.repairer.look_at([name], partial(self.replication.ask, uid))
+
     def _replication(self, feed: VectorFeed, propagated: Callable[[float], None]) -> Replication:
         ports, place = self._ports, self._place
         server = RepairServer(ports.store, place.digest_key, self._hold_for)
         methods: dict[str, Method] = {
             **server.methods(),
             **forwarding.methods(self.coordinator.write_here),
+            **forwarding.methods(self.serial.write_here, name=serial.FORWARD),
+            **self._acceptor.methods(),
+            **self.electorate.methods(),
             "swim.push_pull": self._push_pull,
         }
         around = Surroundings(
@@ -281,6 +343,7 @@ class Node:
                 ("replication", self.replication.run),
                 ("quarantine", self._keep_releasing),
                 ("seeds", self._keep_seeking),
+                *(() if self._is_agent else (("topology", self.electorate.run),)),
             ):
                 group.create_task(guarded(name, work), name=name)
 
@@ -310,6 +373,7 @@ class Node:
         finally:
             if not handed_over:
                 self._handing_over = False
+                self.electorate.stay()
                 if self.coordinator.refuse_writes is refusal:
                     self.coordinator.refuse_writes = None
 
@@ -323,6 +387,7 @@ class Node:
                 hint="see envctl doctor; to stop the node, send it SIGTERM: its data stay",
                 reason="NOT_DRAINED",
             )
+        await self.electorate.resign(patience_s)
         try:
             async with asyncio.timeout(patience_s):
                 await self.coordinator.settle()
@@ -414,6 +479,7 @@ class Node:
             extra = {"member": member.name, "uid": f"{member.uid:016x}"}
             _log.info(f"member.{member.state.name.lower()}", extra=extra)
         self.replication.member_changed(member)
+        self.electorate.member_changed()
         if member.state is MemberState.DOWN and self._was_this_node(member):
             asyncio.get_running_loop().call_soon(self._strike, member.uid)
 

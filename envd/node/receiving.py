@@ -107,6 +107,9 @@ class LogReceiver:
         mark = self._intake.mark()
         for number, row in enumerate(batch.rows, 1):
             taken = await self._intake.take(row, direct=self._origins and batch.through_lsn > 0)
+            if taken is Taken.BEHIND:
+                await self._intake.settled(mark)
+                raise NeedsRepair("a commit of a serial environment follows one that is not here")
             if taken is Taken.GAP:
                 await self._intake.settled(mark)  # Where the store refused one, that is the hole.
                 raise NeedsRepair("a record does not follow what this node holds")

@@ -238,6 +238,15 @@ class Repairer:
             )
         return pull.pulled
 
+    async def pull(self, ask: Ask) -> Pulled:
+        """Pull all that a peer has and this node lacks, and say nothing of vectors."""
+        mark = self._intake.mark()
+        pull = _Pull(self._store, self._intake, self._digest_key, ask, settled_only=False)
+        await pull.run()
+        await self._intake.settled(mark)
+        self._count(pull.pulled, "vote")
+        return pull.pulled
+
     async def look_at(self, names: Sequence[str], ask: Ask) -> Pulled:
         """Pull what this node lacks of some environments (background read repair)."""
         mark = self._intake.mark()

@@ -144,6 +144,11 @@ class Replication:
         """The other storage nodes, with what is known of each."""
         return [(peer.member, peer.link) for _, peer in sorted(self._peers.items())]
 
+    def plausible(self) -> Sequence[int]:
+        """The peers of which a timely answer can be expected."""
+        now = self._loop.time()
+        return [uid for uid, peer in sorted(self._peers.items()) if peer.link.plausible(now)]
+
     def waiting_for(self, link: PeerLink) -> int:
         """How many own commits a peer has not synced yet."""
         return self._tail.own_count_after(link.synced_lsn)

@@ -15,6 +15,7 @@ from functools import reduce
 from envd.core import digest
 from envd.core.environment import Environment
 from envd.core.history import Retention
+from envd.core.names import is_system
 from envd.core.stamp import STAMP_BYTES, Stamp
 from envd.core.versions import Cursor
 from envd.ports import OperationResult, StoredState
@@ -198,6 +199,8 @@ class Flush:
         return history_sum, history_count
 
     def _put_index(self, name: str, state: StoredState) -> None:
+        if is_system(name):  # Neither listed nor counted.
+            return
         key = name.encode()
         known = self._writer.raw(b"index", key)
         before = None if known is None else index_entry(key, known)

@@ -26,7 +26,7 @@ from envd.core.environment import Environment
 from envd.core.errors import Unsupported
 from envd.core.history import ConflictRecord, Retention, conflicts
 from envd.core.hlc import bound_for
-from envd.core.names import has_prefix
+from envd.core.names import has_prefix, is_system
 from envd.core.ring import PARTITIONS, partition_of
 from envd.core.stamp import Stamp
 from envd.core.versions import Cursor, Roots, share, shifted
@@ -389,7 +389,10 @@ class MemoryStore:
         raise Unsupported("a store in memory has nothing to copy")
 
     def environment_count(self) -> int:
-        return sum(state.environment.exists for state in self._visible.values())
+        return sum(
+            state.environment.exists and not is_system(name)
+            for name, state in self._visible.items()
+        )
 
     def storage_bytes(self) -> int:
         return 0

@@ -79,6 +79,15 @@ def verify(directory: Path, covered_lsn: int) -> Verified:
     return Verified(tuple(files), dropped, last_lsn)
 
 
+def first_lsn(directory: Path) -> int:
+    """The first record that the segments in a directory can hold, 1 where there are none.
+
+    For a journal of which nothing else tells where it begins. Raises Corrupt or StorageError.
+    """
+    paths = sorted(directory.glob("[0-9]*.seg"))
+    return _read_header(paths[0]).first_lsn if paths else 1
+
+
 def frames(files: tuple[SegmentFile, ...], sealer: Sealer, after_lsn: int) -> Iterator[Frame]:
     """Open the frames with records after `after_lsn`, oldest first; raises Corrupt."""
     for file in files:

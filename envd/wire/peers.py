@@ -291,6 +291,58 @@ class Forwarded(msgspec.Struct, array_like=True, frozen=True):
     may_reveal: bool
 
 
+class Prepare(msgspec.Struct, array_like=True, frozen=True):
+    """A proposer asks for a promise: the environment, its ballot, the epoch it counts in.
+
+    Also the question for how things stand, with no ballot; epoch 0 is that of the topology itself.
+    """
+
+    environment: str
+    epoch: int
+    ballot: tuple[int, int] = (0, 0)
+
+
+class Promise(msgspec.Struct, array_like=True, frozen=True):
+    """An acceptor's answer: a `paxos.Verdict`, its highest promise and the position of its log.
+
+    `place`, `ballot` and `value` tell what it accepted that its log does not hold, empty for none.
+    """
+
+    verdict: str
+    promised: tuple[int, int]
+    position: bytes
+    place: bytes = b""
+    ballot: tuple[int, int] = (0, 0)
+    value: bytes = b""
+
+
+class Accept(msgspec.Struct, array_like=True, frozen=True):
+    """A proposer asks an acceptor to accept a commit in its stored bytes."""
+
+    environment: str
+    epoch: int
+    ballot: tuple[int, int]
+    value: bytes
+
+
+class Accepted(msgspec.Struct, array_like=True, frozen=True):
+    """The answer: a `paxos.Verdict`, the acceptor's highest promise, the position of its log."""
+
+    verdict: str
+    promised: tuple[int, int]
+    position: bytes
+
+
+class Open(msgspec.Struct, array_like=True, frozen=True):
+    """Something that an acceptor accepted and that its log does not hold."""
+
+    environment: str
+    promised: tuple[int, int]
+    ballot: tuple[int, int]
+    place: bytes
+    value: bytes
+
+
 class JoinRequest(msgspec.Struct, array_like=True, frozen=True):
     """What a node without a cluster says of itself."""
 

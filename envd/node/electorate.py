@@ -1,0 +1,349 @@
+"""Keeps the topology: who votes, who is to vote, and that there is one at all.
+
+The first voter that can be reached governs: it takes in nodes that came, strikes those that went,
+and changes who votes (`core.topology`). That others may think the same of themselves does no harm,
+each change follows the one before exactly.
+
+A node that is to vote first asks each voter what is open there, which binds that voter to the
+new epoch, and then pulls all that its log holds; with a majority of the voters it has so, it is
+ready. Once a majority of those that are to vote is, they vote.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
+from typing import Final
+
+from envd.core.chain import MODE, SERIAL
+from envd.core.commit import Kind
+from envd.core.errors import EnvdError, Unavailable
+from envd.core.members import Member, MemberState
+from envd.core.paxos import Quorum
+from envd.core.placement import Site
+from envd.core.requests import Put, WriteRequest
+from envd.core.topology import (
+    TOPOLOGY,
+    VARIABLE,
+    Topology,
+    founded,
+    topology_in,
+    wanted_voters,
+)
+from envd.node.acceptor import AcceptorService
+from envd.node.calls import Method
+from envd.node.handshake import Peer
+from envd.node.proposing import Ask, Seats
+from envd.node.repair import Repairer
+from envd.node.serial import Serial
+from envd.ports import Applied, Store, StoredState
+from envd.wire import peers as wire
+
+AUTHOR: Final = "envd"
+LOOKS_S: Final = 1.0
+SETTLES_S: Final = 10.0
+"""For so long no member may have come or gone before one of several founds a topology."""
+_AGAIN_S: Final = 0.1
+LOST_AFTER_S: Final = 60.0
+"""A voter that is away for so long is replaced, where another node can take its place."""
+_log = logging.getLogger(__name__)
+
+
+class Electorate:
+    """The topology as this node holds it, and what it does for it."""
+
+    def __init__(
+        self,
+        me: Site,
+        store: Store,
+        members: Callable[[], Sequence[Member]],
+        *,
+        expects_others: bool,
+    ) -> None:
+        """`expects_others`: this node joined, so it founds nothing by itself."""
+        self._me = me
+        self._store = store
+        self._members = members
+        self._expects_others = expects_others
+        self._loop = asyncio.get_running_loop()
+        self._poked = asyncio.Event()
+        self._away: dict[int, float] = {}
+        self._changed_s = self._loop.time()
+        self._leaving = False
+        self._founding = False
+        self._ready_for = 0
+        self._cached: tuple[bytes, Topology | None] = (b"", None)
+        self.current = self._in(store.visible(TOPOLOGY))
+        store.subscribe(self._applied)
+
+    def connect(
+        self, acceptor: AcceptorService, serial: Serial, repairer: Repairer, ask: Ask
+    ) -> None:
+        """Give it what its work takes; once, before `run`."""
+        self._acceptor = acceptor
+        self._serial = serial
+        self._repairer = repairer
+        self._ask = ask
+
+    # -- what it tells -----------------------------------------------------------------
+
+    @property
+    def epoch(self) -> int:
+        """That of the topology which this node holds durably, 0 for none."""
+        return self.current.epoch if self.current is not None else 0
+
+    def seats(self, name: str) -> Seats:
+        """Who decides about an environment; raises Unavailable where nobody knows yet."""
+        if name == TOPOLOGY:
+            topology = self._in(self._store.head(TOPOLOGY))
+            if topology is not None:
+                return Seats(topology.own_quorum, 0)
+            if self._founding:
+                return Seats(Quorum((frozenset({self._me.uid}),)), 0)
+        elif self.current is not None:
+            return Seats(self.current.quorum, self.current.epoch)
+        raise Unavailable(
+            "this node does not know yet who decides about serial environments; nothing was done",
+            hint="try again in a moment; see: envctl cluster topology",
+            reason="NO_TOPOLOGY",
+            retry_after_ms=1000,
+        )
+
+    def methods(self) -> Mapping[str, Method]:
+        """What a channel for calls serves."""
+        return {"topology.known": self._serve_known, "topology.ready": self._serve_ready}
+
+    def member_changed(self) -> None:
+        """A member came, went, or is seen otherwise: look now."""
+        self._changed_s = self._loop.time()
+        self._poked.set()
+
+    def _applied(self, applied: Applied) -> None:
+        if applied.record.commit.environment == TOPOLOGY:
+            self.current = self._in(applied.after)
+            self._poked.set()
+
+    def _in(self, state: StoredState | None) -> Topology | None:
+        """The topology of a state; decoded once for each revision."""
+        if state is None:
+            return None
+        if self._cached[0] != state.revision or not state.revision:
+            self._cached = (state.revision, topology_in(state.environment))
+        return self._cached[1]
+
+    # -- its work ----------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Look now and then, and whenever something changed; for ever."""
+        while True:
+            self._poked.clear()
+            try:
+                await self._look()
+            except EnvdError as error:
+                _log.info("topology.unchanged", extra={"detail": error.message})
+            try:
+                async with asyncio.timeout(LOOKS_S):
+                    await self._poked.wait()
+            except TimeoutError:
+                continue
+
+    async def _look(self) -> None:
+        topology = self.current
+        if topology is None:
+            await self._found()
+            return
+        if self._me.uid in topology.leaving and not self._leaving:
+            await self._mark(topology)
+        if self._me.uid in topology.joining and self._ready_for != topology.epoch:
+            await self._become_ready(topology)
+        if self._governs(topology):
+            await self._govern(topology)
+
+    def _governs(self, topology: Topology) -> bool:
+        able = self._able()
+        first = next((uid for uid in sorted(topology.voters) if uid in able), None)
+        return first == self._me.uid
+
+    def _able(self) -> dict[int, Member | None]:
+        """The storage nodes that can be reached, this one too."""
+        found: dict[int, Member | None] = {self._me.uid: None}
+        for member in self._members():
+            if member.role == "storage" and member.state is MemberState.ALIVE:
+                found.setdefault(member.uid, member)
+        return found
+
+    # -- a first topology --------------------------------------------------------------
+
+    async def _found(self) -> None:
+        """Found the topology of a cluster that has none.
+
+        That is for who founded the cluster; or, where it is of a version that knew of no topology,
+        for the node of the least uid, once all say that they have none.
+        """
+        others = [
+            member
+            for member in self._members()
+            if member.uid != self._me.uid and member.role == "storage"
+        ]
+        if not others and self._expects_others:
+            return
+        if others and (
+            self._me.uid > min(member.uid for member in others)
+            or self._loop.time() - self._changed_s < SETTLES_S
+        ):
+            return
+        for member in others:
+            if wire.unpack(bool, await self._ask(member.uid, "topology.known", b"")):
+                return
+        self._founding = True
+        mode = Put(MODE, SERIAL, kind=Kind.METADATA)
+        await self._write(founded(self._me), "the first topology", mode)
+
+    async def _write(self, topology: Topology, message: str, *more: Put) -> None:
+        state = self._store.visible(TOPOLOGY)
+        before = state.revision.hex() if state is not None and self.current is not None else ""
+        put = Put(VARIABLE, topology.encode())
+        request = WriteRequest(TOPOLOGY, (put, *more), if_revision=before, message=message)
+        await self._serial.propose(request, AUTHOR)
+        _log.info("topology.changed", extra={"epoch": topology.epoch, "detail": message})
+
+    async def _serve_known(self, _: Peer, __: bytes) -> bytes:
+        return wire.pack(self._store.head(TOPOLOGY) is not None)
+
+    # -- governing ---------------------------------------------------------------------
+
+    async def _govern(self, topology: Topology) -> None:
+        """Make the next change that is due, if there is one."""
+        able = self._able()
+        lost = self._lost(topology, able)
+        sites = self._sites(topology, able, lost)
+        if sites != topology.nodes:
+            changed = topology.with_nodes(sites)
+            if changed.nodes != topology.nodes:
+                await self._write(changed, _told(topology.nodes, changed.nodes))
+                return
+        wanted = wanted_voters(topology, able, lost)
+        if topology.joining:
+            await self._go_over(topology, wanted)
+        elif wanted and wanted != topology.voters:
+            await self._write(topology.begin(wanted), f"{len(wanted)} are to vote")
+
+    async def _go_over(self, topology: Topology, wanted: Sequence[int]) -> None:
+        if tuple(wanted) != topology.joining:
+            await self._write(topology.abandon(), "others are to vote")
+            return
+        ready = [uid for uid in topology.joining if await self._is_ready(uid, topology.epoch)]
+        if Quorum((frozenset(topology.joining),)).is_met(ready):
+            await self._write(topology.finish(), f"{len(topology.joining)} vote")
+
+    def _lost(self, topology: Topology, able: Iterable[int]) -> set[int]:
+        """The nodes that were away for long, as far as this node could see."""
+        now = self._loop.time()
+        known = {site.uid for site in topology.nodes}
+        self._away = {uid: self._away.get(uid, now) for uid in known.difference(able)}
+        return {uid for uid, since_s in self._away.items() if now - since_s > LOST_AFTER_S}
+
+    def _sites(
+        self, topology: Topology, able: Mapping[int, Member | None], lost: Iterable[int]
+    ) -> tuple[Site, ...]:
+        """The nodes there are: those that were, less those that went for good, and who came."""
+        members = {member.uid for member in self._members()}
+        went = {uid for uid in lost if uid not in members}
+        sites = {site.uid: site for site in topology.nodes if site.uid not in went}
+        for uid, member in able.items():
+            sites[uid] = self._me if member is None else site_of(member)
+        return tuple(sites[uid] for uid in sorted(sites))
+
+    async def resign(self, patience_s: float) -> None:
+        """See to it that this node votes no more, because it is about to leave for good.
+
+        Raises Unavailable where that can't be had in time. The last node goes on voting.
+        """
+        topology = self.current
+        if topology is None or len(self._able()) == 1:
+            return
+        self._leaving = True
+        try:
+            async with asyncio.timeout(patience_s):
+                while not await self._has_resigned():  # noqa: ASYNC110 - others act meanwhile
+                    await asyncio.sleep(_AGAIN_S)
+        except TimeoutError:
+            self._leaving = False
+            raise Unavailable(
+                "this node votes, and no majority agreed in time on who is to vote in its place; "
+                "nothing was changed",
+                hint="see: envctl cluster topology; to stop the node, send it SIGTERM: "
+                "its data stay",
+                reason="NOT_DRAINED",
+            ) from None
+
+    def stay(self) -> None:
+        """This node does not leave after all."""
+        self._leaving = False
+        self._poked.set()
+
+    async def _has_resigned(self) -> bool:
+        topology = self.current
+        assert topology is not None, "a topology never goes away"
+        if self._me.uid not in topology.leaving:
+            await self._mark(topology)
+        return self._me.uid not in topology.quorum.members
+
+    async def _mark(self, topology: Topology) -> None:
+        """Have it said in the topology whether this node is about to leave."""
+        changed = topology.with_leaving(self._me.uid, leaves=self._leaving)
+        what = "is about to leave" if self._leaving else "stays"
+        try:
+            await self._write(changed, f"{self._me.uid:016x} {what}")
+        except EnvdError as error:
+            _log.info("topology.unchanged", extra={"detail": error.message})
+
+    # -- becoming a voter ----------------------------------------------------------------
+
+    async def _become_ready(self, topology: Topology) -> None:
+        """Hold what a majority of the voters accepted and logged before this epoch."""
+        done = {self._me.uid}.intersection(topology.voters)
+        for uid in topology.voters:
+            if uid == self._me.uid or topology.own_quorum.is_met(done):
+                continue
+            try:
+                await self._take_over_from(uid, topology.epoch)
+            except EnvdError as error:
+                _log.info("topology.not_ready", extra={"detail": error.message})
+            else:
+                done.add(uid)
+        if topology.own_quorum.is_met(done):
+            self._ready_for = topology.epoch
+
+    async def _take_over_from(self, uid: int, epoch: int) -> None:
+        body = await self._ask(uid, "serial.open", wire.pack(epoch))
+        for found in wire.unpack(list[wire.Open], body):
+            await self._acceptor.adopt(found)
+        await self._repairer.pull(partial(self._ask, uid))
+
+    async def _is_ready(self, uid: int, epoch: int) -> bool:
+        if uid == self._me.uid:
+            return self._ready_for == epoch
+        try:
+            return wire.unpack(bool, await self._ask(uid, "topology.ready", wire.pack(epoch)))
+        except EnvdError:
+            return False
+
+    async def _serve_ready(self, _: Peer, body: bytes) -> bytes:
+        self._poked.set()
+        return wire.pack(self._ready_for == wire.unpack(int, body))
+
+
+def site_of(member: Member) -> Site:
+    """Where a member is."""
+    return Site(member.uid, member.zone, member.region)
+
+
+def _told(before: Sequence[Site], after: Sequence[Site]) -> str:
+    came = {site.uid for site in after} - {site.uid for site in before}
+    went = {site.uid for site in before} - {site.uid for site in after}
+    parts = [f"{uid:016x} joined" for uid in sorted(came)]
+    parts += [f"{uid:016x} left" for uid in sorted(went)]
+    return ", ".join(parts) or "a node moved"

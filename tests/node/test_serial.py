@@ -1,0 +1,310 @@
+"""Serial environments on real nodes: one order of writes, exact preconditions, majorities."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from chaos.sim.cluster import NodeDied
+from envd.core.answers import WriteAnswer
+from envd.core.chain import is_serial
+from envd.core.commit import Kind
+from envd.core.errors import Conflict, NotFound, OutcomeUnknown, Unavailable
+from envd.core.paxos import Acceptor
+from envd.core.requests import DeleteRequest, Put, Unset, WriteRequest
+from tests.node.machines import TESTER, Machines, simulate
+
+ENVIRONMENT = "web/prod"
+ALL = ("n1", "n2", "n3")
+VOTES_S = 10.0
+
+
+async def voting(machines: Machines, count: int = 3) -> None:
+    """Start all machines, and wait until so many of them vote everywhere."""
+    await machines.start()
+
+    def all_vote() -> bool:
+        nodes = machines.cluster.nodes.values()
+        known = [node.node.electorate.current for node in nodes]
+        return all(
+            each is not None and len(each.voters) == count and not each.joining for each in known
+        )
+
+    await machines.until(all_vote, VOTES_S)
+
+
+async def write(
+    machines: Machines,
+    name: str,
+    *puts: Put,
+    if_revision: str = "",
+    operation: str = "",
+    unset: str = "",
+) -> WriteAnswer:
+    unsets = (Unset(unset),) if unset else ()
+    request = WriteRequest(ENVIRONMENT, puts, unsets, if_revision=if_revision, operation=operation)
+    return await machines.run(name, machines.node(name).api.write(TESTER, request))
+
+
+async def make_serial(machines: Machines, name: str = "n1", *, known_to: int = 0) -> WriteAnswer:
+    """Make it serial, and wait until so many nodes, by default all, know of it."""
+    answer = await write(machines, name, Put("mode", "serial", kind=Kind.METADATA))
+    wanted = known_to or len(machines.cluster.nodes)
+
+    def knowing() -> bool:
+        states = [node.store.visible(ENVIRONMENT) for node in machines.cluster.nodes.values()]
+        return sum(state is not None and is_serial(state.environment) for state in states) >= wanted
+
+    await machines.until(knowing)
+    return answer
+
+
+async def make_plain(machines: Machines, name: str = "n1") -> WriteAnswer:
+    return await write(machines, name, Put("mode", "lww", kind=Kind.METADATA))
+
+
+def shows_stamp(machines: Machines, name: str, stamp: str) -> bool:
+    state = machines.node(name).store.visible(ENVIRONMENT)
+    return state is not None and state.environment.highest_stamp.hex() == stamp
+
+
+def test_three_nodes_come_to_vote_by_themselves() -> None:
+    async def story(machines: Machines) -> None:
+        await voting(machines)
+
+        topology = machines.node("n2").node.electorate.current
+        assert topology is not None
+        assert len(topology.nodes) == len(topology.voters) == 3
+
+    simulate(story)
+
+
+def test_a_write_is_acknowledged_by_a_majority_and_read_everywhere() -> None:
+    async def story(machines: Machines) -> None:
+        await voting(machines)
+        await make_serial(machines)
+
+        answers = [await write(machines, name, Put("BY", name)) for name in ALL]
+
+        assert all(answer.acknowledged >= 2 and not answer.detached for answer in answers)
+        await machines.until(lambda: all(machines.shows(n, ENVIRONMENT, "BY", "n3") for n in ALL))
+        await machines.until(machines.equal, 30.0)
+
+    simulate(story)
+
+
+def test_of_many_writes_on_one_revision_exactly_one_is_taken() -> None:
+    async def story(machines: Machines) -> None:
+        await voting(machines)
+        revision = (await make_serial(machines)).revision
+
+        outcomes = await asyncio.gather(
+            *(
+                write(machines, ALL[number % 3], Put("N", str(number)), if_revision=revision)
+                for number in range(9)
+            ),
+            return_exceptions=True,
+        )
+
+        taken = [each for each in outcomes if isinstance(each, WriteAnswer)]
+        assert [each.precondition for each in taken] == ["exact"]
+        assert sum(isinstance(each, Conflict) for each in outcomes) == 8
+
+    simulate(story)
+
+
+def test_a_minority_takes_no_serial_writes_and_all_plain_ones() -> None:
+    async def story(machines: Machines) -> None:
+        await voting(machines)
+        await make_serial(machines)
+        machines.cluster.network.partition(["n3"], ["n1", "n2"])
+
+        with pytest.raises((Unavailable, OutcomeUnknown)):
+            await write(machines, "n3", Put("A", "1"))
+
+        assert (await write(machines, "n1", Put("B", "2"))).acknowledged == 2
+        assert (await machines.write("n3", "web/plain", A="1")).acknowledged == 1
+
+    simulate(story)
+
+
+def test_any_one_node_may_be_lost() -> None:
+    async def story(machines: Machines) -> None:
+        await voting(machines)
+        await make_serial(machines)
+
+        for number, name in enumerate(ALL):
+            other = ALL[(number + 1) % 3]
+            machines.cluster.crash(machines.machine(name))
+            answer = await write(machines, other, Put(f"V{number}", "x"))
+            assert answer.acknowledged == 2
+            await machines.start(name)
+
+        await machines.until(machines.equal, 30.0)
+        assert all(machines.shows(n, ENVIRONMENT, f"V{v}", "x") for n in ALL for v in range(3))
+
+    simulate(story)
+
+
+def test_a_refusal_is_never_older_than_the_question() -> None:
+    """n3 does not have the newest state yet, and its answer is right all the same."""
+
+    async def story(machines: Machines) -> None:
+        await voting(machines)
+        await make_serial(machines)
+        await write(machines, "n1", Put("A", "1"))
+        network = machines.cluster.network
+        network.partition(["n3"], ["n1"])
+        newest = await write(machines, "n2", Put("A", "2"))
+
+        answer = await write(machines, "n3", Put("A", "3"), if_revision=newest.revision)
+
+        assert answer.precondition == "exact"
+
+    simulate(story)
+
+
+def test_a_repeat_under_an_operation_id_happens_once_on_whichever_node() -> None:
+    async def story(machines: Machines) -> None:
+        await voting(machines)
+        await make_serial(machines)
+        first = await write(machines, "n1", Put("A", "1"), operation="op-1")
+        await write(machines, "n2", Put("A", "2"))
+
+        again = [await write(machines, n, Put("A", "1"), operation="op-1") for n in ALL]
+
+        assert {each.stamp for each in again} == {first.stamp}
+        assert machines.shows("n1", ENVIRONMENT, "A", "2")
+
+    simulate(story)
+
+
+def test_what_an_environment_holds_goes_on_when_it_becomes_serial_and_plain_again() -> None:
+    async def story(machines: Machines) -> None:
+        await voting(machines)
+        await machines.write("n1", ENVIRONMENT, A="1", B="2")
+        await make_serial(machines, "n2")
+        await write(machines, "n3", Put("B", "3"))
+        plain = await make_plain(machines, "n1")
+        await machines.until(lambda: all(shows_stamp(machines, n, plain.stamp) for n in ALL))
+
+        answer = await machines.write("n2", ENVIRONMENT, C="4")
+
+        assert answer.precondition == ""
+        shown = {"A": "1", "B": "3", "C": "4"}
+        await machines.until(
+            lambda: all(machines.shows(n, ENVIRONMENT, *v) for n in ALL for v in shown.items())
+        )
+
+    simulate(story)
+
+
+def test_a_plain_write_that_did_not_know_of_the_change_is_a_conflict_on_record() -> None:
+    async def story(machines: Machines) -> None:
+        await voting(machines)
+        await machines.write("n1", ENVIRONMENT, A="1")
+        await machines.until(machines.equal, 30.0)
+        machines.cluster.network.partition(["n3"], ["n1", "n2"])
+        await make_serial(machines, "n1", known_to=2)
+        await machines.write("n3", ENVIRONMENT, A="late", NEW="late")
+        machines.cluster.network.heal()
+
+        await machines.until(machines.equal, 30.0)
+
+        assert all(machines.shows(name, ENVIRONMENT, "A", "1") for name in ALL)
+        assert all(machines.shows(name, ENVIRONMENT, "NEW", None) for name in ALL)
+        lost = {(name, lost) for _, name, _, lost in machines.conflicts("n2")}
+        assert lost == {("A", "late"), ("NEW", "late")}
+
+    simulate(story)
+
+
+def test_a_deleted_serial_environment_is_plain_when_it_comes_again() -> None:
+    async def story(machines: Machines) -> None:
+        await voting(machines)
+        await make_serial(machines)
+        await write(machines, "n1", Put("A", "1"))
+        node = machines.node("n2")
+        await machines.run("n2", node.api.delete(TESTER, DeleteRequest(ENVIRONMENT)))
+
+        await machines.until(lambda: machines.shows("n3", ENVIRONMENT, "A", None))
+        answer = await machines.write("n3", ENVIRONMENT, B="2")
+
+        assert answer.precondition == ""
+        await machines.until(machines.equal, 30.0)
+
+    simulate(story)
+
+
+def test_an_unset_of_what_is_not_there_is_refused() -> None:
+    async def story(machines: Machines) -> None:
+        await voting(machines)
+        await make_serial(machines)
+
+        with pytest.raises(NotFound):
+            await write(machines, "n2", unset="NONE")
+
+    simulate(story)
+
+
+def _accepted(registers: dict[str, Acceptor]) -> bytes:
+    proposal = registers.get(ENVIRONMENT, Acceptor()).accepted
+    return proposal.value if proposal else b""
+
+
+def test_what_was_chosen_survives_the_crash_of_its_proposer() -> None:
+    """The acceptors hold it; whoever writes next finishes it first."""
+
+    async def story(machines: Machines) -> None:
+        await voting(machines)
+        await make_serial(machines)
+        await write(machines, "n1", Put("A", "1"))
+        proposer = machines.node("n1").node._proposers(ENVIRONMENT)[0]
+        name = machines.factory.machine_of[proposer]
+        others = [each for each in ALL if each != name]
+        machines.factory.set_slow(machines.machine(name), slow=True)
+        writing = asyncio.ensure_future(write(machines, name, Put("A", "2"), operation="op"))
+        held = [machines.factory.directories[each].registers for each in others]
+        await machines.until(lambda: all(b"op" in _accepted(each) for each in held))
+        machines.cluster.crash(machines.machine(name))
+        with pytest.raises(NodeDied):
+            await writing
+
+        repeated = await write(machines, others[0], Put("A", "2"), operation="op")
+
+        history = await machines.history(others[0], ENVIRONMENT)
+        assert history.count(repeated.stamp) == 1
+        assert machines.shows(others[0], ENVIRONMENT, "A", "2")
+
+    simulate(story)
+
+
+def test_a_voter_that_leaves_for_good_is_replaced_before() -> None:
+    async def story(machines: Machines) -> None:
+        await voting(machines)
+        await make_serial(machines)
+        await machines.run("n1", machines.node("n1").leave())
+        machines.cluster.crash(machines.machine("n1"))
+        del machines.cluster.machines["n1"]
+
+        answer = await write(machines, "n2", Put("A", "1"))
+
+        assert answer.acknowledged >= 1
+        topology = machines.node("n2").node.electorate.current
+        assert topology is not None
+        assert len(topology.voters) == 1
+
+    simulate(story)
+
+
+def test_five_nodes_come_to_have_five_voters() -> None:
+    async def story(machines: Machines) -> None:
+        await voting(machines, 5)
+        await make_serial(machines)
+        for name in ("n1", "n2"):
+            machines.cluster.crash(machines.machine(name))
+
+        assert (await write(machines, "n3", Put("A", "1"))).acknowledged == 3
+
+    simulate(story, 5)
