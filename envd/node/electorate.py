@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Final
 
@@ -61,12 +61,18 @@ class Electorate:
         members: Callable[[], Sequence[Member]],
         *,
         expects_others: bool,
+        clock_is_wrong: Callable[[], bool],
+        plausible: Callable[[], Collection[int]],
     ) -> None:
-        """`expects_others`: this node joined, so it founds nothing by itself."""
+        """`expects_others`: this node joined, so it founds nothing by itself. While its
+        `clock_is_wrong` it leaves everything to others. `plausible` are the nodes of which an
+        answer can be expected."""
         self._me = me
         self._store = store
         self._members = members
         self._expects_others = expects_others
+        self._clock_is_wrong = clock_is_wrong
+        self._plausible = plausible
         self._loop = asyncio.get_running_loop()
         self._poked = asyncio.Event()
         self._away: dict[int, float] = {}
@@ -151,6 +157,8 @@ class Electorate:
 
     async def _look(self) -> None:
         topology = self.current
+        if self._clock_is_wrong():
+            return
         if topology is None:
             await self._found()
             return
@@ -169,8 +177,10 @@ class Electorate:
     def _able(self) -> dict[int, Member | None]:
         """The storage nodes that can be reached, this one too."""
         found: dict[int, Member | None] = {self._me.uid: None}
+        plausible = self._plausible()
         for member in self._members():
-            if member.role == "storage" and member.state is MemberState.ALIVE:
+            alive = member.role == "storage" and member.state is MemberState.ALIVE
+            if alive and member.uid in plausible:
                 found.setdefault(member.uid, member)
         return found
 

@@ -60,6 +60,8 @@ from envd.wire import records
 DRAIN_S: Final = 5.0
 _RELEASE_S: Final = 1.0
 _SEEK_S: Final = 30.0
+_RESIGNS: Final = 4
+"""To vote no more takes several writes, one after the other."""
 _RENEWED_AGAIN_S: Final = 1.0
 _ROWS_BYTES: Final = 1 << 20
 _log = logging.getLogger(__name__)
@@ -187,6 +189,8 @@ class Node:
             ports.store,
             self._members,
             expects_others=place.expects_others,
+            clock_is_wrong=self._clock_is_wrong,
+            plausible=self._plausible,
         )
         acceptor = AcceptorService(
             ports.store,
@@ -208,6 +212,7 @@ class Node:
             seats=electorate.seats,
             preferred=self._proposers,
             digest_key=key,
+            clock_is_wrong=self._clock_is_wrong,
         )
         electorate.connect(acceptor, writes, self.repairer, self._ask)
         coordinator.chained = writes.write
@@ -216,10 +221,13 @@ class Node:
     def _members(self) -> Sequence[Member]:
         return self.membership.members()
 
+    def _plausible(self) -> Sequence[int]:
+        return self.replication.plausible()
+
     def _proposers(self, name: str) -> Sequence[int]:
         """Whom to hand a write of a serial environment to: acceptors that can be reached."""
         members = self.electorate.seats(name).quorum.members
-        live = members.intersection((self._place.member.uid, *self.replication.plausible()))
+        live = members.intersection((self._place.member.uid, *self._plausible()))
         partition = partition_of(name)
         return sorted(live, key=lambda uid: rank(partition, uid))
 
@@ -387,7 +395,7 @@ class Node:
                 hint="see envctl doctor; to stop the node, send it SIGTERM: its data stay",
                 reason="NOT_DRAINED",
             )
-        await self.electorate.resign(patience_s)
+        await self.electorate.resign(_RESIGNS * patience_s)
         try:
             async with asyncio.timeout(patience_s):
                 await self.coordinator.settle()
@@ -537,6 +545,10 @@ class Node:
         if self._is_agent:
             return self.replication.storage()
         return self.replication.all_behind(MAX_AHEAD_MS)
+
+    def _clock_is_wrong(self) -> bool:
+        """Whether this node's clock is far ahead of all others: it must stamp nothing."""
+        return bool(self.replication.all_behind(MAX_AHEAD_MS))
 
     def _heard_from(self, uid: int) -> None:
         self.membership.heard_from(uid)

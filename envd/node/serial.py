@@ -66,6 +66,7 @@ class Serial:
         seats: Callable[[str], Seats],
         preferred: Callable[[str], Sequence[int]],
         digest_key: bytes,
+        clock_is_wrong: Callable[[], bool],
     ) -> None:
         """`seats` tells who decides about an environment, or raises Unavailable; `preferred` whom
         to hand its writes to, in order: up to this node itself, or to the end."""
@@ -73,6 +74,7 @@ class Serial:
         self._ask = ask
         self._preferred = preferred
         self._digest_key = digest_key
+        self._clock_is_wrong = clock_is_wrong
         self._turns: dict[str, tuple[asyncio.Lock, int]] = {}
         self.store = store
         self.coordinator = coordinator
@@ -120,6 +122,12 @@ class Serial:
         """Have a write chosen that another node handed over."""
         check_request(request)
         self.coordinator.check_refusal()
+        if self._clock_is_wrong():
+            raise Unavailable(
+                "this node's clock is over a minute ahead of all others; nothing was done",
+                hint="set the clocks of the nodes right (NTP)",
+                reason="CLOCK_SKEW",
+            )
         return await self._write_here(Wish(request, author, may_reveal))
 
     async def propose(self, request: WriteRequest, author: str) -> WriteAnswer:

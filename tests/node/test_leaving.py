@@ -8,9 +8,15 @@ import pytest
 
 from envd.core.errors import Conflict, OutcomeUnknown, Unavailable
 from envd.core.requests import Durability
+from envd.node.node import Node
 from tests.node.machines import Machines, simulate
 
 ALL = ("n1", "n2", "n3")
+
+
+def _votes(node: Node) -> bool:
+    topology = node.electorate.current
+    return topology is not None and node.membership.me.uid in topology.quorum.members
 
 
 def test_a_node_that_stops_in_good_order_leaves_nothing_unsent() -> None:
@@ -148,7 +154,9 @@ def test_a_node_that_leaves_is_no_second_copy_for_others() -> None:
         await machines.start()
         machines.cluster.network.partition(["n3"], ["n1", "n2"])
         await machines.write("n1", "web/prod", PORT="1")
-        leaving = asyncio.ensure_future(machines.run("n1", machines.node("n1").node.hand_over(3.0)))
+        leaver = machines.node("n1").node
+        leaving = asyncio.ensure_future(machines.run("n1", leaver.hand_over(3.0)))
+        await machines.until(lambda: not _votes(leaver), 10.0)
         await asyncio.sleep(0.5)
 
         with pytest.raises(OutcomeUnknown, match="no other storage node confirmed"):
