@@ -291,6 +291,15 @@ class Forwarded(msgspec.Struct, array_like=True, frozen=True):
     may_reveal: bool
 
 
+class ForwardedRead(msgspec.Struct, array_like=True, frozen=True):
+    """A read for another node to answer from its own copy: the public request, with its token.
+
+    The asker has checked the rights of whoever reads.
+    """
+
+    message: bytes
+
+
 class JoinRequest(msgspec.Struct, array_like=True, frozen=True):
     """What a node without a cluster says of itself."""
 
