@@ -18,7 +18,7 @@ from envd.core.commit import LogRecord
 from envd.core.errors import Conflict, Corrupt, EnvdError, NotFound, Unavailable
 from envd.core.hlc import HybridClock
 from envd.core.members import Member, MemberState
-from envd.node import calls, forwarding, handshake
+from envd.node import calls, forwarding, handshake, session_reads
 from envd.node.acknowledging import Acknowledging
 from envd.node.calls import CallClient, Method
 from envd.node.coordinator import Coordinator
@@ -31,6 +31,7 @@ from envd.node.membership import Membership
 from envd.node.peering import DIAL_S, Surroundings
 from envd.node.repair import Repairer, RepairServer
 from envd.node.replication import Replication
+from envd.node.session_reads import SessionReads
 from envd.node.tail import LogTail
 from envd.node.vectors import VectorFeed
 from envd.node.views import NodeIdentity
@@ -145,6 +146,7 @@ class Node:
         self.repairer = Repairer(ports.store, self._intake, feed, key, uid)
         self.replication = self._replication(feed, propagated)
         self.coordinator.noticed = self.replication.mending.note_read
+        self.coordinator.session_reads = SessionReads(feed, self.replication.holders, self._ask)
         ticket = wire.Ticket(place.cluster_id, key)
         self._join_methods: Mapping[str, Method] = join_methods(ticket, ports.secret)
         self._discovery = Discovery(
@@ -174,6 +176,7 @@ class Node:
         methods: dict[str, Method] = {
             **server.methods(),
             **forwarding.methods(self.coordinator.write_here),
+            **session_reads.methods(self.coordinator.read),
             "swim.push_pull": self._push_pull,
         }
         around = Surroundings(
