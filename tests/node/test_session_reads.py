@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 
 import pytest
 
@@ -11,16 +12,18 @@ from envd.core.answers import EnvironmentView, Identity
 from envd.core.commit import Kind
 from envd.core.errors import Denied, EnvdError, InvalidRequest, NotFound, Unavailable, Unsupported
 from envd.core.layers import EXTENDS
-from envd.core.requests import DeleteRequest, Put, ReadRequest, WriteRequest
+from envd.core.requests import DeleteRequest, Put, ReadRequest, RollbackRequest, WriteRequest
 from envd.node import session_reads
 from envd.node.api import EnvironmentApi
+from envd.node.coordinator import Coordinator
 from envd.node.handshake import Peer
 from envd.node.session_reads import ASKING_S, MAX_OPEN, WAIT_S, SessionReads, point_of
 from envd.node.vectors import VectorFeed
 from envd.node.views import NodeIdentity, session_token
 from envd.node.watch import WatchHub
 from envd.security.access import AllowAll
-from tests.node.conftest import Node
+from envd.storage.memory import MemoryStore
+from tests.node.conftest import DIGEST_KEY, Node, StillClock
 from tests.node.machines import TESTER, Machines, simulate
 from tests.node.virtual_loop import run_virtually
 
@@ -170,6 +173,23 @@ async def test_a_write_that_is_not_durable_yet_has_not_been_reached(node: Node) 
 
     await writing
     assert node.coordinator.read(request).variables["A"].value == "1"
+
+
+async def test_what_an_earlier_self_wrote_is_named_as_it_was_logged_again() -> None:
+    earlier, store = other_node(), MemoryStore()
+    request = WriteRequest("web/prod", (Put("A", "1"),), operation="deploy-7")
+    first = await earlier.coordinator.write(request, "ann")
+    (_, record), after = next(earlier.store.replay(0)), earlier.store.visible("web/prod")
+    assert after is not None
+    await store.append(replace(record, origin=7), after)
+    now = Coordinator(
+        store, StillClock(), NodeIdentity(7, "n1", ""), DIGEST_KEY, own_uids=frozenset({8})
+    )
+
+    again = await now.write(request, "ann")
+
+    assert again.stamp == first.stamp
+    assert again.token == session_token(record.partition, 7, record.seq)
 
 
 # -- asking --------------------------------------------------------------------------------
@@ -397,6 +417,26 @@ def test_a_write_is_read_on_every_node_at_once_with_its_token() -> None:
             there = [await seen(machines, name, answer.token) for name in ("n1", "n2", "n3")]
 
             assert there == [str(number)] * 3
+
+    simulate(story)
+
+
+@pytest.mark.parametrize("repeats", [True, False], ids=["a repeat", "a rollback of nothing"])
+def test_what_another_node_finds_done_is_seen_with_the_token_that_it_gives(repeats: bool) -> None:
+    async def story(machines: Machines) -> None:
+        await machines.start()
+        machines.cluster.network.partition(["n1"], ["n3"])
+        first = await machines.write("n1", "web/prod", operation="deploy-7", PORT="1")
+        await machines.until(lambda: machines.shows("n2", "web/prod", "PORT", "1"))
+
+        if repeats:
+            again = await machines.write("n2", "web/prod", operation="deploy-7", PORT="1")
+        else:
+            back = RollbackRequest("web/prod", first.revision)
+            again = await machines.run("n2", machines.node("n2").api.rollback(TESTER, back))
+
+        assert again.stamp == first.stamp
+        assert await seen(machines, "n3", again.token) == "1"
 
     simulate(story)
 
