@@ -24,7 +24,8 @@ from envd.net.peer_transport import GrpcPeerTransport
 from envd.net.seeds import Seeds
 from envd.node.handshake import Introduction
 from envd.node.joining import Joiner
-from envd.node.node import Node, NodePlace, NodePorts
+from envd.node.node import Node
+from envd.node.world import NodePlace, NodePorts
 from envd.ports import Clock, Registers, Rng, Store
 from envd.security.cluster_secret import SharedSecret
 from envd.security.datagrams import SealedDatagrams

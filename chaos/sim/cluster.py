@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Coroutine, Iterable
 from dataclasses import dataclass
+from inspect import CORO_CREATED, getcoroutinestate
 from typing import Any, Generic, Protocol, TypeVar
 
 from chaos.sim.chance import Chance, SimRng
@@ -186,6 +187,8 @@ class Cluster(Generic[NodeT]):
             process.forget(died)
             if not task.done() and process.alive:
                 task.cancel()
+                if getcoroutinestate(asked) == CORO_CREATED:
+                    asked.close()  # The process stood still all the while.
 
     # -- what befalls a machine ----------------------------------------------------
 

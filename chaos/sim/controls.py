@@ -19,10 +19,12 @@ from envd.core.entries import Entry
 from envd.core.environment import Environment
 from envd.core.errors import Unavailable
 from envd.core.history import ConflictRecord
-from envd.node.node import NodePorts
+from envd.node import session_reads
+from envd.node.world import NodePorts
 from envd.ports import Logged, PeerChannel, PeerTransport, Store, StoredState
 from envd.wire import peers as wire
 from envd.wire import records
+from envd.wire._pb import environment_pb2 as pb
 
 _SOME: Final = 23
 """One in so many is spoilt: seldom enough that everything else goes on."""
@@ -187,6 +189,16 @@ def _without_repair(frame: bytes) -> bytes:
     return frame
 
 
+def _without_token(frame: bytes) -> bytes:
+    said = wire.decode(frame)
+    if not isinstance(said, wire.Call) or said.method != session_reads.METHOD:
+        return frame
+    request = pb.GetRequest.FromString(wire.unpack(wire.ForwardedRead, said.body).message)
+    request.token = ""
+    body = wire.pack(wire.ForwardedRead(request.SerializeToString()))
+    return wire.encode(wire.Call(said.number, said.method, body))
+
+
 # -- merges ------------------------------------------------------------------------------------
 
 
@@ -230,6 +242,11 @@ _ALL: Final = (
         "no-repair",
         "no node answers what repair asks",
         _transport(lambda channel: _Channel(channel, _without_repair)),
+    ),
+    Control(
+        "ask-without-the-token",
+        "a peer that is asked for a read does not check that it has the write",
+        _transport(lambda channel: _Channel(channel, _without_token)),
     ),
     Control(
         "count-the-cursor",

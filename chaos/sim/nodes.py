@@ -33,8 +33,9 @@ from envd.node.api import EnvironmentApi
 from envd.node.cluster import NodeCluster
 from envd.node.handshake import Introduction
 from envd.node.joining import Joiner
-from envd.node.node import Node, NodePlace, NodePorts
+from envd.node.node import Node
 from envd.node.watch import WatchHub
+from envd.node.world import NodePlace, NodePorts
 from envd.ports import Applied, Store
 from envd.security.access import AllowAll
 from envd.security.cluster_secret import SharedSecret

@@ -22,6 +22,7 @@ from chaos.sim.checkers.growing_stamps import GrowingStamps
 from chaos.sim.checkers.lost_writes import LostWrites
 from chaos.sim.checkers.merge_laws import MergeLaws
 from chaos.sim.checkers.same_everywhere import Convergence, SameHistory, difference
+from chaos.sim.checkers.session_tokens import SessionTokens
 from chaos.sim.checkers.whole_commits import GROUP, WholeCommits
 from chaos.sim.cluster import Cluster, Machine, NodeDied
 from chaos.sim.controls import SOUND, Control
@@ -30,10 +31,11 @@ from chaos.sim.loop import RunFailed, SimLoop
 from chaos.sim.nodes import EnvdFactory, Settings, SimNode
 from chaos.sim.trace import Trace
 from chaos.sim.workload import Workload
-from envd.core.answers import EnvironmentView, Identity
+from envd.core.answers import EnvironmentView, Identity, WriteAnswer
 from envd.core.errors import EnvdError
 from envd.core.history import Retention
 from envd.core.requests import Put, WriteRequest
+from envd.core.stamp import Stamp
 from envd.ports import Applied
 
 CONVERGES_WITHIN_S: Final = 120.0
@@ -114,6 +116,7 @@ class Run:
             GrowingStamps(),
             Convergence(),
             SameHistory(),
+            SessionTokens(),
         ]
         self._violation: Violation | None = None
         self._losers: dict[str, None] = {}
@@ -136,7 +139,11 @@ class Run:
             self._cluster, self._factory, self._chance.stream("faults"), self._disk_lost
         )
         self._workload = Workload(
-            self._cluster, self._chance.below("workload"), self._acknowledged, self._see
+            self._cluster,
+            self._chance.below("workload"),
+            self._acknowledged,
+            self._see,
+            self._read_back,
         )
 
     def _settings(self) -> Settings:
@@ -180,6 +187,11 @@ class Run:
         if len(shown) > 1:
             told = f"{machine} showed a client a part of a commit to {view.environment}"
             self._fail(Violation(self._whole.name, told))
+
+    def _read_back(self, machine: str, written: WriteAnswer, view: EnvironmentView) -> None:
+        uid = Stamp.from_hex(written.stamp).node_uid
+        origin = self._factory.machine_of.get(uid, machine)
+        self._check(lambda checker: checker.read_back(machine, origin, written, view))
 
     def _disk_lost(self, machine: Machine, back_to_s: float) -> None:
         self._losers[machine.name] = None

@@ -2,7 +2,8 @@
 
 Each write has an operation id. Where its outcome is unknown, or the node refuses for now, the same
 request goes to another node under the same id, a few times. The variables of GROUP are always
-written together with one value that no other write has, so a part of a commit is seen at once.
+written together with one value that no other write has, so a part of a commit is seen at once. Half
+of the reads are of what the client wrote last, with the token of that, on any node.
 """
 
 from __future__ import annotations
@@ -79,14 +80,17 @@ class Workload:
         chance: Chance,
         acknowledged: Callable[[Acknowledged], None],
         see: Callable[[str, EnvironmentView], None],
+        read_back: Callable[[str, WriteAnswer, EnvironmentView], None],
     ) -> None:
-        """`see` is called with the machine and each state that a client was shown."""
+        """`see` is called with the machine and each state that a client was shown, `read_back`
+        with what it had written, too, where it gave the token of that."""
         self.counts: Counter[str] = Counter()
         self._stopped = False
         self._cluster = cluster
         self._chance = chance
         self._acknowledged = acknowledged
         self._see = see
+        self._read_back = read_back
         self._number = 0
 
     # -- asking ----------------------------------------------------------------------
@@ -157,14 +161,24 @@ class Workload:
             self._cluster.trace.note("unwatched", type(error).__name__)
         return token
 
+    def machines(self) -> list[str]:
+        """The names of all machines, in order."""
+        return sorted(self._cluster.machines)
+
     # -- what came of it ---------------------------------------------------------------
 
     def next_number(self) -> int:
         self._number += 1
         return self._number
 
-    async def write(self, home: str, caller: Identity, request: AnyWrite, chance: Random) -> None:
-        """Have a write done, on another node where this one does not answer."""
+    async def write(
+        self, home: str, caller: Identity, request: AnyWrite, chance: Random
+    ) -> WriteAnswer | None:
+        """Have a write done, on another node where this one does not answer.
+
+        Returns the answer where the first node gave it: another may have known the write from
+        a repair, which has no name that a token could tell.
+        """
         trace, name = self._cluster.trace, home
         names = tuple(put.name for put in getattr(request, "puts", ()))
         names += tuple(unset.name for unset in getattr(request, "unsets", ()))
@@ -182,12 +196,13 @@ class Workload:
             except EnvdError as error:
                 self.counts["refused"] += 1
                 trace.note("refused", f"{request.operation} {error.reason}")
-                return
+                return None
             else:
                 self._note_answer(name, request, names, answer)
-                return
+                return None if turn else answer
             await asyncio.sleep(chance.uniform(*_RETRY_S))
             name = chance.choice(sorted(self._cluster.machines))
+        return None
 
     def _note_answer(
         self, name: str, request: AnyWrite, names: tuple[str, ...], answer: WriteAnswer
@@ -209,13 +224,20 @@ class Workload:
             )
         )
 
-    async def read(self, home: str, asked: _Ask[EnvironmentView]) -> None:
-        """Read an environment and look at what it shows."""
+    async def read(
+        self, home: str, asked: _Ask[EnvironmentView], written: WriteAnswer | None = None
+    ) -> None:
+        """Read an environment, with the token of what was `written`, and look at what it shows."""
         self.counts["operations"] += 1
         try:
-            self._see(home, await self.ask(home, asked))
+            view = await self.ask(home, asked)
         except (EnvdError, NodeDied, TimeoutError) as error:
             self._cluster.trace.note("unread", f"{home} {type(error).__name__}")
+            return
+        self._see(home, view)
+        if written is not None:
+            self.counts["read back"] += 1
+            self._read_back(home, written, view)
 
     async def look(self, home: str, asked: _Ask[object]) -> None:
         """Ask something whose answer is not looked at."""
@@ -233,6 +255,7 @@ class _Caller:
         self._workload = workload
         self._identity = identity
         self._chance = chance
+        self._written: WriteAnswer | None = None
 
     async def act(self, home: str) -> None:
         """Do one thing."""
@@ -242,7 +265,11 @@ class _Caller:
             request = self._request(environment, draw)
             durability = self._chance.choice(_DURABILITIES)
             request = replace(request, durability=durability)
-            await workload.write(home, self._identity, request, self._chance)
+            answer = await workload.write(home, self._identity, request, self._chance)
+            if answer is not None and not isinstance(request, RollbackRequest):
+                self._written = answer
+        elif draw < 0.84 and self._written is not None:
+            await self._read_back(self._written)
         elif draw < 0.93:
             read = ReadRequest(environment, reveal=True)
             await workload.read(home, lambda api: api.get(self._identity, read))
@@ -251,6 +278,12 @@ class _Caller:
             await workload.look(home, lambda api: api.history(self._identity, past))
         else:
             await workload.look(home, lambda api: api.list(self._identity, ListRequest()))
+
+    async def _read_back(self, written: WriteAnswer) -> None:
+        """Read what was written, on any node."""
+        name = self._chance.choice(self._workload.machines())
+        read = ReadRequest(written.environment, reveal=True, token=written.token)
+        await self._workload.read(name, lambda api: api.get(self._identity, read), written)
 
     def _environment(self) -> str:
         """A few are written most of the time, so that writes meet."""

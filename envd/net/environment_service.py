@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from contextlib import aclosing
 from functools import partial
 from typing import Final, TypeVar
@@ -15,6 +15,7 @@ from envd.net.grpc_calls import Calls, Context, Handler, Stopper, receive, send,
 from envd.net.outbox import Outbox
 from envd.net.pipeline import WINDOW, Outcome, Pipeline
 from envd.node.api import EnvironmentApi
+from envd.node.session_reads import STALE
 from envd.node.writing import Writing
 from envd.telemetry.requests import Kind
 from envd.wire import api as wire
@@ -78,32 +79,25 @@ class EnvironmentService:
                 hint="ask in several calls",
             )
         level = wire.consistency_from(message.consistency)
+        get = self._api.get_rendered
+        if message.token and not await self._api.reaches(message.token):
+            get = self._api.get_rendered_elsewhere
         results: list[bytes] = []
         size = 0
         for number, name in enumerate(message.environments, 1):
             request = ReadRequest(
-                name, reveal=message.reveal, consistency=level, resolve=message.resolve
+                name,
+                reveal=message.reveal,
+                consistency=level,
+                token=message.token,
+                resolve=message.resolve,
             )
-            result = await self._batch_item(identity, request, taken=size)
+            result = await _batch_item(get(identity, request, wire.get_bytes), taken=size)
             size += len(result)
             results.append(result)
             if number % _READS_A_TURN == 0:
                 await asyncio.sleep(0)
         return wire.batch_bytes(results)
-
-    async def _batch_item(self, identity: Identity, request: ReadRequest, *, taken: int) -> bytes:
-        try:
-            found = await self._api.get_rendered(identity, request, wire.get_bytes)
-            if taken and taken + len(found) > MAX_BATCH_BYTES:
-                raise LimitExceeded(
-                    "the answer is full",
-                    hint="ask for this environment in another call",
-                    reason="ANSWER_FULL",
-                )
-            return wire.found_bytes(found)
-        except EnvdError as error:
-            failed = pb.BatchGetResponse.Result(error=item_error(error))
-            return failed.SerializeToString()
 
     async def _list(self, identity: Identity, message: pb.ListRequest) -> pb.ListResponse:
         return wire.page_message(await self._api.list(identity, wire.list_from(message)))
@@ -208,3 +202,21 @@ class EnvironmentService:
             window=self._window,
             requests=self._calls.requests,
         )
+
+
+async def _batch_item(reading: Awaitable[bytes], *, taken: int) -> bytes:
+    """The result of one read; raises Unavailable where no node has what the token stands for."""
+    try:
+        found = await reading
+        if taken and taken + len(found) > MAX_BATCH_BYTES:
+            raise LimitExceeded(
+                "the answer is full",
+                hint="ask for this environment in another call",
+                reason="ANSWER_FULL",
+            )
+        return wire.found_bytes(found)
+    except EnvdError as error:
+        if error.reason == STALE:
+            raise
+        failed = pb.BatchGetResponse.Result(error=item_error(error))
+        return failed.SerializeToString()

@@ -49,6 +49,10 @@ class ReadQuery:
     resolve: Annotated[
         bool, Meta(description="with the variables of what it extends; has no ETag")
     ] = False
+    token: Annotated[
+        str,
+        Meta(description="`token` of a write's answer, whichever node gave it: shows that write"),
+    ] = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +151,13 @@ class _Environments:
         A revision is of one environment, so it can't be the tag of a read through layers.
         """
         query = call.query
-        reading = ReadRequest(call.name, reveal=query.reveal, at=query.at, resolve=query.resolve)
+        reading = ReadRequest(
+            call.name,
+            reveal=query.reveal,
+            at=query.at,
+            token=query.token,
+            resolve=query.resolve,
+        )
         view = await self._api.get(call.identity, reading)
         if query.resolve:
             return respond(view)

@@ -68,8 +68,12 @@ class EnvironmentApi:
         self._hub.close()
 
     async def get(self, identity: Identity, request: ReadRequest) -> EnvironmentView:
-        """Read one environment; see ReadRequest."""
+        """Read one environment; see ReadRequest. With a token it may take a moment."""
         self._allow_read(identity, request)
+        if request.token and not await self._coordinator.reaches(request.token):
+            return await self._get_elsewhere(identity, request)
+        if request.resolve:
+            self._allow_layers(identity, request)
         return self._coordinator.read(request)
 
     async def get_rendered(
@@ -80,7 +84,36 @@ class EnvironmentApi:
     ) -> bytes:
         """What `render` makes of what `get` answers; see Coordinator.rendered."""
         self._allow_read(identity, request)
+        if request.token and not await self._coordinator.reaches(request.token):
+            return render(await self._get_elsewhere(identity, request))
+        if request.resolve:
+            self._allow_layers(identity, request)
         return self._coordinator.rendered(request, render)
+
+    async def reaches(self, token: str) -> bool:
+        """Tell whether this node has what a session token stands for; waits a moment for it.
+
+        Of several reads with one token, the node is asked once, and where it has not, each is to
+        be one of `get_rendered_elsewhere`.
+        """
+        return await self._coordinator.reaches(token)
+
+    async def get_rendered_elsewhere(
+        self,
+        identity: Identity,
+        request: ReadRequest,
+        render: Callable[[EnvironmentView], bytes],
+    ) -> bytes:
+        """What `render` makes of the answer of a peer that has what the token stands for."""
+        self._allow_read(identity, request)
+        return render(await self._get_elsewhere(identity, request))
+
+    async def _get_elsewhere(self, identity: Identity, request: ReadRequest) -> EnvironmentView:
+        """What the environment extends is as the peer knows it, so that is looked at last."""
+        view = await self._coordinator.read_elsewhere(request)
+        for layer in view.bases:
+            self._allow_layer(identity, request, layer)
+        return view
 
     def _allow_read(self, identity: Identity, request: ReadRequest) -> None:
         self._allow(identity, "read", request.environment)
@@ -88,16 +121,17 @@ class EnvironmentApi:
             self._allow(identity, "reveal", request.environment)
         if request.at:
             self._allow(identity, "history", request.environment)
-        if request.resolve:
-            self._allow_layers(identity, request)
+
+    def _allow_layer(self, identity: Identity, request: ReadRequest, layer: str) -> None:
+        self._allow(identity, "read", layer)
+        if request.reveal:
+            self._allow(identity, "reveal", layer)
 
     def _allow_layers(self, identity: Identity, request: ReadRequest) -> None:
         """What a layer extends, and whether it is there, is only for who may read it."""
 
         def look(layer: str) -> None:
-            self._allow(identity, "read", layer)
-            if request.reveal:
-                self._allow(identity, "reveal", layer)
+            self._allow_layer(identity, request, layer)
 
         self._coordinator.look_at_layers(check_environment(request.environment), look)
 

@@ -244,8 +244,13 @@ class Coordinator(Reader):
         )
 
     def answer(self, request: AnyWrite, revision: bytes, stamp: Stamp) -> WriteAnswer:
-        """The answer to a write whose record is the last of its partition."""
-        partition, origin = partition_of(request.environment), self.node.uid
+        """The answer to a write that found all done; its token names what was found.
+
+        That is the last record in its partition of the node that gave the stamp.
+        """
+        partition, origin = partition_of(request.environment), stamp.node_uid
+        if origin in self._own_uids:  # What an earlier self stamped was logged again.
+            origin = self.node.uid
         token = session_token(partition, origin, self._store.last_seq(partition, origin))
         return _written(request, revision, stamp, token)
 

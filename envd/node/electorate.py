@@ -13,9 +13,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
-from typing import Final
+from typing import Final, NamedTuple
 
 from envd.core.chain import MODE, SERIAL
 from envd.core.commit import Kind
@@ -51,6 +51,18 @@ LOST_AFTER_S: Final = 60.0
 _log = logging.getLogger(__name__)
 
 
+class Others(NamedTuple):
+    """How the other nodes are, as this one sees it now.
+
+    `plausible` are those of which an answer can be expected; `clock_is_wrong`: this node's clock is
+    far ahead of all of theirs, so it must stamp nothing.
+    """
+
+    members: Sequence[Member]
+    plausible: Sequence[int]
+    clock_is_wrong: bool
+
+
 class Electorate:
     """The topology as this node holds it, and what it does for it."""
 
@@ -58,21 +70,15 @@ class Electorate:
         self,
         me: Site,
         store: Store,
-        members: Callable[[], Sequence[Member]],
+        others: Callable[[], Others],
         *,
         expects_others: bool,
-        clock_is_wrong: Callable[[], bool],
-        plausible: Callable[[], Collection[int]],
     ) -> None:
-        """`expects_others`: this node joined, so it founds nothing by itself. While its
-        `clock_is_wrong` it leaves everything to others. `plausible` are the nodes of which an
-        answer can be expected."""
+        """`expects_others`: this node joined, so it founds nothing by itself."""
         self._me = me
         self._store = store
-        self._members = members
+        self._others = others
         self._expects_others = expects_others
-        self._clock_is_wrong = clock_is_wrong
-        self._plausible = plausible
         self._loop = asyncio.get_running_loop()
         self._poked = asyncio.Event()
         self._away: dict[int, float] = {}
@@ -157,7 +163,7 @@ class Electorate:
 
     async def _look(self) -> None:
         topology = self.current
-        if self._clock_is_wrong():
+        if self._others().clock_is_wrong:
             return
         if topology is None:
             await self._found()
@@ -177,10 +183,10 @@ class Electorate:
     def _able(self) -> dict[int, Member | None]:
         """The storage nodes that can be reached, this one too."""
         found: dict[int, Member | None] = {self._me.uid: None}
-        plausible = self._plausible()
-        for member in self._members():
+        others = self._others()
+        for member in others.members:
             alive = member.role == "storage" and member.state is MemberState.ALIVE
-            if alive and member.uid in plausible:
+            if alive and member.uid in others.plausible:
                 found.setdefault(member.uid, member)
         return found
 
@@ -194,7 +200,7 @@ class Electorate:
         """
         others = [
             member
-            for member in self._members()
+            for member in self._others().members
             if member.uid != self._me.uid and member.role == "storage"
         ]
         if not others and self._expects_others:
@@ -259,7 +265,7 @@ class Electorate:
         self, topology: Topology, able: Mapping[int, Member | None], lost: Iterable[int]
     ) -> tuple[Site, ...]:
         """The nodes there are: those that were, less those that went for good, and who came."""
-        members = {member.uid for member in self._members()}
+        members = {member.uid for member in self._others().members}
         went = {uid for uid in lost if uid not in members}
         sites = {site.uid: site for site in topology.nodes if site.uid not in went}
         for uid, member in able.items():

@@ -11,22 +11,19 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
-from functools import partial
+from dataclasses import replace
 from typing import Final
 
 from envd.core.commit import LogRecord
 from envd.core.errors import Conflict, Corrupt, EnvdError, NotFound, Unavailable
 from envd.core.hlc import HybridClock
 from envd.core.members import Member, MemberState
-from envd.core.placement import rank
-from envd.core.ring import partition_of
-from envd.node import calls, forwarding, handshake, serial
-from envd.node.acceptor import AcceptorService
+from envd.node import calls, forwarding, handshake, session_reads
 from envd.node.acknowledging import Acknowledging
 from envd.node.calls import CallClient, Method
+from envd.node.consent import Consent
 from envd.node.coordinator import Coordinator
-from envd.node.electorate import Electorate, site_of
+from envd.node.electorate import Others, site_of
 from envd.node.forwarding import Forwarder
 from envd.node.guarding import guarded
 from envd.node.handshake import Introduction, Peer
@@ -34,23 +31,17 @@ from envd.node.intake import MAX_AHEAD_MS, Intake, take_error
 from envd.node.joining import Discovery, join_methods
 from envd.node.membership import Membership
 from envd.node.peering import DIAL_S, Surroundings
-from envd.node.proposing import Proposer
 from envd.node.repair import Repairer, RepairServer
 from envd.node.replication import Replication
-from envd.node.serial import Serial
+from envd.node.session_reads import SessionReads
 from envd.node.tail import LogTail
 from envd.node.vectors import VectorFeed
 from envd.node.views import NodeIdentity
+from envd.node.world import NodePlace, NodePorts
 from envd.ports import (
-    Clock,
-    ClusterSecret,
     Datagrams,
-    DatagramSealer,
     Logged,
     PeerChannel,
-    PeerTransport,
-    Registers,
-    Rng,
     Store,
     StoredState,
 )
@@ -65,42 +56,6 @@ _RESIGNS: Final = 4
 _RENEWED_AGAIN_S: Final = 1.0
 _ROWS_BYTES: Final = 1 << 20
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class NodePorts:
-    """The world of one node."""
-
-    store: Store
-    clock: Clock
-    rng: Rng
-    datagrams: Datagrams
-    sealer: DatagramSealer
-    transport: PeerTransport
-    secret: ClusterSecret
-    registers: Registers
-
-
-@dataclass(frozen=True, slots=True)
-class NodePlace:
-    """Which node of which cluster this is.
-
-    `member` is this start of it, ALIVE; its addresses may be told later, by `Node.locate`.
-    `seeds` gives the datagram addresses to look for others at, as they are now. `former_uids`
-    are those under which this data directory was known before, whose commits are logged anew;
-    `own_uids` all that it ever had. `known` are the other members as they were when this
-    node last ran. `expects_others`: there are some, though perhaps none is known.
-    """
-
-    cluster_name: str
-    cluster_id: str
-    digest_key: bytes = field(repr=False)
-    member: Member
-    seeds: Callable[[], Awaitable[Sequence[str]]]
-    former_uids: tuple[int, ...] = ()
-    known: tuple[Member, ...] = ()
-    own_uids: frozenset[int] = frozenset()
-    expects_others: bool = False
 
 
 class _Gossip:
@@ -154,9 +109,10 @@ class Node:
         self._intake = Intake(ports.store, ports.clock, hlc, key, uid)
         feed = VectorFeed(ports.store)
         self.repairer = Repairer(ports.store, self._intake, feed, key, uid)
-        self.electorate, self._acceptor, self.serial = self._consent()
+        self.consent = self._consent()
         self.replication = self._replication(feed, propagated)
         self.coordinator.noticed = self.replication.mending.note_read
+        self.coordinator.session_reads = SessionReads(feed, self.replication.holders, self._ask)
         ticket = wire.Ticket(place.cluster_id, key)
         self._join_methods: Mapping[str, Method] = join_methods(ticket, ports.secret)
         self._discovery = Discovery(
@@ -180,60 +136,26 @@ class Node:
             forwarder=Forwarder(self._forward_to, self._ask, always=self._is_agent),
         )
 
-    def _consent(self) -> tuple[Electorate, AcceptorService, Serial]:
+    def _consent(self) -> Consent:
         """What serial environments take: who votes, this node's votes, and its proposals."""
-        ports, place, coordinator = self._ports, self._place, self.coordinator
-        uid, key = place.member.uid, place.digest_key
-        electorate = Electorate(
+        place = self._place
+        consent = Consent(
+            self._ports,
             site_of(place.member),
-            ports.store,
-            self._members,
-            expects_others=place.expects_others,
-            clock_is_wrong=self._clock_is_wrong,
-            plausible=self._plausible,
-        )
-        acceptor = AcceptorService(
-            ports.store,
-            ports.registers,
+            self.coordinator,
             self._intake,
-            ports.clock,
-            self._pull,
-            lambda: electorate.epoch,
-        )
-        proposer = Proposer(uid, coordinator, acceptor, key, ask=self._ask, pull=self._pull)
-        writes = Serial(
-            uid,
-            ports.store,
-            coordinator,
-            acceptor,
-            proposer,
-            ports.rng,
+            self.repairer,
+            place.digest_key,
+            others=self._others,
             ask=self._ask,
-            seats=electorate.seats,
-            preferred=self._proposers,
-            digest_key=key,
-            clock_is_wrong=self._clock_is_wrong,
+            expects_others=place.expects_others,
         )
-        electorate.connect(acceptor, writes, self.repairer, self._ask)
-        coordinator.chained = writes.write
-        return electorate, acceptor, writes
+        self.coordinator.chained = consent.serial.write
+        return consent
 
-    def _members(self) -> Sequence[Member]:
-        return self.membership.members()
-
-    def _plausible(self) -> Sequence[int]:
-        return self.replication.plausible()
-
-    def _proposers(self, name: str) -> Sequence[int]:
-        """Whom to hand a write of a serial environment to: acceptors that can be reached."""
-        members = self.electorate.seats(name).quorum.members
-        live = members.intersection((self._place.member.uid, *self._plausible()))
-        partition = partition_of(name)
-        return sorted(live, key=lambda uid: rank(partition, uid))
-
-    async def _pull(self, name: str, uid: int) -> None:
-        """Have this node hold what a peer holds of one environment."""
-        await self.repairer.look_at([name], partial(self.replication.ask, uid))
+    def _others(self) -> Others:
+        behind = bool(self.replication.all_behind(MAX_AHEAD_MS))
+        return Others(self.membership.members(), self.replication.plausible(), behind)
 
     def _replication(self, feed: VectorFeed, propagated: Callable[[float], None]) -> Replication:
         ports, place = self._ports, self._place
@@ -241,9 +163,8 @@ class Node:
         methods: dict[str, Method] = {
             **server.methods(),
             **forwarding.methods(self.coordinator.write_here),
-            **forwarding.methods(self.serial.write_here, name=serial.FORWARD),
-            **self._acceptor.methods(),
-            **self.electorate.methods(),
+            **self.consent.methods(),
+            **session_reads.methods(self.coordinator.read),
             "swim.push_pull": self._push_pull,
         }
         around = Surroundings(
@@ -351,7 +272,7 @@ class Node:
                 ("replication", self.replication.run),
                 ("quarantine", self._keep_releasing),
                 ("seeds", self._keep_seeking),
-                *(() if self._is_agent else (("topology", self.electorate.run),)),
+                *(() if self._is_agent else (("topology", self.consent.electorate.run),)),
             ):
                 group.create_task(guarded(name, work), name=name)
 
@@ -381,7 +302,7 @@ class Node:
         finally:
             if not handed_over:
                 self._handing_over = False
-                self.electorate.stay()
+                self.consent.electorate.stay()
                 if self.coordinator.refuse_writes is refusal:
                     self.coordinator.refuse_writes = None
 
@@ -395,7 +316,7 @@ class Node:
                 hint="see envctl doctor; to stop the node, send it SIGTERM: its data stay",
                 reason="NOT_DRAINED",
             )
-        await self.electorate.resign(_RESIGNS * patience_s)
+        await self.consent.electorate.resign(_RESIGNS * patience_s)
         try:
             async with asyncio.timeout(patience_s):
                 await self.coordinator.settle()
@@ -487,7 +408,7 @@ class Node:
             extra = {"member": member.name, "uid": f"{member.uid:016x}"}
             _log.info(f"member.{member.state.name.lower()}", extra=extra)
         self.replication.member_changed(member)
-        self.electorate.member_changed()
+        self.consent.electorate.member_changed()
         if member.state is MemberState.DOWN and self._was_this_node(member):
             asyncio.get_running_loop().call_soon(self._strike, member.uid)
 
@@ -545,10 +466,6 @@ class Node:
         if self._is_agent:
             return self.replication.storage()
         return self.replication.all_behind(MAX_AHEAD_MS)
-
-    def _clock_is_wrong(self) -> bool:
-        """Whether this node's clock is far ahead of all others: it must stamp nothing."""
-        return bool(self.replication.all_behind(MAX_AHEAD_MS))
 
     def _heard_from(self, uid: int) -> None:
         self.membership.heard_from(uid)

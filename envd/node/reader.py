@@ -1,6 +1,7 @@
 """The reads of one node: what a request means over what the store has, as views.
 
-Reads never wait: they come from what is durable here.
+Reads never wait: they come from what is durable here. Who has a session token of what this node
+lacks asks first whether it `reaches` that, and then what a peer answers (`session_reads`).
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from envd.core.answers import (
     ListPage,
 )
 from envd.core.commit import Commit, Kind
-from envd.core.errors import InvalidRequest, NotFound, Unavailable
+from envd.core.errors import InvalidRequest, NotFound
 from envd.core.layers import EXTENDS, bases_of, layers
 from envd.core.names import check_environment, check_prefix, check_variable
 from envd.core.requests import (
@@ -32,12 +33,12 @@ from envd.core.requests import (
 from envd.core.stamp import ZERO, Stamp
 from envd.node import conflicts, revisions
 from envd.node.rendering import Renderings
+from envd.node.session_reads import SessionReads, point_of, stale
 from envd.node.views import (
     NodeIdentity,
     commit_view,
     environment_view,
     exported_view,
-    read_session_token,
     resolved_view,
 )
 from envd.ports import Store
@@ -47,7 +48,10 @@ MAX_HISTORY_PAGE = 1_000
 
 
 class Reader:
-    """The reads of one node over its store; `noticed` is told of environments that are read."""
+    """The reads of one node over its store; `noticed` is told of environments that are read.
+
+    Without `session_reads` nobody else can bring, or answer for, what this node lacks.
+    """
 
     def __init__(self, store: Store, node: NodeIdentity, digest_key: bytes) -> None:
         self._store = store
@@ -55,16 +59,17 @@ class Reader:
         self._digest_key = digest_key
         self._renderings = Renderings()
         self.noticed: Callable[[str], None] | None = None
+        self.session_reads: SessionReads | None = None
 
     def read(self, request: ReadRequest) -> EnvironmentView:
         """One environment as it is, or as it was `at` a revision.
 
-        Raises NotFound for an environment, variable or revision that is not there.
+        Raises NotFound for an environment, variable or revision that is not there, Unavailable
+        where this node lacks what the request's token stands for.
         """
-        name = check_environment(request.environment)
-        for variable in request.variables:
-            check_variable(variable)
-        self._check_token(request.token)
+        name = _check(request)
+        if request.token and not self._holds(request.token):
+            raise stale()
         if request.resolve:
             return self._read_layers(request)
         visible = self._store.visible(name)
@@ -85,6 +90,25 @@ class Reader:
             variables=request.variables,
             level=request.consistency,
         )
+
+    async def reaches(self, token: str) -> bool:
+        """Tell whether this node has what a session token stands for; waits a moment for it.
+
+        Raises InvalidRequest where it is no token.
+        """
+        if self._holds(token):
+            return True
+        return self.session_reads is not None and await self.session_reads.reaches(point_of(token))
+
+    async def read_elsewhere(self, request: ReadRequest) -> EnvironmentView:
+        """What a peer answers that has what the request's token stands for.
+
+        Raises as `read` does.
+        """
+        _check(request)
+        if self.session_reads is None:
+            raise stale()
+        return await self.session_reads.read(request)
 
     def rendered(self, request: ReadRequest, render: Callable[[EnvironmentView], bytes]) -> bytes:
         """What `render`, always the same one, makes of what `read` answers.
@@ -123,11 +147,6 @@ class Reader:
         return bases_of(setting.value or "") if setting else ()
 
     def _read_layers(self, request: ReadRequest) -> EnvironmentView:
-        if request.at:
-            raise InvalidRequest(
-                "a revision is of one environment, without what it extends",
-                hint="leave out either the revision or the layers",
-            )
         single = replace(request, resolve=False, variables=(), token="")
         names = layers(request.environment, self._bases_of)
         views = [self.read(replace(single, environment=name)) for name in names]
@@ -196,23 +215,26 @@ class Reader:
         """A page of unsettled conflicts; raises NotFound for an environment that never was."""
         return conflicts.page(self._store, self.node, request)
 
-    def _check_token(self, token: str) -> None:
-        """Raise unless this node has what the session token stands for.
+    def _holds(self, token: str) -> bool:
+        """Whether all that the session token stands for is durable here, and so what reads show.
 
-        A write is answered when it is visible, so a record that the store has is.
+        Raises InvalidRequest where it is no token.
         """
-        if not token:
-            return
-        point = read_session_token(token)
-        if point is None:
-            raise InvalidRequest("the session token is none", reason="INVALID_TOKEN")
-        partition, origin, seq = point
-        if seq > self._store.last_seq(partition, origin):
-            raise Unavailable(
-                "this node can't prove that it has seen what the session token stands for",
-                hint="read from the node that answered the write, or without the token",
-                reason="STALE",
-            )
+        partition, origin, seq = point_of(token)
+        return seq <= self._store.vectors().get((partition, origin), 0)
+
+
+def _check(request: ReadRequest) -> str:
+    """The environment to read; raises InvalidRequest where the request can't be meant."""
+    name = check_environment(request.environment)
+    for variable in request.variables:
+        check_variable(variable)
+    if request.at and request.resolve:
+        raise InvalidRequest(
+            "a revision is of one environment, without what it extends",
+            hint="leave out either the revision or the layers",
+        )
+    return name
 
 
 def no_environment(name: str, *, deleted: bool = False) -> NotFound:

@@ -435,6 +435,20 @@ class Replication:
         """The uids of the storage nodes that may answer."""
         return [member.uid for member in self._nearest()]
 
+    def holders(self, partition: int, origin: int, seq: int) -> Sequence[int]:
+        """The storage nodes that may have a record: those first that said so, then its origin.
+
+        An agent is told of no vectors; nearly always the origin is the one.
+        """
+        now = self._loop.time()
+
+        def rank(uid: int) -> tuple[bool, bool, bool]:
+            link = self._peers[uid].link
+            said_so = link.vectors.holds(partition, origin, seq)
+            return not said_so, not link.plausible(now), uid != origin
+
+        return sorted(self.storage(), key=rank)
+
     def _known(self, uid: int) -> KnownPeer:
         peer = self._peers.get(uid)
         if peer is None:

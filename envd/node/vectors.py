@@ -1,11 +1,12 @@
 """What this node holds of each origin, told to peers as changes.
 
 A stream tells its peer the whole once, then with each heartbeat what changed since the last
-one: so it costs what is written, not what is there.
+one: so it costs what is written, not what is there. A read that needs a record waits for it here.
 """
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from itertools import islice
 from typing import Final
@@ -53,19 +54,45 @@ class VectorFeed:
     def __init__(self, store: Store) -> None:
         self._store = store
         self._listeners: dict[VectorChanges, None] = {}
+        self._waiting: dict[tuple[int, int], dict[asyncio.Future[None], int]] = {}
         store.subscribe(self._applied)
 
     def _applied(self, applied: Applied) -> None:
         record = applied.record
         if record.origin:
-            for listener in self._listeners:
-                listener.note(record.partition, record.origin, record.seq)
+            self._tell(record.partition, record.origin, record.seq)
 
     def advanced(self, vectors: Mapping[tuple[int, int], int]) -> None:
         """Tell of vectors that repair raised."""
         for (partition, origin), seq in vectors.items():
-            for listener in self._listeners:
-                listener.note(partition, origin, seq)
+            self._tell(partition, origin, seq)
+
+    def _tell(self, partition: int, origin: int, seq: int) -> None:
+        for listener in self._listeners:
+            listener.note(partition, origin, seq)
+        if self._waiting:
+            for waiting, wanted in self._waiting.get((partition, origin), {}).items():
+                if seq >= wanted and not waiting.done():
+                    waiting.set_result(None)
+
+    async def reaches(self, partition: int, origin: int, seq: int, *, within_s: float) -> bool:
+        """Wait until this node holds a record; False where that takes longer than `within_s`."""
+        key = (partition, origin)
+        if self._store.vectors().get(key, 0) >= seq:
+            return True
+        waiting: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.setdefault(key, {})[waiting] = seq
+        try:
+            async with asyncio.timeout(within_s):
+                await waiting
+        except TimeoutError:
+            return False
+        finally:
+            others = self._waiting[key]
+            del others[waiting]
+            if not others:
+                del self._waiting[key]
+        return True
 
     def join(self) -> VectorChanges:
         """Listen from now on, until `leave`; what was before is `whole`."""

@@ -343,6 +343,15 @@ class Open(msgspec.Struct, array_like=True, frozen=True):
     value: bytes
 
 
+class ForwardedRead(msgspec.Struct, array_like=True, frozen=True):
+    """A read for another node to answer from its own copy: the public request, with its token.
+
+    The asker has checked the rights of whoever reads.
+    """
+
+    message: bytes
+
+
 class JoinRequest(msgspec.Struct, array_like=True, frozen=True):
     """What a node without a cluster says of itself."""
 

@@ -15,9 +15,11 @@ from chaos.sim.checkers.growing_stamps import GrowingStamps
 from chaos.sim.checkers.lost_writes import LostWrites
 from chaos.sim.checkers.merge_laws import MergeLaws, tied
 from chaos.sim.checkers.same_everywhere import Convergence, SameHistory
+from chaos.sim.checkers.session_tokens import SessionTokens
 from chaos.sim.checkers.whole_commits import GROUP, WholeCommits
 from chaos.sim.controls import CONTROLS
 from envd.core import digest
+from envd.core.answers import EnvironmentView, WriteAnswer
 from envd.core.commit import Change, Commit, Kind
 from envd.core.environment import Environment
 from envd.core.history import ConflictRecord, Retention
@@ -338,3 +340,20 @@ async def test_a_conflict_that_only_one_node_lists_is_seen() -> None:
         SameHistory().ended([one.seen, blind.seen])
     with pytest.raises(Violation, match="lists other conflicts of"):
         SameHistory().ended([blind.seen])
+
+
+@pytest.mark.parametrize(("shown", "is_right"), [(5, False), (6, True), (7, True)])
+def test_who_gives_a_token_is_shown_its_write_or_later(shown: int, is_right: bool) -> None:
+    checker = SessionTokens()
+    written = WriteAnswer(NAME, "", Stamp(0, 6, OTHER).hex(), "")
+    view = EnvironmentView(NAME, "", Stamp(0, shown, OTHER).hex(), {}, {})
+    told: list[Violation] = []
+
+    try:
+        checker.read_back("n1", "n2", written, view)
+    except Violation as violation:
+        told.append(violation)
+
+    assert bool(told) is not is_right
+    checker.disk_lost("n2", {}, 0.0)
+    checker.read_back("n1", "n2", written, view)

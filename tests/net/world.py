@@ -115,17 +115,19 @@ class Node:
     heartbeat_s: float = 60.0
     max_watches: int = 10
     cluster: Cluster | None = None
+    uid: int = NODE_UID
     hub: WatchHub = field(init=False)
+    coordinator: Coordinator = field(init=False)
     api: EnvironmentApi = field(init=False)
 
     def __post_init__(self) -> None:
-        identity = NodeIdentity(NODE_UID, "node-1", "eu")
+        identity = NodeIdentity(self.uid, "node-1", "eu")
         self.hub = WatchHub(
-            self.store, NODE_UID, heartbeat_s=self.heartbeat_s, max_watches=self.max_watches
+            self.store, self.uid, heartbeat_s=self.heartbeat_s, max_watches=self.max_watches
         )
-        coordinator = Coordinator(self.store, StillClock(), identity, b"d" * 32)
+        self.coordinator = Coordinator(self.store, StillClock(), identity, b"d" * 32)
         self.api = EnvironmentApi(
-            coordinator, self.hub, self.authorizer, self._status, self.cluster
+            self.coordinator, self.hub, self.authorizer, self._status, self.cluster
         )
 
     async def put(self, environment: str, **values: str) -> str:

@@ -15,7 +15,7 @@ ALL = ("n1", "n2", "n3")
 
 
 def _votes(node: Node) -> bool:
-    topology = node.electorate.current
+    topology = node.consent.electorate.current
     return topology is not None and node.membership.me.uid in topology.quorum.members
 
 

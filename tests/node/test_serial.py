@@ -26,7 +26,7 @@ async def voting(machines: Machines, count: int = 3) -> None:
 
     def all_vote() -> bool:
         nodes = machines.cluster.nodes.values()
-        known = [node.node.electorate.current for node in nodes]
+        known = [node.node.consent.electorate.current for node in nodes]
         return all(
             each is not None and len(each.voters) == count and not each.joining for each in known
         )
@@ -73,7 +73,7 @@ def test_three_nodes_come_to_vote_by_themselves() -> None:
     async def story(machines: Machines) -> None:
         await voting(machines)
 
-        topology = machines.node("n2").node.electorate.current
+        topology = machines.node("n2").node.consent.electorate.current
         assert topology is not None
         assert len(topology.nodes) == len(topology.voters) == 3
 
@@ -260,7 +260,7 @@ def test_what_was_chosen_survives_the_crash_of_its_proposer() -> None:
         await voting(machines)
         await make_serial(machines)
         await write(machines, "n1", Put("A", "1"))
-        proposer = machines.node("n1").node._proposers(ENVIRONMENT)[0]
+        proposer = machines.node("n1").node.consent.proposers(ENVIRONMENT)[0]
         name = machines.factory.machine_of[proposer]
         others = [each for each in ALL if each != name]
         machines.factory.set_slow(machines.machine(name), slow=True)
@@ -291,7 +291,7 @@ def test_a_voter_that_leaves_for_good_is_replaced_before() -> None:
         answer = await write(machines, "n2", Put("A", "1"))
 
         assert answer.acknowledged >= 1
-        topology = machines.node("n2").node.electorate.current
+        topology = machines.node("n2").node.consent.electorate.current
         assert topology is not None
         assert len(topology.voters) == 1
 

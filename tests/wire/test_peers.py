@@ -40,6 +40,7 @@ BODIES: dict[str, msgspec.Struct] = {
     "discover": peers.Discover("prod", 7, [(7, 3), (8, 3)]),
     "discovered": peers.Discovered("prod", 8, "c1d2", "127.0.0.1:7420", []),
     "forwarded": peers.Forwarded("write", b"message", "admin", True),
+    "forwarded-read": peers.ForwardedRead(b"message"),
     "join-request": peers.JoinRequest("n2"),
     "ticket": peers.Ticket("c1d2", b"k" * 32),
 }

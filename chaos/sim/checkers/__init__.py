@@ -1,7 +1,8 @@
 """One module for each invariant of the architecture page, each able to fail.
 
-A checker is told of what happens (`applied`, `answered`, `disk_lost`), looks at the nodes now and
-then in the midst of the faults (`looked`) and once after the heal (`ended`). It raises Violation.
+A checker is told of what happens (`applied`, `answered`, `read_back`, `disk_lost`), looks at the
+nodes now and then in the midst of the faults (`looked`) and once after the heal (`ended`). It
+raises Violation.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from envd.core.answers import EnvironmentView, WriteAnswer
 from envd.core.stamp import Stamp
 from envd.ports import Applied, Store
 
@@ -59,6 +61,14 @@ class Checker:
 
     def answered(self, write: Acknowledged) -> None:
         """A client was told that a write is done."""
+
+    def read_back(
+        self, machine: str, origin: str, written: WriteAnswer, view: EnvironmentView
+    ) -> None:
+        """A client was shown a state by a machine that it gave the token of its own write.
+
+        `origin` is the machine that stamped it.
+        """
 
     def disk_lost(self, machine: str, others: Mapping[str, Sighting], back_to_s: float) -> None:
         """The disk of a machine was lost or went back to what it held at `back_to_s`.

@@ -46,16 +46,15 @@ class GrowingStamps(Checker):
 
     def _look(self, node: Sighting, commit: Commit) -> None:
         stamp = commit.stamp
+        last = self._last.get(node.uid, 0)
+        if commit.follows == ZERO:
+            if stamp.hlc <= last:
+                told = f"{node.machine} gave {stamp.hex()} after the reading {last}"
+                raise Violation(self.name, told)
+            self._last[node.uid] = stamp.hlc
         place = (commit.environment, stamp)
         if self._given.setdefault((node.uid, stamp.hlc), place) != place:
             raise Violation(self.name, f"{node.machine} gave the reading of {stamp.hex()} twice")
-        if commit.follows != ZERO:
-            return
-        last = self._last.get(node.uid, 0)
-        if stamp.hlc <= last:
-            told = f"{node.machine} gave {stamp.hex()} after the reading {last}"
-            raise Violation(self.name, told)
-        self._last[node.uid] = stamp.hlc
 
     def disk_lost(self, machine: str, others: Mapping[str, Sighting], back_to_s: float) -> None:
         if machine in self._uids:

@@ -112,16 +112,18 @@ class GetResponse(_message.Message):
     def __init__(self, environment: _Optional[_Union[Environment, _Mapping]] = ..., level: _Optional[_Union[Consistency, str]] = ..., lag_bound_ms: _Optional[int] = ...) -> None: ...
 
 class BatchGetRequest(_message.Message):
-    __slots__ = ("environments", "reveal", "consistency", "resolve")
+    __slots__ = ("environments", "reveal", "consistency", "resolve", "token")
     ENVIRONMENTS_FIELD_NUMBER: _ClassVar[int]
     REVEAL_FIELD_NUMBER: _ClassVar[int]
     CONSISTENCY_FIELD_NUMBER: _ClassVar[int]
     RESOLVE_FIELD_NUMBER: _ClassVar[int]
+    TOKEN_FIELD_NUMBER: _ClassVar[int]
     environments: _containers.RepeatedScalarFieldContainer[str]
     reveal: bool
     consistency: Consistency
     resolve: bool
-    def __init__(self, environments: _Optional[_Iterable[str]] = ..., reveal: _Optional[bool] = ..., consistency: _Optional[_Union[Consistency, str]] = ..., resolve: _Optional[bool] = ...) -> None: ...
+    token: str
+    def __init__(self, environments: _Optional[_Iterable[str]] = ..., reveal: _Optional[bool] = ..., consistency: _Optional[_Union[Consistency, str]] = ..., resolve: _Optional[bool] = ..., token: _Optional[str] = ...) -> None: ...
 
 class BatchGetResponse(_message.Message):
     __slots__ = ("results",)

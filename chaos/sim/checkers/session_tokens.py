@@ -1,0 +1,33 @@
+"""Invariant 9: session tokens hold over failover.
+
+Who reads with the token of a write, on whichever node, is shown a state that has this write in
+it, or is refused: stamps of an environment only grow, so that state is at least at the write's
+stamp. A token names a record, and who loses a disk may give its numbers again before anybody
+tells it: the tokens of that machine promise nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from chaos.sim.checkers import Checker, Sighting, Violation
+from envd.core.answers import EnvironmentView, WriteAnswer
+
+
+class SessionTokens(Checker):
+    """Looks at what clients are shown that read with the token of their last write."""
+
+    name = "9 session tokens hold over failover"
+
+    def __init__(self) -> None:
+        self._losers: set[str] = set()
+
+    def disk_lost(self, machine: str, others: Mapping[str, Sighting], back_to_s: float) -> None:
+        self._losers.add(machine)
+
+    def read_back(
+        self, machine: str, origin: str, written: WriteAnswer, view: EnvironmentView
+    ) -> None:
+        if origin not in self._losers and view.stamp < written.stamp:
+            told = f"{machine} showed {view.environment} at {view.stamp}"
+            raise Violation(self.name, f"{told}, and the token is of {written.stamp}")
