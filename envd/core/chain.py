@@ -51,5 +51,8 @@ def bottom(era: int) -> Stamp:
 
 
 def is_behind(environment: Environment, follows: Stamp) -> bool:
-    """Tell whether a commit that `follows` this can't be applied yet, for want of those before."""
-    return position(environment) < follows
+    """Tell whether a commit that `follows` this can't be applied yet, for want of those before.
+
+    What begins a chain states all that there is, so it waits for nothing.
+    """
+    return bool(follows.hlc) and position(environment) < follows

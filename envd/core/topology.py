@@ -30,6 +30,7 @@ from envd.core.placement import Site
 TOPOLOGY: Final = "sys/topology"
 VARIABLE: Final = "TOPOLOGY"
 MOST_VOTERS: Final = 5
+RECOVERED_EPOCHS: Final = 1000
 _UID_DIGITS: Final = 16
 
 
@@ -107,6 +108,13 @@ class Topology:
     def abandon(self) -> Topology:
         """The next epoch, in which all stays with those that vote."""
         return replace(self, epoch=self.epoch + 1, joining=())
+
+    def recovered(self, site: Site) -> Topology:
+        """The topology that one node makes up when the voters are lost: it votes alone.
+
+        Its epoch is one that they can't have reached meanwhile.
+        """
+        return Topology(self.epoch + RECOVERED_EPOCHS, (site,), (site.uid,))
 
 
 def founded(site: Site) -> Topology:

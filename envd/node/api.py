@@ -24,6 +24,7 @@ from envd.core.errors import Conflict, Denied, LimitExceeded, NotFound, Unavaila
 from envd.core.names import check_environment, check_prefix
 from envd.core.requests import (
     ConflictsRequest,
+    Consistency,
     DeleteRequest,
     HistoryRequest,
     ListRequest,
@@ -70,6 +71,8 @@ class EnvironmentApi:
     async def get(self, identity: Identity, request: ReadRequest) -> EnvironmentView:
         """Read one environment; see ReadRequest. With a token it may take a moment."""
         self._allow_read(identity, request)
+        if request.consistency is Consistency.STRONG:
+            await self._coordinator.prepare_strong(request.environment)
         if request.token and not await self._coordinator.reaches(request.token):
             return await self._get_elsewhere(identity, request)
         if request.resolve:
@@ -84,6 +87,8 @@ class EnvironmentApi:
     ) -> bytes:
         """What `render` makes of what `get` answers; see Coordinator.rendered."""
         self._allow_read(identity, request)
+        if request.consistency is Consistency.STRONG:
+            await self._coordinator.prepare_strong(request.environment)
         if request.token and not await self._coordinator.reaches(request.token):
             return render(await self._get_elsewhere(identity, request))
         if request.resolve:

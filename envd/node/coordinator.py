@@ -22,6 +22,7 @@ from envd.core.chain import is_serial
 from envd.core.commit import Commit, LogRecord
 from envd.core.errors import Conflict, Unavailable, Unsupported
 from envd.core.hlc import HybridClock
+from envd.core.names import check_environment
 from envd.core.requests import (
     DeleteRequest,
     ResolveRequest,
@@ -63,6 +64,7 @@ class Coordinator(Reader):
             store, clock, node, digest_key, hlc or HybridClock(node.uid, store.highest_hlc())
         )
         self.chained: Callable[[Wish], Awaitable[WriteAnswer]] | None = None
+        self.confirmed: Callable[[str], Awaitable[None]] | None = None
         self._acknowledging = acknowledging
         self._forwarder = forwarder
         self._own_uids = own_uids | {node.uid}
@@ -107,6 +109,24 @@ class Coordinator(Reader):
     ) -> WriteAnswer:
         """Settle the conflicts of one name; raises NotFound where there are none."""
         return await (await self._begin(request, author, may_reveal))
+
+    async def prepare_strong(self, name: str) -> None:
+        """See to it that a read of an environment which follows shows all that was chosen before.
+
+        Raises Unavailable where no majority can be reached, Unsupported for a plain environment,
+        whose writes no majority knows of; a node that is alone has all there is.
+        """
+        if self._acknowledging is None or self._acknowledging.alone or self.confirmed is None:
+            return
+        await self.confirmed(check_environment(name))
+        environment = self.drafter.head(name).environment
+        if environment.exists and not is_serial(environment):
+            raise Unsupported(
+                f"{name} is a plain environment, and strong reads are for serial ones",
+                hint="read it with --consistency session and the token of a write, or make it "
+                f"serial: envctl settings {name} mode=serial",
+                reason="NOT_SERIAL",
+            )
 
     async def write_here(self, request: AnyWrite, author: str, may_reveal: bool) -> WriteAnswer:
         """Make a write that another node forwarded: by this node, whatever its clock says."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import assert_never
 
 from envd.core import digest
-from envd.core.chain import MODE, PLAIN, SERIAL, is_serial, position
+from envd.core.chain import MODE, PLAIN, SERIAL, bottom, is_serial, position
 from envd.core.commit import Change, ChangeColumns, Commit, Kind, floor_of
 from envd.core.environment import Environment
 from envd.core.errors import Conflict
@@ -100,6 +100,12 @@ class Drafter:
         """A commit that changes nothing: it is there once what it follows is."""
         return self._drafted(wish, head, ())
 
+    def reopening(self, wish: Wish, head: StoredState) -> Draft:
+        """A commit that begins the chain of an environment anew, in the next era."""
+        assert isinstance(wish.request, WriteRequest)
+        changes = changes_of(head.environment, wish.request, wish.may_reveal)
+        return self._drafted(wish, head, changes, reopens=True)
+
     def _write(self, request: WriteRequest, wish: Wish, head: StoredState) -> Draft | None:
         environment = head.environment
         if request.must_exist and not environment.exists:
@@ -151,14 +157,15 @@ class Drafter:
         *,
         deletes: bool = False,
         resolves: tuple[str, ...] = (),
+        reopens: bool = False,
     ) -> Draft:
         before, request = head.environment, wish.request
         now_ms = self._clock.wall_ms()
         stamp = self._hlc.stamp_above(before.highest_stamp, now_ms)
         follows = ZERO
         if is_serial(before) or _opens(changes):
-            follows = position(before)
-            if not is_serial(before) or deletes or _closes(changes):
+            follows = bottom(stamp.era + 1) if reopens else position(before)
+            if not is_serial(before) or deletes or reopens or _closes(changes):
                 stamp = stamp._replace(era=stamp.era + 1)
                 changes = changes if deletes else restated(before, changes)
         floor = floor_of(stamp, follows, deletes=deletes)

@@ -19,7 +19,7 @@ from typing import Final, NamedTuple
 
 from envd.core.chain import MODE, SERIAL
 from envd.core.commit import Kind
-from envd.core.errors import EnvdError, Unavailable
+from envd.core.errors import Conflict, EnvdError, Unavailable
 from envd.core.members import Member, MemberState
 from envd.core.paxos import Quorum
 from envd.core.placement import Site
@@ -127,9 +127,11 @@ class Electorate:
         """What a channel for calls serves."""
         return {"topology.known": self._serve_known, "topology.ready": self._serve_ready}
 
-    def member_changed(self) -> None:
+    def member_changed(self, member: Member) -> None:
         """A member came, went, or is seen otherwise: look now."""
         self._changed_s = self._loop.time()
+        if member.state is MemberState.GONE:
+            self._away[member.uid] = self._changed_s - LOST_AFTER_S
         self._poked.set()
 
     def _applied(self, applied: Applied) -> None:
@@ -259,18 +261,41 @@ class Electorate:
         now = self._loop.time()
         known = {site.uid for site in topology.nodes}
         self._away = {uid: self._away.get(uid, now) for uid in known.difference(able)}
-        return {uid for uid, since_s in self._away.items() if now - since_s > LOST_AFTER_S}
+        return {uid for uid, since_s in self._away.items() if now - since_s >= LOST_AFTER_S}
 
     def _sites(
         self, topology: Topology, able: Mapping[int, Member | None], lost: Iterable[int]
     ) -> tuple[Site, ...]:
         """The nodes there are: those that were, less those that went for good, and who came."""
-        members = {member.uid for member in self._others().members}
+        members = {
+            member.uid for member in self._others().members if member.state is not MemberState.GONE
+        }
         went = {uid for uid in lost if uid not in members}
         sites = {site.uid: site for site in topology.nodes if site.uid not in went}
         for uid, member in able.items():
             sites[uid] = self._me if member is None else site_of(member)
         return tuple(sites[uid] for uid in sorted(sites))
+
+    async def recover(self) -> Topology:
+        """Make up a topology in which this node votes alone, because the voters are lost.
+
+        Others that are there come to vote by themselves. What the lost voters alone knew of serial
+        environments is lost with them; should they come back, what they decided since is a
+        conflict on record. Raises Conflict where a majority of the voters can be reached.
+        """
+        topology = self.current
+        if topology is None:
+            raise Unavailable("this node knows of no topology yet", reason="NO_TOPOLOGY")
+        if topology.own_quorum.is_met(self._able()):
+            raise Conflict(
+                "a majority of the voters can be reached, so nothing is lost; nothing was changed",
+                hint="envctl cluster topology",
+                reason="NOT_LOST",
+            )
+        made = topology.recovered(self._me)
+        await self._serial.reopen(TOPOLOGY, Put(VARIABLE, made.encode()), AUTHOR)
+        _log.warning("topology.recovered", extra={"epoch": made.epoch})
+        return made
 
     async def resign(self, patience_s: float) -> None:
         """See to it that this node votes no more, because it is about to leave for good.

@@ -151,6 +151,7 @@ class Node:
             expects_others=place.expects_others,
         )
         self.coordinator.chained = consent.serial.write
+        self.coordinator.confirmed = consent.serial.confirm
         return consent
 
     def _others(self) -> Others:
@@ -408,7 +409,7 @@ class Node:
             extra = {"member": member.name, "uid": f"{member.uid:016x}"}
             _log.info(f"member.{member.state.name.lower()}", extra=extra)
         self.replication.member_changed(member)
-        self.consent.electorate.member_changed()
+        self.consent.electorate.member_changed(member)
         if member.state is MemberState.DOWN and self._was_this_node(member):
             asyncio.get_running_loop().call_soon(self._strike, member.uid)
 

@@ -29,7 +29,7 @@ from envd.core.chain import position
 from envd.core.commit import Commit
 from envd.core.errors import EnvdError, OutcomeUnknown, Unavailable
 from envd.core.paxos import Proposal
-from envd.core.requests import WriteRequest
+from envd.core.requests import Put, WriteRequest
 from envd.core.stamp import Stamp
 from envd.node.acceptor import AcceptorService
 from envd.node.coordinator import Coordinator, check_same
@@ -133,6 +133,19 @@ class Serial:
     async def propose(self, request: WriteRequest, author: str) -> WriteAnswer:
         """Have a write of the system's own chosen, proposed by this node."""
         return await self._write_here(Wish(request, author, may_reveal=True))
+
+    async def reopen(self, name: str, put: Put, author: str) -> None:
+        """Begin the chain of an environment anew in the next era, without anybody's consent.
+
+        For when those whose consent it takes are lost.
+        """
+        request = WriteRequest(name, (put,), message="recovered by an operator")
+        async with self._turn(name):
+            drafter = self.coordinator.drafter
+            draft = drafter.reopening(Wish(request, author, True), drafter.head(name))
+            self.proposer.drop_lead(name)
+            logged, _ = self.coordinator.log(draft.commit, draft.after)
+            await logged
 
     async def _write_here(self, wish: Wish) -> WriteAnswer:
         if wish.request.operation and not wish.asked:

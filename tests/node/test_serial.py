@@ -10,9 +10,9 @@ from chaos.sim.cluster import NodeDied
 from envd.core.answers import WriteAnswer
 from envd.core.chain import is_serial
 from envd.core.commit import Kind
-from envd.core.errors import Conflict, NotFound, OutcomeUnknown, Unavailable
+from envd.core.errors import Conflict, NotFound, OutcomeUnknown, Unavailable, Unsupported
 from envd.core.paxos import Acceptor
-from envd.core.requests import DeleteRequest, Put, Unset, WriteRequest
+from envd.core.requests import Consistency, DeleteRequest, Put, ReadRequest, Unset, WriteRequest
 from tests.node.machines import TESTER, Machines, simulate
 
 ENVIRONMENT = "web/prod"
@@ -23,7 +23,10 @@ VOTES_S = 10.0
 async def voting(machines: Machines, count: int = 3) -> None:
     """Start all machines, and wait until so many of them vote everywhere."""
     await machines.start()
+    await voting_again(machines, count)
 
+
+async def voting_again(machines: Machines, count: int = 3) -> None:
     def all_vote() -> bool:
         nodes = machines.cluster.nodes.values()
         known = [node.node.consent.electorate.current for node in nodes]
@@ -308,3 +311,64 @@ def test_five_nodes_come_to_have_five_voters() -> None:
         assert (await write(machines, "n3", Put("A", "1"))).acknowledged == 3
 
     simulate(story, 5)
+
+
+def test_a_strong_read_shows_what_a_majority_chose_and_a_minority_gives_none() -> None:
+    async def story(machines: Machines) -> None:
+        await voting(machines)
+        await make_serial(machines)
+        machines.cluster.network.partition(["n3"], ["n1"])
+        await write(machines, "n2", Put("A", "1"))
+        strong = ReadRequest(ENVIRONMENT, reveal=True, consistency=Consistency.STRONG)
+
+        shown = await machines.run("n3", machines.node("n3").api.get(TESTER, strong))
+
+        assert shown.variables["A"].value == "1"
+        machines.cluster.network.partition(["n3"], ["n1", "n2"])
+        with pytest.raises(Unavailable, match="no majority"):
+            await machines.run("n3", machines.node("n3").api.get(TESTER, strong))
+
+    simulate(story)
+
+
+def test_a_strong_read_of_a_plain_environment_is_refused_with_what_to_do() -> None:
+    async def story(machines: Machines) -> None:
+        await voting(machines)
+        await machines.write("n1", "web/plain", A="1")
+        strong = ReadRequest("web/plain", consistency=Consistency.STRONG)
+
+        with pytest.raises(Unsupported, match="plain"):
+            await machines.run("n1", machines.node("n1").api.get(TESTER, strong))
+
+    simulate(story)
+
+
+def test_what_is_left_of_a_cluster_goes_on_once_it_is_recovered() -> None:
+    async def story(machines: Machines) -> None:
+        await voting(machines)
+        await make_serial(machines)
+        await write(machines, "n1", Put("A", "1"))
+        await machines.until(machines.equal, 30.0)
+        for name in ("n1", "n2"):
+            machines.cluster.crash(machines.machine(name))
+        await asyncio.sleep(5)
+
+        await machines.run("n3", machines.node("n3").node.consent.electorate.recover())
+
+        assert (await write(machines, "n3", Put("A", "2"))).acknowledged == 1
+        await machines.start("n1", "n2")
+        await machines.until(machines.equal, 60.0)
+        assert all(machines.shows(name, ENVIRONMENT, "A", "2") for name in ALL)
+        await voting_again(machines)
+
+    simulate(story)
+
+
+def test_nothing_is_recovered_while_a_majority_is_there() -> None:
+    async def story(machines: Machines) -> None:
+        await voting(machines)
+
+        with pytest.raises(Conflict, match="nothing is lost"):
+            await machines.run("n3", machines.node("n3").node.consent.electorate.recover())
+
+    simulate(story)
