@@ -97,14 +97,15 @@ class Intake:
         if (partition, origin) in self._early:
             await self._hold_back(row)
             return Taken.EARLY
-        if seq > last + 1:
-            return Taken.GAP
         commit = _decoded(encoded)
         if partition != partition_of(commit.environment):
             raise Corrupt("a peer sent a record under another partition than its own")
-        if self._is_early(commit):
-            if direct:
-                raise _skewed(commit, self._clock.wall_ms())
+        early = self._is_early(commit)
+        if early and direct:  # Behind a hole too, which repair can't close before its time.
+            raise _skewed(commit, self._clock.wall_ms())
+        if seq > last + 1:
+            return Taken.GAP
+        if early:
             await self._hold_back(row)
             self._early.add((partition, origin))
             return Taken.EARLY
