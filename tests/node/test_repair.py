@@ -273,6 +273,43 @@ async def test_a_record_from_the_future_is_refused_from_its_origin_behind_a_hole
     assert await two.intake.take(second, direct=False) is Taken.GAP
 
 
+async def test_a_record_behind_a_hole_leaves_quarantine_without_its_name() -> None:
+    one, two = Side(1), Side(2)
+    one.clock.now_ms += 300_000
+    for number in range(3):
+        await one.put("web", A=str(number))
+    first, _, third = await rows_of(one)
+    taken = [await two.intake.take(row, direct=False) for row in (first, third)]
+    two.clock.now_ms += 299_000
+
+    await two.intake.release()
+
+    assert taken == [Taken.EARLY, Taken.EARLY]
+    assert two.intake.quarantined == 0
+    assert two.store.last_seq(partition_of("web"), 1) == 1
+    assert [stamp for stamp, _ in two.store.commit_rows("web")] == [
+        stamp for stamp, _ in one.store.commit_rows("web")[::2]
+    ]
+
+
+async def test_what_comes_into_quarantine_while_others_go_is_released_in_its_time() -> None:
+    one, two = Side(1), Side(2)
+    one.clock.now_ms += 300_000
+    await one.put("web", A="1")
+    await two.repairer.look_at(["web"], one.ask)
+    one.clock.now_ms += 300_000
+    await one.put("api", A="1")
+    two.clock.now_ms += 299_000
+
+    await asyncio.gather(two.intake.release(), two.repairer.look_at(["api"], one.ask))
+    left = two.intake.quarantined
+    two.clock.now_ms += 300_000
+    await two.intake.release()
+
+    assert left == 1
+    assert two.equal_to(one)
+
+
 async def test_the_bytes_of_a_peer_are_kept_as_they_came() -> None:
     """A newer version may write fields that this one does not know; histories agree anyway."""
     one, two = Side(1), Side(2)
