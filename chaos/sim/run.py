@@ -27,6 +27,7 @@ from chaos.sim.checkers.whole_commits import GROUP, WholeCommits
 from chaos.sim.cluster import Cluster, Machine, NodeDied
 from chaos.sim.controls import SOUND, Control
 from chaos.sim.faults import Faults
+from chaos.sim.held import newest_ms
 from chaos.sim.loop import RunFailed, SimLoop
 from chaos.sim.nodes import EnvdFactory, Settings, SimNode
 from chaos.sim.trace import Trace
@@ -342,17 +343,10 @@ class Run:
 
     def _mend_clocks(self) -> None:
         """All clocks go right; and where a stamp is from the future, that is now."""
-        highest_ms = 0
+        nodes = self._factory.sightings()
+        latest_ms = max((newest_ms(node.store) for node in nodes), default=0)
         for machine in self._cluster.machines.values():
-            machine.clock.mend()
-        for node in self._factory.sightings():
-            store = node.store
-            for listed in store.environments("", "", 1_000_000):
-                state = store.visible(listed.environment)
-                if state is not None:
-                    highest_ms = max(highest_ms, state.environment.highest_stamp.time_ms)
-        for machine in self._cluster.machines.values():
-            machine.clock.mend(max(0, highest_ms - machine.clock.true_ms()))
+            machine.clock.mend(max(0, latest_ms - machine.clock.true_ms()))
 
     async def _apart(self) -> str:
         """Why the nodes are not equal yet, "" where they are."""

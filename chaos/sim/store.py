@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from random import Random
 from typing import Final, Self
 
-from chaos.sim.held import Held
+from chaos.sim.held import Held, held_back
 from chaos.sim.loop import Process, SimFuture, SimLoop
 from envd.core.commit import LogRecord
 from envd.core.errors import Unavailable
@@ -56,11 +56,14 @@ class SimStore(MemoryStore):
 
     def held(self) -> Held:
         """What there is now."""
-        return Held(
-            self.vectors(),
-            {name: frozenset(stamp for stamp, *_ in rows) for name, rows in self._history.items()},
-            {name: base.highest_stamp for name, base in self._bases.items()},
-        )
+        commits = {
+            name: frozenset(stamp for stamp, *_ in rows) for name, rows in self._history.items()
+        }
+        for commit in held_back(self.quarantined()):
+            name = commit.environment
+            commits[name] = commits.get(name, frozenset()) | {commit.stamp}
+        bases = {name: base.highest_stamp for name, base in self._bases.items()}
+        return Held(self.vectors(), commits, bases)
 
     @classmethod
     def opened(

@@ -103,14 +103,15 @@ class Intake:
         if (partition, origin) in self._early:
             await self._hold_back(row)
             return Taken.EARLY
-        if seq > last + 1:
-            return Taken.GAP
         commit = _decoded(encoded)
         if partition != partition_of(commit.environment):
             raise Corrupt("a peer sent a record under another partition than its own")
-        if self._is_early(commit):
-            if direct:
-                raise _skewed(commit, self._clock.wall_ms())
+        early = self._is_early(commit)
+        if early and direct:  # Behind a hole too, which repair can't close before its time.
+            raise _skewed(commit, self._clock.wall_ms())
+        if seq > last + 1:
+            return Taken.GAP
+        if early:
             await self._hold_back(row)
             self._early.add((partition, origin))
             return Taken.EARLY
@@ -182,27 +183,36 @@ class Intake:
     # -- quarantine ----------------------------------------------------------------------------
 
     async def release(self) -> int:
-        """Take in what was in quarantine and whose time has come; return how many."""
+        """Take in what was in quarantine and whose time has come; return how many.
+
+        A record behind a hole goes in without its name: repair may have brought, under none,
+        what comes before it, and nobody may ship that again.
+        """
         if self._clock.wall_ms() + MAX_AHEAD_MS < self._due_ms:
             return 0
-        released, due_ms = 0, 1 << 62
+        released, kept, due_ms = 0, 0, 1 << 62
+        waiting: set[tuple[int, int]] = set()
         for row in sorted(self._store.quarantined(), key=_name_of):
             partition, origin, seq, encoded = records.open_log_row(row)
             commit = _decoded(encoded)
-            last = self._store.last_seq(partition, origin)
-            if self._is_early(commit) or (origin and seq > last + 1):
+            if self._is_early(commit) or (origin and (partition, origin) in waiting):
+                waiting.add((partition, origin))
                 due_ms = min(due_ms, commit.stamp.time_ms)
+                kept += 1
                 continue
-            if not origin or seq == last + 1:
-                await self.admit()
+            await self.admit()
+            last = self._store.last_seq(partition, origin)
+            if not origin or seq > last:
+                name = (origin, seq) if seq == last + 1 else (0, 0)
                 mark = self.mark()
-                self._append(LogRecord(partition, origin, seq, commit), encoded)
+                self._append(LogRecord(partition, *name, commit), encoded)
                 await self.settled(mark)
                 released += 1
             await self._store.release(row)
             self._held.discard(_held_name(row))
-        self._due_ms = due_ms
-        self._early = {records.open_log_row(row)[:2] for row in self._store.quarantined()}
+        left = self._store.quarantined()
+        self._due_ms = due_ms if len(left) == kept else 0  # More came meanwhile.
+        self._early = {records.open_log_row(row)[:2] for row in left}
         return released
 
     def _is_early(self, commit: Commit) -> bool:

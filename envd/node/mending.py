@@ -73,6 +73,7 @@ class Mending:
         try:
             async with self._pulling:
                 pulled = await self._repairer.catch_up(peer.member.uid, peer.asking.call)
+            peer.early = bool(pulled.early)
             extra = {"peer": peer.member.name, "environments": pulled.environments}
             _log.info("repair.caught_up", extra={**extra, "commits": pulled.commits})
         except IdentityLost as error:
@@ -86,7 +87,8 @@ class Mending:
     async def _keep_looking_ahead(self) -> None:
         """Catch up with a peer that holds what nobody ships.
 
-        Its origin may be gone, and the peer may have it by repair, under no name.
+        Its origin may be gone, and the peer may have it by repair, under no name. Where the pull
+        brings what must wait in quarantine the peer stays ahead: no more often than by comparing.
         """
         while True:
             await asyncio.sleep(AHEAD_S / 2)
@@ -95,7 +97,7 @@ class Mending:
                 ahead = peer.link.vectors.ahead_of(ours) if peer.link.plausible(now) else ()
                 if not ahead or ahead != peer.ahead[1]:
                     peer.ahead = (now, ahead)
-                elif now - peer.ahead[0] >= AHEAD_S and not peer.catching_up:
+                elif now - peer.ahead[0] >= _patience_s(peer) and not peer.catching_up:
                     peer.ahead, peer.catching_up = (now, ()), True
                     _log.info("repair.needed", extra={"peer": peer.member.name, "detail": "ahead"})
                     await self._catch_up(peer)
@@ -166,3 +168,8 @@ class Mending:
     def _chance(self) -> float:
         """A number from 0 to 1."""
         return int.from_bytes(self._around.rng.token_bytes(4)) / (1 << 32)
+
+
+def _patience_s(peer: KnownPeer) -> float:
+    """How long a peer must be ahead by the same before it is caught up with."""
+    return COMPARE_S if peer.early else AHEAD_S

@@ -36,7 +36,8 @@ class Surroundings:
 class KnownPeer:
     """One other storage node, and the tasks that belong to it.
 
-    `poked` is set by a sign of life; `reached`: somebody answered when it was dialed last.
+    `poked` is set by a sign of life; `reached`: somebody answered when it was dialed last;
+    `early`: of what was last pulled from it some went into quarantine.
     """
 
     def __init__(
@@ -51,6 +52,7 @@ class KnownPeer:
         self.task: asyncio.Task[None] | None = None
         self.receiving: PeerChannel | None = None
         self.catching_up = False
+        self.early = False
         self.ahead: tuple[float, Ahead] = (0.0, ())
 
 

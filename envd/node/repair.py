@@ -7,9 +7,11 @@ puller says which commits it has, and gets those it lacks in their stored bytes,
 the history where that differs.
 
 Two occasions: what a log no longer holds (a new node, a long absence, a hole) is pulled whatever
-the vectors say, and afterwards the peer's vectors, noted before, hold here too. And now and then,
-with a peer drawn by chance, what differs although the vectors are equal: then something was
-lost or damaged, which is told.
+the vectors say, and afterwards the peer's vectors, noted before, hold here too; but not those of
+a partition of which something went into quarantine: who pulls from here would take them over
+without it, and who leaves would count copies that are none. And now and then, with a peer drawn
+by chance, what differs although the vectors are equal: then something was lost or damaged, which
+is told.
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ from typing import Final, NamedTuple
 
 from envd.core import digest
 from envd.core.errors import Corrupt
-from envd.core.ring import PARTITIONS
+from envd.core.ring import PARTITIONS, partition_of
 from envd.core.stamp import STAMP_BYTES
 from envd.core.versions import (
     FAN_OUT,
@@ -35,7 +37,7 @@ from envd.core.versions import (
 )
 from envd.node.calls import Method
 from envd.node.handshake import Peer
-from envd.node.intake import MAX_SEQ, IdentityLost, Intake
+from envd.node.intake import MAX_SEQ, IdentityLost, Intake, Taken
 from envd.node.vectors import VectorFeed, as_map, as_sent
 from envd.ports import Store, StoredState
 from envd.wire import peers as wire
@@ -58,13 +60,17 @@ _log = logging.getLogger(__name__)
 
 @dataclass(slots=True)
 class Pulled:
-    """What one pull did: `received_bytes` are those of all answers."""
+    """What one pull did: `received_bytes` are those of all answers.
+
+    `commits` counts also those that went into quarantine; `early` are the partitions of these.
+    """
 
     environments: int = 0
     commits: int = 0
     bases: int = 0
     received_bytes: int = 0
     asked: int = 0
+    early: set[int] = field(default_factory=set)
 
 
 @dataclass(slots=True)
@@ -198,6 +204,7 @@ class Repairer:
     async def catch_up(self, uid: int, ask: Ask) -> Pulled:
         """Pull all that the peer `uid` has and this node lacks; its vectors then hold here.
 
+        Those of partitions of which something went into quarantine do not.
         Raises what the peer or the store does; nothing is lost then, and what was pulled stays.
         Raises IdentityLost where the peer holds more of this node than this node does.
         """
@@ -212,6 +219,8 @@ class Repairer:
                 raise IdentityLost("a peer holds commits of this node that this node does not have")
         await pull.run()
         await self._intake.settled(mark)
+        early = pull.pulled.early
+        vectors = {place: seq for place, seq in vectors.items() if place[0] not in early}
         self._store.advance(vectors, {uid: Cursor(point.lsn, point.lsn)})
         self._feed.advanced(vectors)
         self._count(pull.pulled, "catch_up")
@@ -375,7 +384,8 @@ class _Pull:
             await self._intake.repair_base(base)
             self.pulled.bases += 1
         for encoded in missing.commits:
-            await self._intake.repair(encoded)
+            if await self._intake.repair(encoded) is Taken.EARLY:
+                self.pulled.early.add(partition_of(missing.environment))
             self.pulled.commits += 1
         self.pulled.environments += 1
         await asyncio.sleep(0)

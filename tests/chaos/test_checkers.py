@@ -26,6 +26,7 @@ from envd.core.history import ConflictRecord, Retention
 from envd.core.stamp import COUNTER_BITS, ZERO, Stamp
 from envd.ports import Applied, StoredState
 from envd.storage.memory import MemoryStore
+from envd.wire import records
 from tests.storage.world import DIGEST_KEY, START_MS, Writer
 
 NAME = "a/b"
@@ -181,6 +182,22 @@ async def test_only_an_unsafe_write_goes_with_the_disk_and_only_if_nobody_else_h
     safe.disk_lost("n1", {"n2": other.seen}, 0.0)
     with pytest.raises(Violation):
         safe.ended([other.seen])
+
+
+async def test_a_write_that_another_node_has_in_quarantine_does_not_go_with_the_disk() -> None:
+    one, other = await pair()
+    stamp = await one.put(WHOLE)
+    record = one.applied[-1].record
+    row = records.encode_log_record(record, records.encode_commit(record.commit))
+    await other.store.quarantine(row)
+    checker = LostWrites()
+    checker.answered(acknowledged(one, stamp, safe=False))
+
+    checker.disk_lost("n1", {"n2": other.seen}, 0.0)
+
+    assert checker.excused == 0
+    with pytest.raises(Violation, match="n2 lacks its commit"):
+        checker.ended([other.seen])  # In the end it must be seen.
 
 
 async def test_a_disk_that_went_back_excuses_only_what_is_younger() -> None:

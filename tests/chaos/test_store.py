@@ -8,13 +8,17 @@ from collections.abc import Awaitable, Callable, Iterator
 import pytest
 
 from chaos.sim.chance import Chance
+from chaos.sim.held import newest_ms
 from chaos.sim.loop import Process, SimLoop
 from chaos.sim.store import Platter, SimStore, damaged
+from envd.core.commit import Commit, LogRecord
 from envd.core.errors import Unavailable
 from envd.core.history import Retention
 from envd.core.ring import partition_of
+from envd.core.stamp import COUNTER_BITS, Stamp
 from envd.storage.memory import Durable
-from tests.storage.world import DIGEST_KEY, NODE, Writer, values_of
+from envd.wire import records
+from tests.storage.world import DIGEST_KEY, HOUR_MS, NODE, START_MS, Writer, values_of
 
 NAME = "a/b"
 
@@ -152,6 +156,25 @@ def test_a_disk_that_lies_loses_its_last_second(disk: Disk) -> None:
     disk.run(main)
 
     assert len(disk.store.lose_power(1.0).rows) == 1
+
+
+def test_what_is_in_quarantine_is_held_and_the_newest_of_it_counts(disk: Disk) -> None:
+    stamp = Stamp(0, (START_MS + HOUR_MS) << COUNTER_BITS, 8)
+    commit = Commit(NAME, stamp, ())
+    record = LogRecord(partition_of(NAME), 8, 1, commit)
+
+    async def main() -> None:
+        await disk.writer.commit(NAME, {"A": "1"})
+        before = (newest_ms(disk.store), disk.store.held())
+        row = records.encode_log_record(record, records.encode_commit(commit))
+
+        await disk.store.quarantine(row)
+
+        assert before[0] < START_MS + HOUR_MS == newest_ms(disk.store)
+        assert disk.store.held().commits[NAME] == before[1].commits[NAME] | {stamp}
+        assert not before[1].has(disk.store.held())
+
+    disk.run(main)
 
 
 def test_a_slow_disk_takes_long(disk: Disk) -> None:

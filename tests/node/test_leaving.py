@@ -103,6 +103,27 @@ def test_a_node_leaves_only_once_two_others_hold_everything() -> None:
     simulate(story)
 
 
+def test_a_node_does_not_leave_while_what_it_has_waits_in_quarantine_elsewhere() -> None:
+    async def story(machines: Machines) -> None:
+        await machines.start()
+        machines.cluster.network.partition(["n1"], ["n2", "n3"])
+        machines.machine("n1").clock.jump(180_000)
+        await asyncio.sleep(5)
+        await machines.write("n1", "web/prod", PORT="1")
+        machines.machine("n1").clock.mend()
+        machines.cluster.network.heal()
+        await machines.until(lambda: all(machines.node(n).node.quarantined for n in ALL[1:]), 60.0)
+
+        with pytest.raises(Unavailable, match="not enough other nodes"):
+            await machines.run("n1", machines.node("n1").node.hand_over())
+
+        await machines.until(machines.equal, 180.0)
+        await machines.run("n1", machines.node("n1").node.hand_over())
+        assert all(machines.shows(name, "web/prod", "PORT", "1") for name in ("n2", "n3"))
+
+    simulate(story)
+
+
 def test_a_second_leave_does_not_undo_the_first_one() -> None:
     async def story(machines: Machines) -> None:
         await machines.start()

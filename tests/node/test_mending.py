@@ -26,11 +26,29 @@ class Comparisons:
         return pulled
 
 
+class CatchingUp:
+    """A repairer that notes when it catches up; all that it finds goes into quarantine or none."""
+
+    def __init__(self, *, early: bool) -> None:
+        self._early = early
+        self.at_s: list[float] = []
+
+    async def catch_up(self, _uid: int, _ask: object) -> Pulled:
+        self.at_s.append(asyncio.get_running_loop().time())
+        return Pulled(commits=1, early={5} if self._early else set())
+
+
 def peer(uid: int) -> Any:
     return SimpleNamespace(
         member=SimpleNamespace(uid=uid, name=f"n{uid}"),
-        link=SimpleNamespace(plausible=lambda _: True),
+        link=SimpleNamespace(
+            plausible=lambda _: True,
+            vectors=SimpleNamespace(ahead_of=lambda _: (((5, uid), 2, 1),)),
+        ),
         asking=SimpleNamespace(call=None),
+        ahead=(0.0, ()),
+        catching_up=False,
+        early=False,
     )
 
 
@@ -57,6 +75,35 @@ def compared(comparisons: Comparisons, *hastened: int, for_s: float) -> list[tup
     finally:
         loop.close()
     return [(uid, at - began) for uid, at in comparisons.made]
+
+
+def caught_up(repairer: CatchingUp, for_s: float) -> list[float]:
+    """When a peer that stays ahead is caught up with, in so many seconds."""
+    loop = SimLoop()
+
+    async def main() -> None:
+        around = SimpleNamespace(store=SimpleNamespace(vectors=dict))
+        mending = Mending(
+            cast("Any", around), cast("Any", repairer), {7: peer(7)}, lambda: None, lambda _: None
+        )
+        task = asyncio.ensure_future(mending.works(is_agent=False)["repair-ahead"]())
+        await asyncio.sleep(for_s)
+        task.cancel()
+
+    try:
+        began = loop.time()
+        loop.simulate(main())
+    finally:
+        loop.close()
+    return [at - began for at in repairer.at_s]
+
+
+def test_a_peer_that_is_ahead_by_what_waits_in_quarantine_is_seldom_caught_up_with() -> None:
+    early = caught_up(CatchingUp(early=True), 4 * COMPARE_S)
+    other = caught_up(CatchingUp(early=False), 4 * COMPARE_S)
+
+    assert early[0] == other[0] < COMPARE_S / 2
+    assert len(early) <= 4 < len(other)
 
 
 def test_nothing_is_compared_for_long_where_nothing_happens() -> None:

@@ -190,6 +190,26 @@ async def test_a_pulled_commit_from_the_future_is_held_back_until_its_time() -> 
     assert two.equal_to(one)
 
 
+async def test_no_vector_tells_of_what_only_waits_in_quarantine() -> None:
+    one, two, three = Side(1), Side(2), Side(3)
+    await one.put("api", A="1")
+    one.clock.now_ms += 300_000
+    await one.put("web", A="1")
+    api, web = (partition_of("api"), 1), (partition_of("web"), 1)
+
+    await two.repairer.catch_up(1, one.ask)
+    await three.repairer.catch_up(2, two.ask)
+    told = [dict(side.store.vectors()) for side in (two, three)]
+    two.clock.now_ms += 299_000
+    await two.intake.release()
+    await two.repairer.catch_up(1, one.ask)
+
+    assert two.store.cursor(1) == Cursor(2, 2)
+    assert told == [{api: 1}, {api: 1}]
+    assert two.equal_to(one)
+    assert two.store.vectors() == {api: 1, web: 1}
+
+
 async def test_looking_at_one_environment_pulls_that_one_alone() -> None:
     one, two = Side(1), Side(2)
     await one.put("web", A="1")
@@ -237,6 +257,56 @@ async def test_records_are_taken_in_order_and_once() -> None:
 
     assert taken == [Taken.NEW, Taken.GAP, Taken.KNOWN, Taken.NEW, Taken.NEW]
     await two.intake.settled(0)
+    assert two.equal_to(one)
+
+
+async def test_a_record_from_the_future_is_refused_from_its_origin_behind_a_hole_too() -> None:
+    one, two = Side(1), Side(2)
+    one.clock.now_ms += 300_000
+    for number in range(2):
+        await one.put("web", A=str(number))
+    _, second = await rows_of(one)
+
+    with pytest.raises(Unavailable, match="ahead of this node's clock"):
+        await two.intake.take(second, direct=True)
+
+    assert await two.intake.take(second, direct=False) is Taken.GAP
+
+
+async def test_a_record_behind_a_hole_leaves_quarantine_without_its_name() -> None:
+    one, two = Side(1), Side(2)
+    one.clock.now_ms += 300_000
+    for number in range(3):
+        await one.put("web", A=str(number))
+    first, _, third = await rows_of(one)
+    taken = [await two.intake.take(row, direct=False) for row in (first, third)]
+    two.clock.now_ms += 299_000
+
+    await two.intake.release()
+
+    assert taken == [Taken.EARLY, Taken.EARLY]
+    assert two.intake.quarantined == 0
+    assert two.store.last_seq(partition_of("web"), 1) == 1
+    assert [stamp for stamp, _ in two.store.commit_rows("web")] == [
+        stamp for stamp, _ in one.store.commit_rows("web")[::2]
+    ]
+
+
+async def test_what_comes_into_quarantine_while_others_go_is_released_in_its_time() -> None:
+    one, two = Side(1), Side(2)
+    one.clock.now_ms += 300_000
+    await one.put("web", A="1")
+    await two.repairer.look_at(["web"], one.ask)
+    one.clock.now_ms += 300_000
+    await one.put("api", A="1")
+    two.clock.now_ms += 299_000
+
+    await asyncio.gather(two.intake.release(), two.repairer.look_at(["api"], one.ask))
+    left = two.intake.quarantined
+    two.clock.now_ms += 300_000
+    await two.intake.release()
+
+    assert left == 1
     assert two.equal_to(one)
 
 

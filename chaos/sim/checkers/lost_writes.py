@@ -1,8 +1,9 @@
 """Invariant 3: no acknowledged, not detached write is lost.
 
 In words: an acknowledged write survives the loss of any one node, and a detached one survives
-unless that very node's disk is lost before anybody else has it. A write is there where its commit
-stands in the history, and where each of its variables shows its stamp or a later one.
+unless that very node's disk is lost before anybody else has it, be it in quarantine. A write is
+there where its commit stands in the history, and where each of its variables shows its stamp or a
+later one.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from chaos.sim.checkers import Acknowledged, Checker, Sighting, Violation
+from chaos.sim.held import held_back
 from envd.core.stamp import ZERO, Stamp
 
 
@@ -30,7 +32,7 @@ class LostWrites(Checker):
         kept = []
         for write in self._writes:
             at_stake = write.machine == machine and not write.safe and write.at_s >= back_to_s
-            if at_stake and not any(held.has(write) for held in stamps.values()):
+            if at_stake and not any(held.keeps(write) for held in stamps.values()):
                 self.excused += 1
             else:
                 kept.append(write)
@@ -52,6 +54,7 @@ class _Stamps:
     def __init__(self, node: Sighting) -> None:
         self._node = node
         self._known: dict[str, tuple[frozenset[Stamp], Stamp]] = {}
+        self._early = {commit.stamp for commit in held_back(node.store.quarantined())}
 
     def has(self, write: Acknowledged) -> bool:
         """Tell whether the commit is in the history, or may be folded into its base."""
@@ -63,6 +66,10 @@ class _Stamps:
             known = self._known[name] = (frozenset(stamp for stamp, _ in rows), trimmed)
         stamps, trimmed = known
         return write.stamp in stamps or write.stamp <= trimmed
+
+    def keeps(self, write: Acknowledged) -> bool:
+        """Tell whether it has the commit, or will have it once its time has come."""
+        return self.has(write) or write.stamp in self._early
 
 
 def _not_shown(write: Acknowledged, node: Sighting) -> str:
