@@ -24,6 +24,7 @@ from envd.core.answers import (
     ListPage,
     Membership,
     Status,
+    TopologyView,
     WatchEvent,
     WriteAnswer,
 )
@@ -37,6 +38,7 @@ from envd.core.requests import (
     LeaveRequest,
     ListRequest,
     ReadRequest,
+    RecoverRequest,
     RemoveRequest,
     ResolveRequest,
     RollbackRequest,
@@ -173,6 +175,13 @@ class NodeInMemory:
 
     def remove(self, request: RemoveRequest) -> Membership:
         return self._run("remove", request, self._api.cluster.remove)
+
+    def topology(self) -> TopologyView:
+        self.before("topology", None)
+        return self.loop.run_until_complete(self._api.cluster.topology(self._identity))
+
+    def recover(self, request: RecoverRequest) -> TopologyView:
+        return self._run("recover", request, self._api.cluster.recover)
 
     def watch(self, request: WatchRequest) -> Iterator[WatchEvent]:
         """Events of the real node; where there is none, the next of `while_watching` happens.

@@ -143,7 +143,7 @@ def test_another_node_does_not_leave_instead(envctl: Envctl, cluster: FakeCluste
     result = envctl("cluster leave n2 --yes")
 
     assert result.code == 4
-    assert "hint: ask the one that is to leave: envctl --server 127.0.0.1:7430" in result.err
+    assert "hint: ask that one: envctl --server 127.0.0.1:7430" in result.err
     assert cluster.asked == []
 
 

@@ -199,8 +199,11 @@ class Rpc:
         return call(metadata=bearer(token))
 
 
+_OF_CLUSTER = {"Status", "Members", "Join", "Leave", "Remove", "Topology", "Recover"}
+
+
 def service_of(method: str) -> str:
-    return CLUSTER if method in {"Status", "Members", "Join", "Leave", "Remove"} else SERVICE
+    return CLUSTER if method in _OF_CLUSTER else SERVICE
 
 
 def unary_call(
