@@ -83,6 +83,8 @@ class Drafter:
         Raises NotFound, Conflict, Denied, LimitExceeded; nothing is logged.
         """
         request = wish.request
+        if isinstance(request, DeleteRequest) and not head.environment.exists:
+            raise no_environment(request.environment)
         _check_revision(head, request.if_revision)
         match request:
             case WriteRequest():
@@ -125,8 +127,6 @@ class Drafter:
 
     def _delete(self, request: DeleteRequest, wish: Wish, head: StoredState) -> Draft:
         environment = head.environment
-        if not environment.exists:
-            raise no_environment(request.environment)
         changes = tuple(
             Change(kind, name, None, entry.secret, entry.stamp)
             for kind in Kind
