@@ -15,6 +15,7 @@ from envd.core.paxos import Acceptor
 from envd.core.requests import (
     Consistency,
     DeleteRequest,
+    HistoryRequest,
     Put,
     ReadRequest,
     RecoverRequest,
@@ -265,6 +266,25 @@ def test_what_an_environment_holds_goes_on_when_it_becomes_serial_and_plain_agai
         await machines.until(
             lambda: all(machines.shows(n, ENVIRONMENT, *v) for n in ALL for v in shown.items())
         )
+
+    simulate(story)
+
+
+def test_the_history_says_why_a_change_of_the_mode_states_all_again() -> None:
+    async def story(machines: Machines) -> None:
+        await voting(machines)
+        await machines.write("n1", ENVIRONMENT, A="1", B="2")
+        await make_serial(machines, "n2")
+        await make_plain(machines, "n2")
+        api = machines.node("n2").api
+
+        page = await machines.run("n2", api.history(TESTER, HistoryRequest(ENVIRONMENT)))
+
+        assert [(each.message, len(each.changes)) for each in page.commits] == [
+            ("plain from here on; all is stated again", 3),
+            ("serial from here on; all is stated again", 3),
+            ("", 2),
+        ]
 
     simulate(story)
 
