@@ -251,8 +251,8 @@ def no_majority(seats: Seats, errors: Mapping[int, EnvdError]) -> Unavailable:
                 f"{error.message}; nothing was done", hint=error.hint, reason=error.reason
             )
     return Unavailable(
-        f"no majority of the {count} acceptors agreed in time; nothing was done",
-        hint="serial environments need a majority, plain ones do not: envctl cluster topology",
+        f"no majority of the {count} voters agreed in time; nothing was done",
+        hint="see who is missing: envctl cluster topology; plain environments need no majority",
         reason="NO_QUORUM",
         retry_after_ms=1000,
     )

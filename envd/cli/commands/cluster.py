@@ -86,10 +86,15 @@ def trouble(
     status: Status, membership: Membership, topology: TopologyView | None = None
 ) -> Iterator[str]:
     """What is not as it should be, in words; nothing where all is well."""
-    for state, means in (("down", "does not answer"), ("suspect", "may not answer")):
+    for state, one, several in (
+        ("down", "does not answer", "do not answer"),
+        ("suspect", "may not answer", "may not answer"),
+    ):
         names = [each.name for each in membership.members if each.state == state]
-        if names:
-            yield f"{', '.join(names)} {means}; writes go on, and it gets them once it is back."
+        if len(names) == 1:
+            yield f"{names[0]} {one}; writes go on, and it gets them once it is back."
+        elif names:
+            yield f"{', '.join(names)} {several}; writes go on, and reach them once they are back."
     if topology is not None and not topology.majority:
         yield "serial environments take no writes; see envctl cluster topology."
     cut = [each for each in membership.peers if not each.connected and _is_up(membership, each.uid)]
