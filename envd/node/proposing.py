@@ -250,8 +250,11 @@ def no_majority(seats: Seats, errors: Mapping[int, EnvdError]) -> Unavailable:
             return Unavailable(
                 f"{error.message}; nothing was done", hint=error.hint, reason=error.reason
             )
+    missing = (
+        f"no majority of the {count} voters agreed" if count > 1 else "the voter did not agree"
+    )
     return Unavailable(
-        f"no majority of the {count} voters agreed in time; nothing was done",
+        f"{missing} in time; nothing was done",
         hint="see who is missing: envctl cluster topology; plain environments need no majority",
         reason="NO_QUORUM",
         retry_after_ms=1000,

@@ -105,6 +105,8 @@ OF_CLUSTER: dict[str, Sequence[Message]] = {
     "Join": [cluster.JoinRequest(addresses=["no address"])],
     "Leave": [cluster.LeaveRequest(member="nobody")],
     "Remove": [cluster.RemoveRequest(member="nobody")],
+    "Topology": [cluster.TopologyRequest()],
+    "Recover": [cluster.RecoverRequest(member="nobody")],
 }
 UNARY.update(OF_CLUSTER)
 OUT: dict[str, Sequence[Message]] = {

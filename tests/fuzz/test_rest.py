@@ -37,6 +37,7 @@ OPERATIONS = (
     "getConflicts",
     "resolveConflicts",
     "listMembers",
+    "getTopology",
     "getOpenApi",
 )
 ALWAYS_VALID = ("isAlive", "isReady")
