@@ -20,6 +20,7 @@ from envd.core.metadata import CREATED
 from envd.core.names import check_environment, check_variable
 from envd.core.requests import (
     DeleteRequest,
+    PutColumns,
     ResolveRequest,
     RollbackRequest,
     WriteRequest,
@@ -189,6 +190,13 @@ class Drafter:
             follows=follows,
         )
         return Draft(commit, after)
+
+
+def wants_serial(request: AnyWrite) -> bool:
+    """Tell whether a write says that its environment is, or is to be, serial."""
+    if not isinstance(request, WriteRequest) or type(request.puts) is PutColumns:
+        return False
+    return any(put.kind and (put.name, put.value) == (MODE, SERIAL) for put in request.puts)
 
 
 def _message(request: AnyWrite) -> str:
