@@ -87,9 +87,9 @@ def _chains(
     following: dict[StateT, StateT] = {}
     for operation in operations:
         needs, makes = model.needs(operation), model.makes(operation)
-        if needs is None or makes is None or not operation.must_be_placed:
+        if needs is None or makes is None:
             continue
-        if needs in stretches and makes in stretches:
+        if needs in stretches and makes in stretches:  # so it has happened, it alone makes that one
             if needs in following:
                 return None
             following[needs] = makes

@@ -55,8 +55,8 @@ MOST_OPERATIONS: Final = 500
 BUDGET: Final = 1_000_000
 """Steps of a model for an outcome, and as many again for the account of a violation.
 
-A step takes 3 us and is remembered in up to 200 bytes. A history of 10 clients and 500 operations
-that is linearizable takes 1,000 to 1,600.
+A step takes a few microseconds and is remembered in up to 200 bytes. A linearizable history of 10
+clients and 500 operations takes 500 to 1,600.
 """
 
 _TOLD: Final = 3
@@ -78,8 +78,8 @@ class Verdict(Generic[PayloadT]):
     had returned before the first return that can't be explained: no order has room for its
     operation, the first of `unplaced`. The others are those under way with it that are not placed
     either. Where all returns can be explained, the first of `unplaced` is an operation that is
-    known to have happened and can't have. `account` says it in words. All three are empty, but for
-    a word, where the steps ran out.
+    known to have happened and can't have. `account` says it in words; where the steps ran out it
+    says so, and nothing is placed or unplaced.
     """
 
     outcome: Outcome
@@ -249,7 +249,7 @@ def _account(
     first, *beside = unplaced
     account += f". No place for {told(first)}"
     if beside:
-        account += f". Beside it: {'; '.join(map(told, beside[:_TOLD]))}"
+        account += f". Under way with it: {'; '.join(map(told, beside[:_TOLD]))}"
         account += f" and {len(beside) - _TOLD} more" * (len(beside) > _TOLD)
     return account
 
