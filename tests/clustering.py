@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
-from envd.core.answers import ClusterFigures, PeerView, SeedView
-from envd.core.errors import Unavailable
+from envd.core.answers import ClusterFigures, PeerView, SeedView, TopologyView
+from envd.core.errors import Conflict, Unavailable
 from envd.core.members import Member, MemberState
+from envd.node.cluster_view import voter_view
 
 
 def member(uid: int, name: str, state: MemberState = MemberState.ALIVE, port: int = 7420) -> Member:
@@ -50,6 +51,8 @@ class FakeCluster:
     now: ClusterFigures = field(default_factory=lambda: ClusterFigures(members=3))
     asked: list[tuple[str, object]] = field(default_factory=list)
     unreachable: bool = False
+    epoch: int = 7
+    voters: dict[int, str] = field(default_factory=lambda: dict.fromkeys((7, 8, 9), "yes"))
 
     def members(self) -> Sequence[Member]:
         return self.known
@@ -62,6 +65,21 @@ class FakeCluster:
 
     def figures(self) -> ClusterFigures:
         return self.now
+
+    def topology(self) -> TopologyView:
+        nodes = [
+            voter_view(each, self.voters.get(each.uid, "no"), reachable=each.reachable)
+            for each in sorted(self.known, key=lambda each: each.name)
+        ]
+        voting = [each.reachable for each in nodes if each.votes == "yes"]
+        return TopologyView(self.epoch, tuple(nodes), 2 * sum(voting) > len(voting))
+
+    async def recover(self, *, dry_run: bool) -> None:
+        if self.topology().majority:
+            raise Conflict("nothing is lost", hint="see", reason="NOT_LOST")
+        if not dry_run:
+            self.asked.append(("recover", None))
+            self.epoch, self.voters = self.epoch + 1000, {self.own_uid: "yes"}
 
     async def join(self, addresses: Sequence[str]) -> None:
         self.asked.append(("join", tuple(addresses)))

@@ -12,6 +12,7 @@ from envd.core.answers import (
     ListPage,
     Membership,
     Status,
+    TopologyView,
     WatchEvent,
     WriteAnswer,
 )
@@ -23,6 +24,7 @@ from envd.core.requests import (
     LeaveRequest,
     ListRequest,
     ReadRequest,
+    RecoverRequest,
     RemoveRequest,
     ResolveRequest,
     RollbackRequest,
@@ -71,6 +73,10 @@ class Connection(Protocol):
     def leave(self, request: LeaveRequest) -> Membership: ...
 
     def remove(self, request: RemoveRequest) -> Membership: ...
+
+    def topology(self) -> TopologyView: ...
+
+    def recover(self, request: RecoverRequest) -> TopologyView: ...
 
     def watch(self, request: WatchRequest) -> Iterator[WatchEvent]:
         """Follow environments; see WatchRequest.

@@ -27,6 +27,7 @@ from envd.core.answers import (
     ListPage,
     Membership,
     Status,
+    TopologyView,
     WatchEvent,
     WriteAnswer,
 )
@@ -46,6 +47,7 @@ from envd.core.requests import (
     LeaveRequest,
     ListRequest,
     ReadRequest,
+    RecoverRequest,
     RemoveRequest,
     ResolveRequest,
     RollbackRequest,
@@ -132,9 +134,19 @@ class GrpcConnection:
     def remove(self, request: RemoveRequest) -> Membership:
         return self._membership("Remove", lambda: api_cluster.remove_message(request))
 
+    def topology(self) -> TopologyView:
+        return self._topology("Topology", cluster.TopologyRequest)
+
+    def recover(self, request: RecoverRequest) -> TopologyView:
+        return self._topology("Recover", lambda: api_cluster.recover_message(request))
+
     def _membership(self, method: str, build: Callable[[], Message]) -> Membership:
         raw = self._read(method, build, CLUSTER)
         return api_cluster.membership_from(cluster.MembersResponse.FromString(raw))
+
+    def _topology(self, method: str, build: Callable[[], Message]) -> TopologyView:
+        raw = self._read(method, build, CLUSTER)
+        return api_cluster.topology_from(cluster.TopologyResponse.FromString(raw))
 
     def watch(self, request: WatchRequest) -> Iterator[WatchEvent]:
         raw = _serialized(_built(lambda: api_streams.watch_message(request, batched=True)))

@@ -19,6 +19,7 @@ from envd.core.answers import (
     ListPage,
     Membership,
     Status,
+    TopologyView,
     WatchEvent,
     WriteAnswer,
 )
@@ -31,6 +32,7 @@ from envd.core.requests import (
     LeaveRequest,
     ListRequest,
     ReadRequest,
+    RecoverRequest,
     RemoveRequest,
     ResolveRequest,
     RollbackRequest,
@@ -103,6 +105,12 @@ class UnixConnection:
 
     def remove(self, request: RemoveRequest) -> Membership:
         return plain.membership(self._call("remove", request))
+
+    def topology(self) -> TopologyView:
+        return plain.topology(self._call("topology", None))
+
+    def recover(self, request: RecoverRequest) -> TopologyView:
+        return plain.topology(self._call("recover", request))
 
     def backups(self) -> BackupListing:
         from envd.wire import plain_backup

@@ -309,12 +309,44 @@ class Membership:
 
 
 @dataclass(frozen=True, slots=True)
+class VoterView:
+    """One storage node of the topology, as the node that answers sees it.
+
+    `votes` is yes, next (it is about to vote), or no. `state` is that of the member, "" where no
+    member has this uid; `reachable` says that an answer can be expected now. `leaving`: it is
+    about to go for good.
+    """
+
+    name: str
+    uid: str
+    region: str
+    zone: str
+    state: str
+    votes: str
+    reachable: bool
+    leaving: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class TopologyView:
+    """Who votes on serial environments; `epoch` counts the changes, 0: none is known yet.
+
+    `majority`: enough of the voters for a majority can be reached from the node that answers.
+    """
+
+    epoch: int
+    nodes: tuple[VoterView, ...]
+    majority: bool
+
+
+@dataclass(frozen=True, slots=True)
 class ClusterFigures:
     """How the cluster does, as the node that answers sees it.
 
-    `members` counts those that are alive or suspected. `handoff` counts commits that wait for a
-    peer, `lag_ms` is the age of the oldest of them, `quarantined` are records from the future
-    that are held back, and `detached` counts commits that are safe on this node alone as yet.
+    `epoch` is that of its topology, `members` counts those that are alive or suspected. `handoff`
+    counts commits that wait for a peer, `lag_ms` is the age of the oldest of them, `quarantined`
+    are records from the future that are held back, and `detached` counts commits that are safe on
+    this node alone as yet.
     """
 
     epoch: int = 0

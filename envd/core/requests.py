@@ -263,3 +263,15 @@ class RemoveRequest:
 
     member: str
     dry_run: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class RecoverRequest:
+    """Have the node vote alone on serial environments, because the voters are lost.
+
+    Refused while a majority of them can be reached. Where `member` (a name or uid) is given, it is
+    refused by every other node. A dry run checks only.
+    """
+
+    member: str = ""
+    dry_run: bool = False

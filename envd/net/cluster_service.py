@@ -31,6 +31,8 @@ class ClusterService:
             "Join": unary("Join", pb.JoinRequest.FromString, self._join),
             "Leave": unary("Leave", pb.LeaveRequest.FromString, self._leave),
             "Remove": unary("Remove", pb.RemoveRequest.FromString, self._remove),
+            "Topology": unary("Topology", pb.TopologyRequest.FromString, self._topology),
+            "Recover": unary("Recover", pb.RecoverRequest.FromString, self._recover),
         }
 
     async def _status(self, identity: Identity, _: pb.StatusRequest) -> pb.StatusResponse:
@@ -50,3 +52,10 @@ class ClusterService:
     async def _remove(self, identity: Identity, message: pb.RemoveRequest) -> pb.MembersResponse:
         request = cluster.remove_from(message)
         return cluster.membership_message(await self._api.cluster.remove(identity, request))
+
+    async def _topology(self, identity: Identity, _: pb.TopologyRequest) -> pb.TopologyResponse:
+        return cluster.topology_message(await self._api.cluster.topology(identity))
+
+    async def _recover(self, identity: Identity, message: pb.RecoverRequest) -> pb.TopologyResponse:
+        request = cluster.recover_from(message)
+        return cluster.topology_message(await self._api.cluster.recover(identity, request))

@@ -10,7 +10,7 @@ from typing import Final, TypeVar
 
 from envd.core.answers import Identity
 from envd.core.errors import EnvdError, LimitExceeded
-from envd.core.requests import ReadRequest, WriteRequest
+from envd.core.requests import Consistency, ReadRequest, WriteRequest
 from envd.net.grpc_calls import Calls, Context, Handler, Stopper, receive, send, stopping
 from envd.net.outbox import Outbox
 from envd.net.pipeline import WINDOW, Outcome, Pipeline
@@ -80,7 +80,8 @@ class EnvironmentService:
             )
         level = wire.consistency_from(message.consistency)
         get = self._api.get_rendered
-        if message.token and not await self._api.reaches(message.token):
+        asks_first = bool(message.token) and level is not Consistency.STRONG
+        if asks_first and not await self._api.reaches(message.token):
             get = self._api.get_rendered_elsewhere
         results: list[bytes] = []
         size = 0

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from http import HTTPStatus
-from typing import Annotated
+from typing import Annotated, Literal
 
 from aiohttp import hdrs, web
 from msgspec import Meta
 
 from envd.core.answers import EnvironmentView, ListPage, WriteAnswer
 from envd.core.errors import Conflict, NotFound
-from envd.core.requests import DeleteRequest, ListRequest, ReadRequest, WriteRequest
+from envd.core.requests import Consistency, DeleteRequest, ListRequest, ReadRequest, WriteRequest
 from envd.net.http_documents import PatchBody, PutBody, replacement_of, write_of
 from envd.net.http_json import respond
 from envd.net.http_preconditions import EntityTags, precondition, refuse_header
@@ -53,6 +53,13 @@ class ReadQuery:
         str,
         Meta(description="`token` of a write's answer, whichever node gave it: shows that write"),
     ] = ""
+    consistency: Annotated[
+        Literal["eventual", "session", "strong"],
+        Meta(
+            description="`strong`: all that was chosen before, of serial environments only; "
+            "`session` is what `token` asks for"
+        ),
+    ] = "eventual"
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +98,7 @@ def operations(api: EnvironmentApi) -> tuple[AnyOperation, ...]:
             ReadQuery,
             answer=EnvironmentView,
             headers=(known,),
-            problems=(*READ_PROBLEMS, HTTPStatus.CONFLICT),
+            problems=(*READ_PROBLEMS, HTTPStatus.CONFLICT, HTTPStatus.NOT_IMPLEMENTED),
             etag=True,
             not_modified=True,
         ),
@@ -155,6 +162,7 @@ class _Environments:
             call.name,
             reveal=query.reveal,
             at=query.at,
+            consistency=Consistency(query.consistency),
             token=query.token,
             resolve=query.resolve,
         )

@@ -1,4 +1,7 @@
-"""How the node does: `/livez` and `/readyz`, open to probes, `/v1/status`, `/v1/members`."""
+"""How the node and its cluster do: `/v1/status`, `/v1/members`, `/v1/topology`.
+
+`/livez` and `/readyz` are open to probes.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ from dataclasses import dataclass
 
 from aiohttp import hdrs, web
 
-from envd.core.answers import Membership, Status
+from envd.core.answers import Membership, Status, TopologyView
 from envd.core.errors import Unavailable
 from envd.net.http_json import respond
 from envd.net.http_routes import AnyOperation, Call, NoQuery, Operation
@@ -63,6 +66,15 @@ def operations(api: EnvironmentApi, readiness: Callable[[], str]) -> tuple[AnyOp
             NoQuery,
             answer=Membership,
         ),
+        Operation(
+            "getTopology",
+            hdrs.METH_GET,
+            "/v1/topology",
+            "Who votes on serial environments, and whether enough of them can be reached.",
+            resource.topology,
+            NoQuery,
+            answer=TopologyView,
+        ),
     )
 
 
@@ -88,3 +100,7 @@ class _Node:
     async def members(self, call: Call[NoQuery]) -> web.Response:
         """Who belongs to the cluster."""
         return respond(await self._api.cluster.members(call.identity))
+
+    async def topology(self, call: Call[NoQuery]) -> web.Response:
+        """Who votes."""
+        return respond(await self._api.cluster.topology(call.identity))

@@ -12,7 +12,18 @@ import re
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, fields
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Annotated, Any, Final, Generic, TypeVar, get_args, get_type_hints
+from typing import (
+    TYPE_CHECKING,
+    Annotated,
+    Any,
+    Final,
+    Generic,
+    Literal,
+    TypeVar,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
 
 import msgspec
 from aiohttp import hdrs, web
@@ -172,6 +183,10 @@ def _parsed(name: str, text: str, hint: object) -> str | bool | int:
     what = f"the query parameter {name}"
     plain, *rest = get_args(hint) or (hint,)
     if plain is str:
+        return text
+    if get_origin(plain) is Literal:
+        if text not in get_args(plain):
+            raise misfit(what, "one of " + ", ".join(get_args(plain)))
         return text
     if plain is bool:
         value = _BOOLEANS.get(text.lower())

@@ -36,6 +36,7 @@ from envd.core.requests import (
     ListRequest,
     Put,
     ReadRequest,
+    RecoverRequest,
     RemoveRequest,
     ResolveRequest,
     RollbackRequest,
@@ -342,6 +343,9 @@ def _calls(api: EnvironmentApi, backups: Backups | None) -> Mapping[str, _Call]:
     async def members(identity: Identity, _: object) -> object:
         return await api.cluster.members(identity)
 
+    async def topology(identity: Identity, _: object) -> object:
+        return await api.cluster.topology(identity)
+
     async def listing(identity: Identity, _: object) -> object:
         return await backup_service.listing(backups, identity)
 
@@ -359,6 +363,8 @@ def _calls(api: EnvironmentApi, backups: Backups | None) -> Mapping[str, _Call]:
         "join": _Call(JoinRequest, api.cluster.join),
         "leave": _Call(LeaveRequest, api.cluster.leave),
         "remove": _Call(RemoveRequest, api.cluster.remove),
+        "topology": _Call(None, topology),
+        "recover": _Call(RecoverRequest, api.cluster.recover),
         "backups": _Call(None, listing),
     }
     assert calls.keys() | STREAMS == set(CALLS)

@@ -5,7 +5,7 @@ gRPC, HTTP and the Unix socket are thin shells around this one class.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import replace
 
@@ -71,8 +71,7 @@ class EnvironmentApi:
     async def get(self, identity: Identity, request: ReadRequest) -> EnvironmentView:
         """Read one environment; see ReadRequest. With a token it may take a moment."""
         self._allow_read(identity, request)
-        if request.consistency is Consistency.STRONG:
-            await self._coordinator.prepare_strong(request.environment)
+        request = await self._strengthened(identity, request)
         if request.token and not await self._coordinator.reaches(request.token):
             return await self._get_elsewhere(identity, request)
         if request.resolve:
@@ -87,8 +86,7 @@ class EnvironmentApi:
     ) -> bytes:
         """What `render` makes of what `get` answers; see Coordinator.rendered."""
         self._allow_read(identity, request)
-        if request.consistency is Consistency.STRONG:
-            await self._coordinator.prepare_strong(request.environment)
+        request = await self._strengthened(identity, request)
         if request.token and not await self._coordinator.reaches(request.token):
             return render(await self._get_elsewhere(identity, request))
         if request.resolve:
@@ -120,6 +118,24 @@ class EnvironmentApi:
             self._allow_layer(identity, request, layer)
         return view
 
+    async def _strengthened(self, identity: Identity, request: ReadRequest) -> ReadRequest:
+        """For a strong read, have this node show all that was chosen before, of all its layers.
+
+        That has the write of a session token too, so the token is not needed any more.
+        """
+        if request.consistency is not Consistency.STRONG:
+            return request
+        await self._coordinator.prepare_strong(request.environment)
+        confirmed = {request.environment}
+        while request.resolve:
+            unconfirmed = set(self._allow_layers(identity, request)) - confirmed
+            if not unconfirmed:
+                break
+            for layer in sorted(unconfirmed):
+                await self._coordinator.prepare_strong(layer)
+            confirmed |= unconfirmed
+        return replace(request, token="")
+
     def _allow_read(self, identity: Identity, request: ReadRequest) -> None:
         self._allow(identity, "read", request.environment)
         if request.reveal:
@@ -132,13 +148,16 @@ class EnvironmentApi:
         if request.reveal:
             self._allow(identity, "reveal", layer)
 
-    def _allow_layers(self, identity: Identity, request: ReadRequest) -> None:
+    def _allow_layers(self, identity: Identity, request: ReadRequest) -> Sequence[str]:
         """What a layer extends, and whether it is there, is only for who may read it."""
+        layers: list[str] = []
 
         def look(layer: str) -> None:
             self._allow_layer(identity, request, layer)
+            layers.append(layer)
 
         self._coordinator.look_at_layers(check_environment(request.environment), look)
+        return layers
 
     def _state(
         self, identity: Identity, name: str, *, reveal: bool, resolve: bool

@@ -6,14 +6,16 @@ Figures are this node's own view: another node may know more, or less.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from ipaddress import ip_address
 from typing import Final
 
-from envd.core.answers import ClusterFigures, PeerView, SeedView
-from envd.core.errors import Unavailable
-from envd.core.members import Member
-from envd.node.cluster_view import shown_state
+from envd.core.answers import ClusterFigures, PeerView, SeedView, TopologyView, VoterView
+from envd.core.errors import Conflict, Unavailable
+from envd.core.members import Member, MemberState
+from envd.core.placement import Site
+from envd.core.topology import Topology
+from envd.node.cluster_view import shown_state, voter_view
 from envd.node.node import Node
 from envd.node.peer import PeerLink
 
@@ -74,12 +76,36 @@ class NodeCluster:
         replication = self._node.replication
         links = [link for _, link in replication.links()]
         return ClusterFigures(
+            epoch=self._node.consent.electorate.epoch,
             members=sum(member.reachable for member in self.members()),
             handoff=max(map(replication.waiting_for, links), default=0),
             lag_ms=max(map(replication.lag_ms, links), default=0),
             quarantined=self._node.quarantined,
             detached=replication.detached(),
         )
+
+    def topology(self) -> TopologyView:
+        electorate = self._node.consent.electorate
+        topology = electorate.current
+        if topology is None:
+            return TopologyView(0, (), majority=False)
+        members = {member.uid: member for member in self.members()}
+        reached = self._reached()
+        nodes = [
+            _voter(site, members.get(site.uid), topology, reachable=site.uid in reached)
+            for site in topology.nodes
+        ]
+        return TopologyView(
+            topology.epoch,
+            tuple(sorted(nodes, key=lambda each: (each.name, each.uid))),
+            majority=topology.own_quorum.is_met(reached),
+        )
+
+    def _reached(self) -> Collection[int]:
+        """The storage nodes that can be reached; an agent has heartbeats of one of them alone."""
+        if self._node.is_agent:
+            return {each.uid for each in self.members() if each.state is MemberState.ALIVE}
+        return self._node.consent.electorate.reached()
 
     async def join(self, addresses: Sequence[str]) -> None:
         """Ask at these addresses too; raises Unavailable where no member answers there."""
@@ -113,6 +139,32 @@ class NodeCluster:
 
     async def remove(self, member: Member) -> None:
         self._node.membership.remove(member.uid)
+
+    async def recover(self, *, dry_run: bool) -> None:
+        if self._node.is_agent:
+            raise Conflict(
+                "this node is an agent, and only storage nodes vote; nothing was changed",
+                hint="ask a storage node: envctl --server HOST:7420 cluster recover",
+                reason="WRONG_NODE",
+            )
+        electorate = self._node.consent.electorate
+        if dry_run:
+            electorate.check_lost()
+        else:
+            await electorate.recover()
+
+
+def _voter(site: Site, member: Member | None, topology: Topology, *, reachable: bool) -> VoterView:
+    votes = "no"
+    if site.uid in topology.voters:
+        votes = "yes"
+    elif site.uid in topology.joining:
+        votes = "next"
+    leaving = site.uid in topology.leaving
+    if member is not None:
+        return voter_view(member, votes, reachable=reachable, leaving=leaving)
+    uid = f"{site.uid:016x}"
+    return VoterView("", uid, site.region, site.zone, "", votes, reachable, leaving)
 
 
 def _is_name(address: str) -> bool:

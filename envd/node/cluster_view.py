@@ -1,4 +1,4 @@
-"""The cluster as callers see it and manage it: members, figures, join, leave, remove.
+"""The cluster as callers see it and manage it: members, voters, figures, join, leave, remove.
 
 What the node knows of its cluster it is asked through the Protocol `Cluster`; `SoleNode` is that of
 a node without one. Words are checked here, and what can't be meant is refused: a node leaves by
@@ -20,10 +20,12 @@ from envd.core.answers import (
     PeerView,
     SeedView,
     Status,
+    TopologyView,
+    VoterView,
 )
 from envd.core.errors import Conflict, InvalidRequest, NotFound, Unsupported
 from envd.core.members import Member, MemberState
-from envd.core.requests import JoinRequest, LeaveRequest, RemoveRequest
+from envd.core.requests import JoinRequest, LeaveRequest, RecoverRequest, RemoveRequest
 
 MANAGE: Final = "cluster"
 """The right to change who belongs to the cluster."""
@@ -58,6 +60,10 @@ class Cluster(Protocol):
         """How the cluster does."""
         ...
 
+    def topology(self) -> TopologyView:
+        """Who votes on serial environments."""
+        ...
+
     async def join(self, addresses: Sequence[str]) -> None:
         """Join the cluster that answers at one of these; raises Unavailable where none does."""
         ...
@@ -72,6 +78,10 @@ class Cluster(Protocol):
 
     async def remove(self, member: Member) -> None:
         """Strike a member that is down; returns once this node tells the others."""
+        ...
+
+    async def recover(self, *, dry_run: bool) -> None:
+        """Vote alone from now on; raises Conflict where a majority of the voters is there."""
         ...
 
 
@@ -97,6 +107,9 @@ class SoleNode:
     def figures(self) -> ClusterFigures:
         return ClusterFigures()
 
+    def topology(self) -> TopologyView:
+        return TopologyView(0, (voter_view(self._member, "yes", reachable=True),), majority=True)
+
     async def join(self, addresses: Sequence[str]) -> None:
         raise Unsupported(
             "this node runs without a cluster",
@@ -108,6 +121,11 @@ class SoleNode:
 
     async def remove(self, member: Member) -> None:
         raise _only_member()
+
+    async def recover(self, *, dry_run: bool) -> None:
+        raise Conflict(
+            "this node votes alone, so nothing is lost; nothing was changed", reason="NOT_LOST"
+        )
 
 
 class ClusterApi:
@@ -145,13 +163,7 @@ class ClusterApi:
         """Have this node leave its cluster and stop; see LeaveRequest."""
         self._allow(identity, MANAGE, "")
         own = self._cluster.own_uid
-        member = self._named(request.member)
-        if member.uid != own:
-            raise Conflict(
-                f"this is another node than {member.name}; nothing was changed",
-                hint=f"ask the one that is to leave: envctl --server {member.peer} cluster leave",
-                reason="WRONG_NODE",
-            )
+        self._check_self(request.member, "leave")
         others = [each for each in self._cluster.members() if each.uid != own and each.reachable]
         if not others:
             raise _only_member()
@@ -173,6 +185,29 @@ class ClusterApi:
         if not request.dry_run:
             await self._cluster.remove(member)
         return self._membership()
+
+    async def topology(self, identity: Identity) -> TopologyView:
+        """Who votes on serial environments; every identity may ask."""
+        del identity
+        return self._cluster.topology()
+
+    async def recover(self, identity: Identity, request: RecoverRequest) -> TopologyView:
+        """Have this node vote alone, because the voters are lost; see RecoverRequest."""
+        self._allow(identity, MANAGE, "")
+        if request.member:
+            self._check_self(request.member, "recover")
+        await self._cluster.recover(dry_run=request.dry_run)
+        return self._cluster.topology()
+
+    def _check_self(self, named: str, part: str) -> None:
+        """Raise Conflict where another node than this one is named."""
+        member = self._named(named)
+        if member.uid != self._cluster.own_uid:
+            raise Conflict(
+                f"this is another node than {member.name}; nothing was changed",
+                hint=f"ask that one: envctl --server {member.peer} cluster {part}",
+                reason="WRONG_NODE",
+            )
 
     def _membership(self) -> Membership:
         own = self._cluster.own_uid
@@ -233,6 +268,20 @@ def _member_view(member: Member, own: int) -> MemberView:
         http=member.http,
         release=member.release,
         answering=member.uid == own,
+    )
+
+
+def voter_view(member: Member, votes: str, *, reachable: bool, leaving: bool = False) -> VoterView:
+    """A member as a node of the topology."""
+    return VoterView(
+        name=member.name,
+        uid=uid_text(member),
+        region=member.region,
+        zone=member.zone,
+        state=shown_state(member.state),
+        votes=votes,
+        reachable=reachable,
+        leaving=leaving,
     )
 
 

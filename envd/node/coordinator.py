@@ -114,17 +114,19 @@ class Coordinator(Reader):
         """See to it that a read of an environment which follows shows all that was chosen before.
 
         Raises Unavailable where no majority can be reached, Unsupported for a plain environment,
-        whose writes no majority knows of; a node that is alone has all there is.
+        whose writes no majority knows of; a node that is alone has all there is of those.
         """
-        if self._acknowledging is None or self._acknowledging.alone or self.confirmed is None:
+        environment = self.drafter.head(check_environment(name)).environment
+        alone = self._acknowledging is not None and self._acknowledging.alone
+        if self.confirmed is None or (alone and not is_serial(environment)):
             return
-        await self.confirmed(check_environment(name))
+        await self.confirmed(name)
         environment = self.drafter.head(name).environment
         if environment.exists and not is_serial(environment):
             raise Unsupported(
                 f"{name} is a plain environment, and strong reads are for serial ones",
-                hint="read it with --consistency session and the token of a write, or make it "
-                f"serial: envctl settings {name} mode=serial",
+                hint="read it as this node has it, without a level or with a session token, or "
+                f"make it serial: envctl settings {name} mode=serial",
                 reason="NOT_SERIAL",
             )
 

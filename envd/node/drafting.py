@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import assert_never
+from typing import Final, assert_never
 
 from envd.core import digest
 from envd.core.chain import MODE, PLAIN, SERIAL, bottom, is_serial, position
@@ -33,6 +33,10 @@ from envd.node.operations import AnyWrite
 from envd.node.reader import no_environment
 from envd.node.views import NodeIdentity, iso_time
 from envd.ports import Clock, Store, StoredState
+
+_OPENED: Final = "serial from here on; all is stated again"
+_CLOSED: Final = "plain from here on; all is stated again"
+"""So that nobody wonders who set all of it, in a history or a watch."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +88,8 @@ class Drafter:
         Raises NotFound, Conflict, Denied, LimitExceeded; nothing is logged.
         """
         request = wish.request
+        if isinstance(request, DeleteRequest) and not head.environment.exists:
+            raise no_environment(request.environment)
         _check_revision(head, request.if_revision)
         match request:
             case WriteRequest():
@@ -126,8 +132,6 @@ class Drafter:
 
     def _delete(self, request: DeleteRequest, wish: Wish, head: StoredState) -> Draft:
         environment = head.environment
-        if not environment.exists:
-            raise no_environment(request.environment)
         changes = tuple(
             Change(kind, name, None, entry.secret, entry.stamp)
             for kind in Kind
@@ -163,12 +167,14 @@ class Drafter:
         before, request = head.environment, wish.request
         now_ms = self._clock.wall_ms()
         stamp = self._hlc.stamp_above(before.highest_stamp, now_ms)
-        follows = ZERO
+        follows, said = ZERO, ""
         if is_serial(before) or _opens(changes):
             follows = bottom(stamp.era + 1) if reopens else position(before)
             if not is_serial(before) or deletes or reopens or _closes(changes):
                 stamp = stamp._replace(era=stamp.era + 1)
-                changes = changes if deletes else restated(before, changes)
+                if not deletes:
+                    changes = restated(before, changes)
+                    said = _CLOSED if is_serial(before) else _OPENED
         floor = floor_of(stamp, follows, deletes=deletes)
         environment = before.apply_changes(stamp, changes, floor=floor)
         check_room(before, environment)
@@ -180,7 +186,7 @@ class Drafter:
             deletes=deletes,
             author=wish.author,
             time_ms=now_ms,
-            message=_message(request),
+            message=_message(request) or said,
             operation=request.operation,
             node=self._node.name,
             region=self._node.region,

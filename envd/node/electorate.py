@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Final, NamedTuple
 
@@ -105,6 +105,10 @@ class Electorate:
     def epoch(self) -> int:
         """That of the topology which this node holds durably, 0 for none."""
         return self.current.epoch if self.current is not None else 0
+
+    def reached(self) -> Collection[int]:
+        """The storage nodes that can be reached from here, this one too."""
+        return self._able().keys()
 
     def seats(self, name: str) -> Seats:
         """Who decides about an environment; raises Unavailable where nobody knows yet."""
@@ -281,21 +285,29 @@ class Electorate:
 
         Others that are there come to vote by themselves. What the lost voters alone knew of serial
         environments is lost with them; should they come back, what they decided since is a
-        conflict on record. Raises Conflict where a majority of the voters can be reached.
+        conflict on record. Raises as `check_lost` does.
         """
-        topology = self.current
-        if topology is None:
-            raise Unavailable("this node knows of no topology yet", reason="NO_TOPOLOGY")
-        if topology.own_quorum.is_met(self._able()):
-            raise Conflict(
-                "a majority of the voters can be reached, so nothing is lost; nothing was changed",
-                hint="envctl cluster topology",
-                reason="NOT_LOST",
-            )
-        made = topology.recovered(self._me)
+        made = self.check_lost().recovered(self._me)
         await self._serial.reopen(TOPOLOGY, Put(VARIABLE, made.encode()), AUTHOR)
         _log.warning("topology.recovered", extra={"epoch": made.epoch})
         return made
+
+    def check_lost(self) -> Topology:
+        """The topology whose voters are lost; raises Conflict while a majority can be reached."""
+        topology = self.current
+        if topology is None:
+            raise Unavailable(
+                "this node knows of no topology yet; nothing was changed",
+                hint="see who is there: envctl cluster members",
+                reason="NO_TOPOLOGY",
+            )
+        if topology.own_quorum.is_met(self._able()):
+            raise Conflict(
+                "a majority of the voters can be reached, so nothing is lost; nothing was changed",
+                hint="see: envctl cluster topology",
+                reason="NOT_LOST",
+            )
+        return topology
 
     async def resign(self, patience_s: float) -> None:
         """See to it that this node votes no more, because it is about to leave for good.

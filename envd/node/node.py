@@ -345,6 +345,11 @@ class Node:
         await self._seek()
 
     @property
+    def is_agent(self) -> bool:
+        """Whether it only keeps a copy, and votes on nothing."""
+        return self._is_agent
+
+    @property
     def quarantined(self) -> int:
         """How many records from the future are held back."""
         return self._intake.quarantined

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from envd.core import digest
 from envd.core.environment import Environment
 from envd.core.errors import Corrupt
+from envd.core.names import is_system
 from envd.core.stamp import STAMP_BYTES, Stamp
 from envd.storage.backup_format import Figures
 from envd.storage.backup_rows import NodeRow, Row, RowKind, decode_node
@@ -119,8 +120,9 @@ class RowCheck:
         if digest.revision(environment, self.node.digest_key) != stored.state.revision:
             raise Corrupt(f"its environment {environment.name} is not what its revision says")
         self._open = _Open(key, stored)
-        self._environments += environment.exists
-        self._variables += environment.live_count()
+        if not is_system(environment.name):  # Neither listed nor counted.
+            self._environments += environment.exists
+            self._variables += environment.live_count()
         self._rise(environment.highest_stamp)
 
     def _base(self, key: bytes, value: bytes) -> None:

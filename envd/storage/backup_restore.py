@@ -1,7 +1,8 @@
 """Writing the rows of a backup into the state of a node that does not exist yet.
 
-Everything is sealed anew under the new node's keys, and the index is made again. Nothing is
-synced until the end: whoever calls makes sure that nobody takes a half for a whole.
+Everything is sealed anew under the new node's keys, and the index is made again. The topology is
+left out: its voters belong to the cluster that was backed up, and the new node founds one of its
+own. Nothing is synced until the end: whoever calls makes sure that nobody takes a half for a whole.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ from pathlib import Path
 import lmdb
 
 from envd.core.errors import StorageError
+from envd.core.names import is_system
+from envd.core.topology import TOPOLOGY
 from envd.ports import Sealer
 from envd.storage.backup_check import RowCheck
 from envd.storage.backup_rows import Row, RowKind
@@ -23,6 +26,7 @@ from envd.storage.rows import PURPOSE, RowOpener, RowWriter, environment_key, in
 _BATCH_BYTES = 32 << 20
 _BATCH_ROWS = 100_000
 _MIN_MAP_BYTES = 1 << 30
+_TOPOLOGY = TOPOLOGY.encode()
 _TABLES = {
     RowKind.VECTOR: b"vectors",
     RowKind.OPERATION: b"operations",
@@ -70,6 +74,7 @@ class _Restore:
         self._sealer = sealer
         self._check = check
         self._environment = b""
+        self._leaves_out = False
         self._opener = RowOpener(sealer, path)
         with env.begin(write=True) as transaction:
             self._tables = {name: env.open_db(name, txn=transaction) for name in TABLES}
@@ -110,12 +115,24 @@ class _Restore:
             case RowKind.NODE:
                 return
             case RowKind.ENVIRONMENT:
-                self._environment = environment_key(key.decode())
-                writer.put(b"environments", self._environment, value)
-                writer.put_clear(b"index", key, index_value(key, self._check.stored.state))
+                self._put_environment(writer, key, value)
+            case RowKind.BASE | RowKind.COMMIT if self._leaves_out:
+                return
             case RowKind.BASE:
                 writer.put(b"bases", self._environment, value)
             case RowKind.COMMIT:
                 writer.put(b"history", self._environment + b"\0" + key, value)
+            case RowKind.CONFLICT if key.startswith(_TOPOLOGY + b"\0"):
+                return
             case _:
                 writer.put(_TABLES[kind], key, value)
+
+    def _put_environment(self, writer: RowWriter, key: bytes, value: bytes) -> None:
+        name = key.decode()
+        self._environment = environment_key(name)
+        self._leaves_out = name == TOPOLOGY
+        if self._leaves_out:
+            return
+        writer.put(b"environments", self._environment, value)
+        if not is_system(name):
+            writer.put_clear(b"index", key, index_value(key, self._check.stored.state))

@@ -12,6 +12,7 @@ from collections.abc import Iterable
 
 from envd.core.environment import Environment
 from envd.core.history import ConflictRecord, conflicts
+from envd.core.names import is_system
 from envd.storage.rows import RowWriter
 from envd.storage.tables import Tables
 from envd.wire import records
@@ -46,6 +47,8 @@ def _collect(
         if not key.startswith(below):
             return
         record = records.decode_conflict(value)
+        if not below and is_system(record.environment):
+            continue  # Below "" is all that callers see.
         if len(found) >= limit and record.environment != found[-1].environment:
             return
         found.append(record)

@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
-from envd.core.answers import Membership, MemberView, PeerView, SeedView
-from envd.core.requests import JoinRequest, LeaveRequest, RemoveRequest
+from envd.core.answers import (
+    Membership,
+    MemberView,
+    PeerView,
+    SeedView,
+    TopologyView,
+    VoterView,
+)
+from envd.core.requests import JoinRequest, LeaveRequest, RecoverRequest, RemoveRequest
 from envd.wire._pb import cluster_pb2 as pb
 
 
@@ -29,6 +36,26 @@ def remove_from(message: pb.RemoveRequest) -> RemoveRequest:
 
 def remove_message(request: RemoveRequest) -> pb.RemoveRequest:
     return pb.RemoveRequest(member=request.member, dry_run=request.dry_run)
+
+
+def recover_from(message: pb.RecoverRequest) -> RecoverRequest:
+    return RecoverRequest(message.member, message.dry_run)
+
+
+def recover_message(request: RecoverRequest) -> pb.RecoverRequest:
+    return pb.RecoverRequest(member=request.member, dry_run=request.dry_run)
+
+
+def topology_message(topology: TopologyView) -> pb.TopologyResponse:
+    return pb.TopologyResponse(
+        epoch=topology.epoch,
+        nodes=map(_voter_message, topology.nodes),
+        majority=topology.majority,
+    )
+
+
+def topology_from(message: pb.TopologyResponse) -> TopologyView:
+    return TopologyView(message.epoch, tuple(map(_voter_from, message.nodes)), message.majority)
 
 
 def membership_message(membership: Membership) -> pb.MembersResponse:
@@ -113,4 +140,30 @@ def _peer_from(message: pb.Peer) -> PeerView:
         message.heard_ms if message.HasField("heard_ms") else None,
         message.phi,
         message.problem,
+    )
+
+
+def _voter_message(view: VoterView) -> pb.Voter:
+    return pb.Voter(
+        name=view.name,
+        uid=view.uid,
+        region=view.region,
+        zone=view.zone,
+        state=view.state,
+        votes=view.votes,
+        reachable=view.reachable,
+        leaving=view.leaving,
+    )
+
+
+def _voter_from(message: pb.Voter) -> VoterView:
+    return VoterView(
+        message.name,
+        message.uid,
+        message.region,
+        message.zone,
+        message.state,
+        message.votes,
+        message.reachable,
+        message.leaving,
     )

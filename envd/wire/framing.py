@@ -39,6 +39,8 @@ CALLS = (
     "join",
     "leave",
     "remove",
+    "topology",
+    "recover",
     "watch",
     "backup",
     "backups",

@@ -34,7 +34,9 @@ from envd.core.answers import (
     SnapshotEnd,
     SnapshotItem,
     Status,
+    TopologyView,
     VariableView,
+    VoterView,
     WatchEvent,
     WriteAnswer,
 )
@@ -129,6 +131,12 @@ def membership(plain: dict[str, Any]) -> Membership:
         tuple(_made(PeerView, each) for each in plain["peers"]),
         tuple(_made(SeedView, each) for each in plain["seeds"]),
     )
+
+
+def topology(plain: dict[str, Any]) -> TopologyView:
+    """The inverse of `to_plain` for a TopologyView."""
+    nodes = tuple(_made(VoterView, each) for each in plain["nodes"])
+    return _made(TopologyView, {**plain, "nodes": nodes})
 
 
 def watch_event_to_plain(event: WatchEvent) -> dict[str, Any]:

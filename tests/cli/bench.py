@@ -24,6 +24,7 @@ from envd.core.answers import (
     ListPage,
     Membership,
     Status,
+    TopologyView,
     WatchEvent,
     WriteAnswer,
 )
@@ -37,6 +38,7 @@ from envd.core.requests import (
     LeaveRequest,
     ListRequest,
     ReadRequest,
+    RecoverRequest,
     RemoveRequest,
     ResolveRequest,
     RollbackRequest,
@@ -46,6 +48,7 @@ from envd.core.requests import (
 from envd.node.api import EnvironmentApi
 from envd.node.cluster_view import Cluster
 from envd.node.coordinator import Coordinator
+from envd.node.drafting import Wish
 from envd.node.views import NodeIdentity
 from envd.node.watch import WatchHub
 from envd.storage.memory import MemoryStore
@@ -112,6 +115,7 @@ class NodeInMemory:
         self.partial_reason = ""
         self.make_backup: Callable[[BackupRequest], Iterator[bytes]] = _no_backup
         self.backups_now = BackupListing()
+        self.confirmed: list[str] = []
         self.loop = asyncio.new_event_loop()
         self._one_at_a_time = threading.Lock()
         store = self.store = MemoryStore()
@@ -123,6 +127,21 @@ class NodeInMemory:
         )
         self._coordinator = coordinator
         self._identity = Identity("admin", "token")
+
+    def vote(self) -> None:
+        """Have serial environments, as a node that votes alone: what it drafts is chosen."""
+        coordinator = self._coordinator
+
+        async def choose(wish: Wish) -> WriteAnswer:
+            name = wish.request.environment
+            draft = coordinator.draft(wish, coordinator.drafter.head(name))
+            assert draft is not None, "the tests change something"
+            return await coordinator.finish(wish.request, draft)
+
+        async def confirm(environment: str) -> None:
+            self.confirmed.append(environment)
+
+        coordinator.chained, coordinator.confirmed = choose, confirm
 
     def belong_to(self, cluster: Cluster) -> None:
         """Be a member of a cluster from now on."""
@@ -173,6 +192,13 @@ class NodeInMemory:
 
     def remove(self, request: RemoveRequest) -> Membership:
         return self._run("remove", request, self._api.cluster.remove)
+
+    def topology(self) -> TopologyView:
+        self.before("topology", None)
+        return self.loop.run_until_complete(self._api.cluster.topology(self._identity))
+
+    def recover(self, request: RecoverRequest) -> TopologyView:
+        return self._run("recover", request, self._api.cluster.recover)
 
     def watch(self, request: WatchRequest) -> Iterator[WatchEvent]:
         """Events of the real node; where there is none, the next of `while_watching` happens.

@@ -143,7 +143,7 @@ def test_another_node_does_not_leave_instead(envctl: Envctl, cluster: FakeCluste
     result = envctl("cluster leave n2 --yes")
 
     assert result.code == 4
-    assert "hint: ask the one that is to leave: envctl --server 127.0.0.1:7430" in result.err
+    assert "hint: ask that one: envctl --server 127.0.0.1:7430" in result.err
     assert cluster.asked == []
 
 
@@ -175,7 +175,11 @@ def test_a_dry_run_checks_and_does_nothing(envctl: Envctl, cluster: FakeCluster)
     ("line", "code"),
     [
         ("cluster", 2),
-        ("cluster topology", 2),
+        ("cluster topology all", 2),
+        ("cluster recover all", 2),
+        ("cluster recover --dry-run", 4),
+        ("cluster recover --yes", 4),
+        ("cluster fork", 2),
         ("cluster members all", 2),
         ("cluster status all", 2),
         ("cluster join", 2),
@@ -190,6 +194,8 @@ def test_a_dry_run_checks_and_does_nothing(envctl: Envctl, cluster: FakeCluster)
 def test_what_can_not_be_done_is_refused(
     envctl: Envctl, cluster: FakeCluster, line: str, code: int
 ) -> None:
+    envctl.node.status_now = replace(envctl.node.status_now, node_uid=f"{7:016x}")
+
     result = envctl(line)
 
     assert result.code == code

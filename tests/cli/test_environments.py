@@ -281,7 +281,7 @@ def test_a_setting_of_the_default_environment_may_be_named_alone(envctl: Envctl)
         ("settings web/prod ower=x", 2, "did you mean owner"),
         ("settings web/prod ower", 2, "did you mean owner"),
         ("settings web/prod protected=maybe", 2, "true or false"),
-        ("settings web/prod mode=serial", 2, "no serial environments"),
+        ("settings web/prod mode=fast", 2, "lww or serial"),
         ("settings web/prod owner labels=a=b", 2, "not both"),
         ("settings web/prod owner", 3, "no setting owner"),
         ("settings web/prod owner=", 3, "no setting owner"),

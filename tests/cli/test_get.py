@@ -146,6 +146,30 @@ def test_a_read_says_how_fresh_it_must_be(web: Envctl) -> None:
     assert request.max_lag_ms == 500
 
 
+def test_a_strong_read_of_a_serial_environment_asks_a_majority(envctl: Envctl) -> None:
+    envctl.node.vote()
+    envctl.ok("set web/prod PORT=1")
+    envctl.ok("settings web/prod mode=serial")
+
+    shown = envctl.ok("get web/prod PORT --consistency strong").out
+    document = envctl.json("get web/prod --consistency strong")
+
+    assert (shown, document["level"]) == ("1", "strong")
+    assert set(envctl.node.confirmed) == {"web/prod"}
+
+
+def test_a_strong_read_of_a_plain_environment_is_refused_with_a_mend(envctl: Envctl) -> None:
+    envctl.node.vote()
+    envctl.ok("set web/prod PORT=1")
+
+    result = envctl("get web/prod PORT --consistency strong")
+
+    assert result.code == 2
+    assert result.err.startswith("error: web/prod is a plain environment")
+    assert "hint: " in result.err
+    assert "envctl settings web/prod mode=serial" in result.err
+
+
 def test_resolved_shows_the_layers_and_where_each_value_comes_from(envctl: Envctl) -> None:
     envctl.ok("set web/base A=base B=base")
     envctl.ok("set web/prod B=prod")

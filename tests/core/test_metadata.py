@@ -28,6 +28,7 @@ CANARY = "Canary-7f3a"
         ("protected", "false"),
         ("expires", "2030-12-31"),
         ("expires", "2030-12-31T00:00:00Z"),
+        ("mode", "serial"),
     ],
 )
 def test_a_setting_takes_what_it_may_be(name: str, value: str) -> None:
@@ -67,11 +68,6 @@ def test_a_setting_refuses_anything_else_without_showing_it(
     refused = caught.value
     assert refused.reason == reason
     assert CANARY not in "".join(traceback.format_exception(refused)) + refused.hint
-
-
-def test_a_serial_environment_is_refused_as_not_there_yet() -> None:
-    with pytest.raises(Unsupported, match="no serial environments"):
-        check_setting("mode", "serial")
 
 
 def test_protection_is_refused_as_not_there_yet() -> None:

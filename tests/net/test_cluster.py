@@ -11,10 +11,10 @@ import pytest
 
 from envd.client.rpc import GrpcConnection
 from envd.client.unix import UnixConnection
-from envd.core.answers import ClusterFigures, Membership, SeedView
+from envd.core.answers import ClusterFigures, Membership, SeedView, TopologyView
 from envd.core.errors import Conflict, Denied
 from envd.core.members import MemberState
-from envd.core.requests import JoinRequest, LeaveRequest, RemoveRequest
+from envd.core.requests import JoinRequest, LeaveRequest, RecoverRequest, RemoveRequest
 from envd.net.unix import UnixServer
 from envd.wire import api, api_cluster, plain
 from envd.wire._pb import cluster_pb2 as pb
@@ -91,6 +91,64 @@ async def test_envctls_grpc_connection_speaks_it(
 
     assert left == await told(node)
     assert cluster.asked == [("join", ("h:1",)), ("leave", None)]
+
+
+async def topology(node: Node) -> TopologyView:
+    return await node.api.cluster.topology(ADMIN)
+
+
+async def test_every_door_tells_who_votes_to_whoever_asks(
+    node: Node, rpc: Rpc, http: Http, socket: str, cluster: FakeCluster
+) -> None:
+    cluster.become(8, MemberState.DOWN)
+    cluster.voters[9] = "next"
+    expected = await topology(node)
+    message = await rpc.unary(
+        "Topology", pb.TopologyRequest(), pb.TopologyResponse, token=READER_TOKEN
+    )
+    answer = await http.ask("GET", "/v1/topology", token=READER_TOKEN)
+    reader = UnixConnection(socket, token=READER_TOKEN)
+    connection = await asyncio.to_thread(
+        GrpcConnection, [f"127.0.0.1:{rpc.port}"], token=READER_TOKEN
+    )
+
+    assert api_cluster.topology_from(message) == expected
+    assert answer.document == to_plain(expected)
+    assert await asyncio.to_thread(reader.topology) == expected
+    assert await asyncio.to_thread(connection.topology) == expected
+    assert (expected.epoch, expected.majority) == (7, False)
+    assert [each.votes for each in expected.nodes] == ["yes", "yes", "next"]
+    reader.close()
+    connection.close()
+
+
+async def test_every_door_recovers_with_the_right_to_alone(
+    node: Node, rpc: Rpc, socket: str, cluster: FakeCluster
+) -> None:
+    sockets = [UnixConnection(socket, token=token) for token in (READER_TOKEN, TOKEN)]
+    grpcs = [
+        await asyncio.to_thread(GrpcConnection, [f"127.0.0.1:{rpc.port}"], token=token)
+        for token in (READER_TOKEN, TOKEN)
+    ]
+
+    for reader, admin in (sockets, grpcs):
+        cluster.epoch, cluster.voters = 7, {8: "yes", 9: "yes"}
+        cluster.become(8, MemberState.DOWN)
+        cluster.become(9, MemberState.DOWN)
+        with pytest.raises(Denied):
+            await asyncio.to_thread(reader.recover, RecoverRequest())
+        tried = await asyncio.to_thread(admin.recover, RecoverRequest("n1", dry_run=True))
+        recovered = await asyncio.to_thread(admin.recover, RecoverRequest("n1"))
+        with pytest.raises(Conflict, match="nothing is lost"):
+            await asyncio.to_thread(admin.recover, RecoverRequest())
+        assert (tried.epoch, recovered.epoch) == (7, 1007)
+        assert recovered == await topology(node)
+
+    assert cluster.asked == [("recover", None)] * 2
+    for one in sockets:
+        one.close()
+    for other in grpcs:
+        other.close()
 
 
 async def test_http_tells_members_and_figures(node: Node, http: Http) -> None:

@@ -11,9 +11,9 @@ from typing import TypeVar
 import grpc
 from google.protobuf.message import Message
 
-from envd.core.answers import Identity, Status
+from envd.core.answers import Identity, Status, WriteAnswer
 from envd.core.commit import LogRecord
-from envd.core.errors import Denied, Unauthenticated
+from envd.core.errors import Denied, Unauthenticated, Unavailable
 from envd.core.requests import Put, WriteRequest
 from envd.net.cluster_service import SERVICE as CLUSTER
 from envd.net.environment_service import SERVICE
@@ -21,6 +21,7 @@ from envd.net.grpc_server import MAX_MESSAGE_BYTES, GrpcLimits, GrpcServer
 from envd.node.api import EnvironmentApi
 from envd.node.cluster_view import Cluster
 from envd.node.coordinator import Coordinator
+from envd.node.drafting import Wish
 from envd.node.views import NodeIdentity
 from envd.node.watch import WatchHub
 from envd.ports import Authorizer, StoredState
@@ -116,6 +117,8 @@ class Node:
     max_watches: int = 10
     cluster: Cluster | None = None
     uid: int = NODE_UID
+    confirmed: list[str] = field(default_factory=list)
+    is_cut_off: bool = False
     hub: WatchHub = field(init=False)
     coordinator: Coordinator = field(init=False)
     api: EnvironmentApi = field(init=False)
@@ -129,6 +132,23 @@ class Node:
         self.api = EnvironmentApi(
             self.coordinator, self.hub, self.authorizer, self._status, self.cluster
         )
+
+    def vote(self) -> None:
+        """Have serial environments, as a node that votes alone: what it drafts is chosen."""
+        coordinator = self.coordinator
+
+        async def choose(wish: Wish) -> WriteAnswer:
+            name = wish.request.environment
+            draft = coordinator.draft(wish, coordinator.drafter.head(name))
+            assert draft is not None, "the tests change something"
+            return await coordinator.finish(wish.request, draft)
+
+        async def confirm(environment: str) -> None:
+            self.confirmed.append(environment)
+            if self.is_cut_off:
+                raise Unavailable("no majority", hint="see", reason="NO_QUORUM")
+
+        coordinator.chained, coordinator.confirmed = choose, confirm
 
     async def put(self, environment: str, **values: str) -> str:
         """Set variables, secret where the name says so; return the new revision."""
@@ -199,8 +219,11 @@ class Rpc:
         return call(metadata=bearer(token))
 
 
+_OF_CLUSTER = {"Status", "Members", "Join", "Leave", "Remove", "Topology", "Recover"}
+
+
 def service_of(method: str) -> str:
-    return CLUSTER if method in {"Status", "Members", "Join", "Leave", "Remove"} else SERVICE
+    return CLUSTER if method in _OF_CLUSTER else SERVICE
 
 
 def unary_call(

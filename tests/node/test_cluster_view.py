@@ -7,7 +7,7 @@ import pytest
 from envd.core.answers import ClusterFigures, Identity, Status
 from envd.core.errors import Conflict, Denied, InvalidRequest, NotFound, Unavailable, Unsupported
 from envd.core.members import MemberState
-from envd.core.requests import JoinRequest, LeaveRequest, RemoveRequest
+from envd.core.requests import JoinRequest, LeaveRequest, RecoverRequest, RemoveRequest
 from envd.node.cluster_view import ClusterApi, SoleNode, sole_member
 from tests.clustering import FakeCluster, member
 
@@ -64,6 +64,17 @@ async def test_a_node_without_a_cluster_is_its_own_member() -> None:
         await sole().join(ADMIN, JoinRequest(("10.0.0.1:7421",)))
     with pytest.raises(Conflict):
         await sole().leave(ADMIN, LeaveRequest("n1"))
+
+
+async def test_a_node_without_a_cluster_votes_alone_and_lost_nobody() -> None:
+    found = await sole().topology(ADMIN)
+
+    assert [(each.name, each.votes, each.reachable) for each in found.nodes] == [
+        ("n1", "yes", True)
+    ]
+    assert found.majority
+    with pytest.raises(Conflict, match="nothing is lost"):
+        await sole().recover(ADMIN, RecoverRequest())
 
 
 async def test_join_asks_the_node_and_tells_who_is_there() -> None:
@@ -173,8 +184,27 @@ async def test_only_who_may_manages_the_cluster() -> None:
         api.join(stranger, JoinRequest(("h:1",))),
         api.leave(stranger, LeaveRequest("n1")),
         api.remove(stranger, RemoveRequest("n2")),
+        api.recover(stranger, RecoverRequest()),
     ):
         with pytest.raises(Denied):
             await call
 
     assert cluster.asked == []
+
+
+async def test_a_node_recovers_by_itself_and_never_for_another() -> None:
+    cluster = FakeCluster()
+    cluster.voters = {8: "yes"}
+    cluster.become(8, MemberState.DOWN)
+
+    with pytest.raises(Conflict, match="another node than n2") as caught:
+        await api_of(cluster).recover(ADMIN, RecoverRequest("n2"))
+    tried = await api_of(cluster).recover(ADMIN, RecoverRequest(dry_run=True))
+    found = await api_of(cluster).recover(ADMIN, RecoverRequest("n1"))
+
+    assert "--server 127.0.0.1:7430 cluster recover" in caught.value.hint
+    assert (tried.epoch, tried.majority) == (7, False)
+    assert [(each.name, each.votes) for each in found.nodes] == [
+        *(("n1", "yes"), ("n2", "no"), ("n3", "no")),
+    ]
+    assert cluster.asked == [("recover", None)]

@@ -12,7 +12,16 @@ from envd.core.chain import is_serial
 from envd.core.commit import Kind
 from envd.core.errors import Conflict, NotFound, OutcomeUnknown, Unavailable, Unsupported
 from envd.core.paxos import Acceptor
-from envd.core.requests import Consistency, DeleteRequest, Put, ReadRequest, Unset, WriteRequest
+from envd.core.requests import (
+    Consistency,
+    DeleteRequest,
+    HistoryRequest,
+    Put,
+    ReadRequest,
+    RecoverRequest,
+    Unset,
+    WriteRequest,
+)
 from tests.node.machines import TESTER, Machines, simulate
 
 ENVIRONMENT = "web/prod"
@@ -79,6 +88,64 @@ def test_three_nodes_come_to_vote_by_themselves() -> None:
         topology = machines.node("n2").node.consent.electorate.current
         assert topology is not None
         assert len(topology.nodes) == len(topology.voters) == 3
+
+    simulate(story)
+
+
+def test_every_node_tells_who_votes_and_who_of_them_can_be_reached() -> None:
+    async def story(machines: Machines) -> None:
+        await voting(machines)
+        machines.cluster.crash(machines.machine("n1"))
+        api = machines.node("n2").api
+        await asyncio.sleep(20)
+
+        found = await machines.run("n2", api.cluster.topology(TESTER))
+
+        shown = [(each.name, each.votes, each.state, each.reachable) for each in found.nodes]
+        assert shown == [
+            ("n1", "yes", "down", False),
+            ("n2", "yes", "alive", True),
+            ("n3", "yes", "alive", True),
+        ]
+        assert found.majority
+        assert found.epoch == (await machines.run("n2", api.status(TESTER))).epoch > 0
+        machines.cluster.crash(machines.machine("n3"))
+        await asyncio.sleep(20)
+        assert not (await machines.run("n2", api.cluster.topology(TESTER))).majority
+
+    simulate(story)
+
+
+def test_an_agent_tells_who_votes_and_never_votes_itself() -> None:
+    async def story(machines: Machines) -> None:
+        await machines.start("n1", "n2")
+        await machines.start_agent("n3")
+        cluster = machines.node("n3").api.cluster
+        electorate = machines.node("n3").node.consent.electorate
+        await machines.until(lambda: electorate.current is not None and electorate.epoch > 1, 20)
+
+        found = await machines.run("n3", cluster.topology(TESTER))
+
+        assert {each.name for each in found.nodes} == {"n1", "n2"}
+        assert found.majority
+        with pytest.raises(Conflict, match="only storage nodes vote"):
+            await machines.run("n3", cluster.recover(TESTER, RecoverRequest()))
+
+    simulate(story)
+
+
+def test_an_agent_hands_serial_writes_on_and_reads_strongly() -> None:
+    async def story(machines: Machines) -> None:
+        await machines.start("n1", "n2")
+        await machines.start_agent("n3")
+        await make_serial(machines)
+
+        written = await write(machines, "n3", Put("A", "1"))
+        strong = ReadRequest(ENVIRONMENT, reveal=True, consistency=Consistency.STRONG)
+        shown = await machines.run("n3", machines.node("n3").api.get(TESTER, strong))
+
+        assert written.acknowledged >= 1
+        assert shown.variables["A"].value == "1"
 
     simulate(story)
 
@@ -199,6 +266,25 @@ def test_what_an_environment_holds_goes_on_when_it_becomes_serial_and_plain_agai
         await machines.until(
             lambda: all(machines.shows(n, ENVIRONMENT, *v) for n in ALL for v in shown.items())
         )
+
+    simulate(story)
+
+
+def test_the_history_says_why_a_change_of_the_mode_states_all_again() -> None:
+    async def story(machines: Machines) -> None:
+        await voting(machines)
+        await machines.write("n1", ENVIRONMENT, A="1", B="2")
+        await make_serial(machines, "n2")
+        await make_plain(machines, "n2")
+        api = machines.node("n2").api
+
+        page = await machines.run("n2", api.history(TESTER, HistoryRequest(ENVIRONMENT)))
+
+        assert [(each.message, len(each.changes)) for each in page.commits] == [
+            ("plain from here on; all is stated again", 3),
+            ("serial from here on; all is stated again", 3),
+            ("", 2),
+        ]
 
     simulate(story)
 
@@ -353,8 +439,12 @@ def test_what_is_left_of_a_cluster_goes_on_once_it_is_recovered() -> None:
             machines.cluster.crash(machines.machine(name))
         await asyncio.sleep(5)
 
-        await machines.run("n3", machines.node("n3").node.consent.electorate.recover())
+        cluster = machines.node("n3").api.cluster
+        tried = await machines.run("n3", cluster.recover(TESTER, RecoverRequest(dry_run=True)))
+        found = await machines.run("n3", cluster.recover(TESTER, RecoverRequest("n3")))
 
+        assert (tried.majority, found.majority) == (False, True)
+        assert found.epoch > tried.epoch + 100
         assert (await write(machines, "n3", Put("A", "2"))).acknowledged == 1
         await machines.start("n1", "n2")
         await machines.until(machines.equal, 60.0)
@@ -368,7 +458,9 @@ def test_nothing_is_recovered_while_a_majority_is_there() -> None:
     async def story(machines: Machines) -> None:
         await voting(machines)
 
-        with pytest.raises(Conflict, match="nothing is lost"):
-            await machines.run("n3", machines.node("n3").node.consent.electorate.recover())
+        for dry_run in (True, False):
+            request = RecoverRequest(dry_run=dry_run)
+            with pytest.raises(Conflict, match="nothing is lost"):
+                await machines.run("n3", machines.node("n3").api.cluster.recover(TESTER, request))
 
     simulate(story)

@@ -11,8 +11,10 @@ import lmdb
 import pytest
 
 from envd.core.backups import BackupRequest
+from envd.core.environment import Environment
 from envd.core.errors import Corrupt, KeyFileError, StorageError
 from envd.core.ring import partition_of
+from envd.core.topology import TOPOLOGY
 from envd.core.versions import Cursor
 from envd.datadir import DataDirectory, open_data_directory
 from envd.restoring import Credential
@@ -145,6 +147,40 @@ async def test_a_restored_node_tells_the_same_conflicts_and_fingerprints(tmp_pat
         assert node.store.base("based").variables.keys() == {"X"}
         assert node.store.cursor(9) == Cursor()  # Whose logs those are, the new node never read.
         assert node.store.quarantined() == []
+
+
+async def test_the_topology_stays_behind_and_the_system_s_other_environments_do_not(
+    tmp_path: Path,
+) -> None:
+    data = tmp_path / "data"
+    data.mkdir()
+    store = await open_store(data, options=KEEPING)
+    for n in range(5):  # More than is kept, so that there is a base too.
+        for name in (TOPOLOGY, "sys/other", "sysadmin"):
+            for uid in (8, 9):
+                await shipped(store, commit_at(at(n, uid), name, {"X": f"{uid} {n}"}))
+    await store.flush()
+    await store.close()
+    made = backup_of(data, tmp_path / "b")
+    with BackupFile(made) as file:
+        figures = opened(file).verify()
+
+    restore(made, tmp_path / "new")
+
+    async with Restored(tmp_path / "new") as node:
+        found = node.store
+        assert found.visible(TOPOLOGY) is None
+        assert (found.commits(TOPOLOGY, None, 9), found.base(TOPOLOGY)) == (
+            *([], Environment(TOPOLOGY)),
+        )
+        for name in ("sys/other", "sysadmin"):
+            assert found.visible(name) is not None
+            assert found.commits(name, None, 9)
+            assert found.base(name).variables
+        assert {record.environment for record in found.conflicts("sys", "", 99)} == {"sys/other"}
+        assert [each.environment for each in found.environments("", "", 99)] == ["sysadmin"]
+        assert (found.environment_count(), found.variable_count()) == (1, 1)
+        assert (figures.environments, figures.variables) == (1, 1)
 
 
 async def test_a_restored_node_is_another_one_in_a_cluster_of_its_own(

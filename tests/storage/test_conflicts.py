@@ -58,6 +58,16 @@ async def test_a_write_that_had_not_seen_another_is_in_conflict_with_it(kept: Ke
     assert (found[0].lost.stamp, found[0].kept.stamp) == (lost.stamp, won.stamp)
 
 
+async def test_conflicts_of_the_system_s_own_environments_are_shown_to_nobody(kept: Kept) -> None:
+    for name in ("sys/topology", "sys/other", "sysadmin", "zone"):
+        await fork(kept, name, 1)
+
+    pages = [kept.store.conflicts("", after, 1) for after in ("", "sysadmin", "zone")]
+
+    assert [one.environment for one in told(kept.store)] == ["sysadmin", "zone"]
+    assert [[one.environment for one in page] for page in pages] == [["sysadmin"], ["zone"], []]
+
+
 async def test_a_late_commit_makes_a_conflict_with_what_is_there(kept: Kept) -> None:
     await kept.wait(shipped(kept.store, commit_at(at(5), "a", {"X": "five"})))
     before = told(kept.store)

@@ -11,6 +11,7 @@ from envd.telemetry.cluster import ClusterFigures, PeerFigures
 from tests.node.machines import Machines, simulate
 
 DOWN_S = 60.0
+SETTLED_S = 20.0
 
 
 def seen_by(machines: Machines, name: str) -> ClusterFigures:
@@ -23,6 +24,12 @@ def peers_of(figures: ClusterFigures) -> dict[str, PeerFigures]:
 
 def all_is_sent(machines: Machines, name: str) -> bool:
     return all(peer.handoff == 0 for peer in seen_by(machines, name).peers)
+
+
+def all_vote(machines: Machines, name: str) -> bool:
+    """Whether it knows that all vote, so that alone it changes nothing of that."""
+    topology = machines.node(name).node.consent.electorate.current
+    return topology is not None and len(topology.voters) == len(machines.cluster.nodes)
 
 
 def test_in_a_whole_cluster_every_peer_is_connected_and_has_everything() -> None:
@@ -50,6 +57,7 @@ def test_in_a_whole_cluster_every_peer_is_connected_and_has_everything() -> None
 def test_what_a_peer_behind_a_cut_lacks_is_told_and_what_nobody_else_has() -> None:
     async def story(machines: Machines) -> None:
         await machines.start()
+        await machines.until(lambda: all_vote(machines, "n1"), SETTLED_S)
         await machines.write("n1", "web/prod", A="1")
         await machines.until(lambda: all_is_sent(machines, "n1"))
         machines.cluster.network.partition(["n1"], ["n2", "n3"])

@@ -234,15 +234,16 @@ def test_a_row_of_the_log_gives_the_record_the_bytes_of_its_commit_and_its_name(
 
 
 def test_the_bytes_of_a_commit_stay_as_a_peer_sent_them() -> None:
-    later = bytearray(records.encode_commit(RESOLVING))
+    newest = replace(RESOLVING, follows=SECOND)
+    later = bytearray(records.encode_commit(newest))
     later[2:4] = (int.from_bytes(later[2:4]) + 1).to_bytes(2)  # one more field
     encoded = bytes(later) + b"\xa5later"
-    record = replace(LOG_RECORD, commit=RESOLVING)
+    record = replace(LOG_RECORD, commit=newest)
 
     row = records.encode_log_record(record, encoded)
 
     assert records.decode_own_row(row) == (record, encoded)
-    assert records.encode_commit(RESOLVING) not in row
+    assert records.encode_commit(newest) not in row
 
 
 @given(stored_environments.map(lambda stored: stored.state.environment))

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from envd.cli import exits
+from envd.cli.commands import topology as voting
 from envd.cli.exits import UsageError
 from envd.cli.grammar import DRY_RUN, YES, Command
 from envd.cli.invocation import Invocation
-from envd.core.answers import Membership, MemberView, Status
+from envd.core.answers import Membership, MemberView, Status, TopologyView
 from envd.core.requests import JoinRequest, LeaveRequest, RemoveRequest
 from envd.wire.plain import to_plain
 
@@ -42,11 +43,12 @@ def _status(invocation: Invocation, words: Sequence[str]) -> int:
         invocation.document(to_plain(status))
         return exits.DONE
     membership = invocation.connection.members()
+    topology = voting.known(invocation.connection)
     screen = invocation.screen
     screen.line(f"cluster {status.cluster}, as {status.node} sees it", "bold")
-    for label, text in _figures(status, membership):
+    for label, text in _figures(status, membership, topology):
         screen.line(f"  {label:<14}{text}")
-    troubles = list(trouble(status, membership))
+    troubles = list(trouble(status, membership, topology))
     if not troubles:
         screen.line(_well(status), "green")
     for each in troubles:
@@ -54,10 +56,14 @@ def _status(invocation: Invocation, words: Sequence[str]) -> int:
     return exits.DONE
 
 
-def _figures(status: Status, membership: Membership) -> Iterator[tuple[str, str]]:
+def _figures(
+    status: Status, membership: Membership, topology: TopologyView | None
+) -> Iterator[tuple[str, str]]:
     states = [each.state for each in membership.members]
     counted = [f"{states.count(state)} {state}" for state in _STATES if state in states]
     yield "members", ", ".join(counted)
+    if topology is not None and topology.nodes:
+        yield "voters", f"{voting.reached(topology)}, epoch {topology.epoch}"
     yield "environments", f"{status.environments:,}"
     yield "partitions", f"{status.partitions:,}, {_none(status.under_replicated)} short of copies"
     oldest = f", the oldest {status.lag_ms:,} ms old" if status.handoff else ""
@@ -76,12 +82,16 @@ def _well(status: Status) -> str:
     return f"All is well: {status.members} nodes, and each holds everything."
 
 
-def trouble(status: Status, membership: Membership) -> Iterator[str]:
+def trouble(
+    status: Status, membership: Membership, topology: TopologyView | None = None
+) -> Iterator[str]:
     """What is not as it should be, in words; nothing where all is well."""
     for state, means in (("down", "does not answer"), ("suspect", "may not answer")):
         names = [each.name for each in membership.members if each.state == state]
         if names:
             yield f"{', '.join(names)} {means}; writes go on, and it gets them once it is back."
+    if topology is not None and not topology.majority:
+        yield "serial environments take no writes; see envctl cluster topology."
     cut = [each for each in membership.peers if not each.connected and _is_up(membership, each.uid)]
     for peer in cut:
         why = f" ({peer.problem.partition(': ')[0]})" if peer.problem else ""
@@ -130,6 +140,11 @@ def _row(each: MemberView) -> tuple[str, ...]:
     name = f"{each.name} *" if each.answering else each.name
     uid = each.uid[:SHORT_UID]
     return (name, uid, each.address or "?", place, each.role, each.state, str(each.generation))
+
+
+def _topology(invocation: Invocation, words: Sequence[str]) -> int:
+    _most(words, 0, "topology")
+    return voting.show(invocation)
 
 
 # -- coming and going ------------------------------------------------------------------
@@ -182,6 +197,11 @@ def _remove(invocation: Invocation, words: Sequence[str]) -> int:
     return exits.DONE
 
 
+def _recover(invocation: Invocation, words: Sequence[str]) -> int:
+    _most(words, 0, "recover")
+    return voting.recover(invocation)
+
+
 def _tell(invocation: Invocation, said: str, membership: Membership) -> None:
     invocation.tell(said)
     if not invocation.shows_tables():
@@ -191,16 +211,23 @@ def _tell(invocation: Invocation, said: str, membership: Membership) -> None:
 _PARTS = {
     "status": _status,
     "members": _members,
+    "topology": _topology,
     "join": _join,
     "leave": _leave,
     "remove": _remove,
+    "recover": _recover,
 }
 CLUSTER = Command(
-    usage=("status", "members", "join HOST:PORT...", "leave [MEMBER]", "remove MEMBER"),
+    usage=(
+        *("status", "members", "topology", "join HOST:PORT...", "leave [MEMBER]"),
+        *("remove MEMBER", "recover"),
+    ),
     about="""
     status says in figures and in a sentence how the cluster does. members lists the nodes that
     belong to it, as the node that is asked (*) sees them: alive, suspect (it did not answer just
-    now), down, or left. STARTS counts the starts of a node.
+    now), down, or left. STARTS counts the starts of a node. topology tells which nodes vote on
+    the writes of serial environments (VOTES: yes, next, no), and whether a majority of them can
+    be reached.
 
     join has the node that is asked look for members at further addresses (gossip, 7421 by
     default), as after a cut so long that all have forgotten each other. Both need the same cluster
@@ -208,15 +235,17 @@ CLUSTER = Command(
     with envd --join. leave has the node that is asked leave for good: the others get all that it
     has acknowledged, then it stops; so ask that node itself, with --server. To stop a node for a
     while, send it SIGTERM instead. remove strikes a node that is down and will not come back;
-    MEMBER is its name, or its uid or the first digits of it.
+    MEMBER is its name, or its uid or the first digits of it. recover is for when a majority of the
+    voters is lost for good: the node that is asked then votes alone, and others join it. What only
+    the lost ones knew of serial environments is lost with them; plain ones lose nothing.
     """,
     examples=(
         ("envctl cluster status", "is all well?"),
         ("envctl cluster members", "who belongs to it"),
+        ("envctl cluster topology", "do serial environments take writes?"),
         ("envctl cluster leave --server 10.0.0.3:7420", "take that node out"),
-        ("envctl cluster remove node3 --dry-run", "which member would that be?"),
         ("envctl cluster remove node3 --yes", "a machine that is gone"),
-        ("envctl cluster status -o json | jq .under_replicated", "for programs"),
+        ("envctl cluster recover --dry-run", "who would vote no more?"),
     ),
     run=_cluster,
     flags=(DRY_RUN, YES),

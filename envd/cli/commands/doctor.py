@@ -13,7 +13,7 @@ from pathlib import Path
 
 from envd import __version__
 from envd.cli import contexts, exits
-from envd.cli.commands import doctor_cluster
+from envd.cli.commands import doctor_cluster, topology
 from envd.cli.commands.doctor_cluster import Check
 from envd.cli.grammar import Command
 from envd.cli.invocation import Invocation
@@ -72,12 +72,13 @@ def _node_checks(invocation: Invocation) -> Iterator[Check]:
 def _cluster_checks(connection: Connection, status: Status) -> Iterator[Check]:
     try:
         membership = connection.members()
+        voting = topology.known(connection)
     except Unsupported:
         return  # It is older than clusters are; the version tells.
     except EnvdError as error:
         yield Check("members", "fail", error.message, error.hint or "try again")
         return
-    yield from doctor_cluster.checks(status, membership)
+    yield from doctor_cluster.checks(status, membership, voting)
 
 
 def _version(status: Status) -> Check:
@@ -162,9 +163,9 @@ DOCTOR = Command(
     about="""
     Check whether the daemon answers, takes your credential and has envctl's version, whether
     its data directory and token are closed to others and its disk has room. Of a cluster it looks
-    at who is down, whether seeds answer and ports are open, how far the clocks are apart, what
-    waits to be sent and what is held back. Each finding says what mends it. The exit code is 1 if
-    a check fails.
+    at who is down, whether enough voters can be reached, whether seeds answer and ports are open,
+    how far the clocks are apart, what waits to be sent and what is held back. Each finding says
+    what mends it. The exit code is 1 if a check fails.
     """,
     examples=(
         ("envctl doctor", "the node that is used here"),

@@ -6,8 +6,9 @@ import socket
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
+from envd.cli.commands import topology as voting
 from envd.cli.commands.cluster import counted
-from envd.core.answers import Membership, MemberView, PeerView, Status
+from envd.core.answers import Membership, MemberView, PeerView, Status, TopologyView
 
 OFFSET_WARN_MS, OFFSET_FAIL_MS = 250, 5_000
 """A clock is followed up to 500 ms; writes stamped a minute ahead are refused (CLOCK_SKEW)."""
@@ -37,9 +38,16 @@ def reach(address: str) -> str:
     return ""
 
 
-def checks(status: Status, membership: Membership, reached: Reach = reach) -> Iterator[Check]:
-    """The findings about a cluster; a node alone has few."""
+def checks(
+    status: Status,
+    membership: Membership,
+    topology: TopologyView | None,
+    reached: Reach = reach,
+) -> Iterator[Check]:
+    """The findings about a cluster; a node alone has few, and an old one has no topology."""
     yield _members(membership)
+    if topology is not None:
+        yield _voters(topology)
     if membership.seeds:
         yield _seeds(membership)
     others = [each for each in membership.members if not each.answering]
@@ -83,6 +91,32 @@ def _members(membership: Membership) -> Check:
         f"{len(states['alive'])} alive; {'; '.join(parts)}",
         "start what is down; what won't come back: envctl cluster remove MEMBER",
     )
+
+
+def _voters(topology: TopologyView) -> Check:
+    if not topology.nodes:
+        return Check(
+            "voters",
+            "warn",
+            "this node knows of no topology yet: serial environments take no writes",
+            "look again in a moment; then see who is there: envctl cluster members",
+        )
+    detail, away = voting.reached(topology), voting.away(topology)
+    if not topology.majority:
+        return Check(
+            "voters",
+            "fail",
+            f"{detail}: serial environments take no writes",
+            f"start {away}; what is lost for good: envctl cluster recover",
+        )
+    if away:
+        return Check(
+            "voters",
+            "warn",
+            f"{detail}, not {away}",
+            "start what is down; what won't come back: envctl cluster remove MEMBER",
+        )
+    return Check("voters", "ok", detail)
 
 
 def _seeds(membership: Membership) -> Check:

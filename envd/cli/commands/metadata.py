@@ -75,12 +75,18 @@ SETTINGS = Command(
     extends, regions, protected and expires (a date). They are kept with the environment, in
     its history too. extends=BASE,... adds the variables of other environments wherever this
     one is run or exported: of several a later one wins, and its own beat them all. This
-    version does not act on mode, regions, protected and expires yet.
+    version does not act on regions, protected and expires yet.
+
+    With mode=serial each write is agreed upon by a majority of the voters (envctl cluster
+    topology), in one order, so that --if-revision is exact and --consistency strong shows the
+    newest; where no majority can be reached, writes are refused. With mode=lww, the default,
+    every node takes writes at any time, and of two to one variable the later one wins.
     """,
     examples=(
         ("envctl settings web/prod", "show them"),
         ("envctl settings web/prod owner=ops@example.com labels=tier=1", "set two"),
         ("envctl settings web/prod extends=web/base", "build on another environment"),
+        ("envctl settings web/prod mode=serial", "one order of writes, by a majority"),
         ("envctl settings web/prod expires=", "remove one"),
     ),
     run=_settings,

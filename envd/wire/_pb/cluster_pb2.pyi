@@ -153,3 +153,45 @@ class RemoveRequest(_message.Message):
     member: str
     dry_run: bool
     def __init__(self, member: _Optional[str] = ..., dry_run: _Optional[bool] = ...) -> None: ...
+
+class TopologyRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class Voter(_message.Message):
+    __slots__ = ("name", "uid", "region", "zone", "state", "votes", "reachable", "leaving")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    UID_FIELD_NUMBER: _ClassVar[int]
+    REGION_FIELD_NUMBER: _ClassVar[int]
+    ZONE_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    VOTES_FIELD_NUMBER: _ClassVar[int]
+    REACHABLE_FIELD_NUMBER: _ClassVar[int]
+    LEAVING_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    uid: str
+    region: str
+    zone: str
+    state: str
+    votes: str
+    reachable: bool
+    leaving: bool
+    def __init__(self, name: _Optional[str] = ..., uid: _Optional[str] = ..., region: _Optional[str] = ..., zone: _Optional[str] = ..., state: _Optional[str] = ..., votes: _Optional[str] = ..., reachable: _Optional[bool] = ..., leaving: _Optional[bool] = ...) -> None: ...
+
+class TopologyResponse(_message.Message):
+    __slots__ = ("epoch", "nodes", "majority")
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
+    NODES_FIELD_NUMBER: _ClassVar[int]
+    MAJORITY_FIELD_NUMBER: _ClassVar[int]
+    epoch: int
+    nodes: _containers.RepeatedCompositeFieldContainer[Voter]
+    majority: bool
+    def __init__(self, epoch: _Optional[int] = ..., nodes: _Optional[_Iterable[_Union[Voter, _Mapping]]] = ..., majority: _Optional[bool] = ...) -> None: ...
+
+class RecoverRequest(_message.Message):
+    __slots__ = ("member", "dry_run")
+    MEMBER_FIELD_NUMBER: _ClassVar[int]
+    DRY_RUN_FIELD_NUMBER: _ClassVar[int]
+    member: str
+    dry_run: bool
+    def __init__(self, member: _Optional[str] = ..., dry_run: _Optional[bool] = ...) -> None: ...

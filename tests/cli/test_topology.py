@@ -1,0 +1,212 @@
+"""`envctl cluster topology` and `recover`, and what the other commands tell of the voters."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import replace
+
+import pytest
+
+from envd.core.answers import ClusterFigures
+from envd.core.errors import OutcomeUnknown, Unavailable, Unsupported
+from envd.core.members import MemberState
+from tests.cli.bench import Envctl
+from tests.clustering import FakeCluster
+
+
+@pytest.fixture
+def cluster(envctl: Envctl) -> FakeCluster:
+    """Three nodes that vote; n1 is asked."""
+    made = FakeCluster()
+    envctl.node.belong_to(made)
+    envctl.node.status_now = replace(envctl.node.status_now, node="n1", node_uid=f"{7:016x}")
+    return made
+
+
+def lose(cluster: FakeCluster, *uids: int) -> None:
+    for uid in uids:
+        cluster.become(uid, MemberState.DOWN)
+
+
+def voters_check(envctl: Envctl) -> tuple[str, str, str]:
+    document = json.loads(envctl("doctor -o json").out)
+    found = {each["name"]: each for each in document["checks"]}["voters"]
+    return (found["status"], found["detail"], found["mend"])
+
+
+def test_who_votes_is_a_table_and_a_sentence(envctl: Envctl, cluster: FakeCluster) -> None:
+    del cluster.voters[9]
+
+    lines = envctl.ok("cluster topology").lines
+
+    rows = [re.split(r"\s{2,}", line) for line in lines[:-1]]
+    assert rows == [
+        ["NAME", "UID", "PLACE", "STATE", "VOTES"],
+        ["n1", "00000000", "eu/a", "alive", "yes"],
+        ["n2", "00000000", "eu/a", "alive", "yes"],
+        ["n3", "00000000", "eu/a", "alive", "no"],
+    ]
+    assert lines[-1] == ("epoch 7: 2 of 2 voters can be reached; serial environments take writes")
+
+
+def test_who_is_to_vote_next_is_told(envctl: Envctl, cluster: FakeCluster) -> None:
+    cluster.voters = {7: "yes", 8: "next", 9: "next"}
+
+    lines = envctl.ok("cluster topology").lines
+
+    assert lines[-1] == (
+        "epoch 7: 1 of 1 voter can be reached; serial environments take writes; 2 are to vote next"
+    )
+
+
+def test_a_lost_majority_is_told_with_what_to_do(envctl: Envctl, cluster: FakeCluster) -> None:
+    lose(cluster, 8, 9)
+
+    lines = envctl.ok("cluster topology").lines
+
+    assert lines[-2:] == [
+        "epoch 7: 1 of 3 voters can be reached; serial environments take no writes",
+        "bring n2, n3 back; what is lost for good: envctl cluster recover",
+    ]
+
+
+def test_a_node_that_knows_of_no_topology_says_so(envctl: Envctl, cluster: FakeCluster) -> None:
+    cluster.known = []
+
+    lines = envctl.ok("cluster topology").lines
+
+    assert lines == [
+        "this node knows of no topology yet, so serial environments take no writes; "
+        "look again in a moment"
+    ]
+
+
+def test_the_topology_as_a_document_has_the_shape_of_rest(
+    envctl: Envctl, cluster: FakeCluster
+) -> None:
+    lose(cluster, 8)
+
+    document = envctl.json("cluster topology")
+
+    assert (document["epoch"], document["majority"]) == (7, True)
+    assert document["nodes"][1] == {
+        "name": "n2",
+        "uid": "0000000000000008",
+        "region": "eu",
+        "zone": "a",
+        "state": "down",
+        "votes": "yes",
+        "reachable": False,
+        "leaving": False,
+    }
+
+
+def test_recover_tells_what_may_be_lost_and_asks(envctl: Envctl, cluster: FakeCluster) -> None:
+    lose(cluster, 8, 9)
+
+    refused = envctl("cluster recover", typed="n\n")
+    before = cluster.epoch
+    shown = envctl.ok("cluster recover", typed="y\n")
+
+    assert (refused.code, before) == (1, 7)
+    assert "n1 (00000000) is to vote alone" in refused.err
+    assert "n2, n3 acknowledged and that are not here may be lost" in refused.err
+    assert "Plain environments lose nothing. Go on?" in refused.err
+    assert shown.lines == [
+        "n1 (00000000) votes alone now, in epoch 1007; others join by themselves"
+    ]
+    assert cluster.asked == [("recover", None)]
+
+
+def test_a_dry_run_of_recover_says_who_would_vote_no_more(
+    envctl: Envctl, cluster: FakeCluster
+) -> None:
+    lose(cluster, 8, 9)
+
+    shown = envctl.ok("cluster recover --dry-run")
+
+    assert shown.lines == ["n1 (00000000) would vote alone; n2, n3 would vote no more"]
+    assert cluster.asked == []
+
+
+def test_recover_for_programs_takes_yes_and_gives_the_topology(
+    envctl: Envctl, cluster: FakeCluster
+) -> None:
+    lose(cluster, 8, 9)
+
+    alone = envctl("cluster recover")
+    document = envctl.json("cluster recover --yes")
+
+    assert (alone.code, cluster.asked) == (2, [("recover", None)])
+    assert (document["epoch"], document["majority"]) == (1007, True)
+
+
+def test_without_the_right_nothing_is_recovered(envctl: Envctl, cluster: FakeCluster) -> None:
+    lose(cluster, 8, 9)
+    envctl.node.rights.denied.add("cluster")
+
+    assert envctl("cluster recover --yes").code == 6
+    assert cluster.asked == []
+
+
+def test_status_shows_the_voters_and_a_lost_majority(envctl: Envctl, cluster: FakeCluster) -> None:
+    cluster.now = ClusterFigures(7, 3)
+    sound = envctl.ok("cluster status")
+    lose(cluster, 8, 9)
+
+    lost = envctl.ok("cluster status")
+
+    assert "  voters        3 of 3 voters can be reached, epoch 7" in sound.lines
+    assert sound.lines[-1].startswith("All is well")
+    assert "serial environments take no writes; see envctl cluster topology." in lost.lines
+
+
+def test_doctor_judges_the_voters(envctl: Envctl, cluster: FakeCluster) -> None:
+    sound = voters_check(envctl)
+    lose(cluster, 8)
+    one_away = voters_check(envctl)
+    lose(cluster, 9)
+    lost = voters_check(envctl)
+
+    assert sound == ("ok", "3 of 3 voters can be reached", "")
+    assert one_away[:2] == ("warn", "2 of 3 voters can be reached, not n2")
+    assert lost[:2] == (
+        "fail",
+        "1 of 3 voters can be reached: serial environments take no writes",
+    )
+    assert lost[2] == "start n2, n3; what is lost for good: envctl cluster recover"
+
+
+def test_a_node_of_before_there_were_voters_is_told_of_without_them(
+    envctl: Envctl, cluster: FakeCluster
+) -> None:
+    def refuse(call: str, request: object) -> None:
+        if call == "topology":
+            raise Unsupported("no such call")
+
+    envctl.node.before = refuse
+
+    assert "voters" not in envctl.ok("cluster status").out
+    names = {each["name"] for each in json.loads(envctl("doctor -o json").out)["checks"]}
+    assert {"members", "streams"} <= names
+    assert "voters" not in names
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (Unavailable("no majority", reason="NO_QUORUM"), 5),
+        (Unavailable("nobody knows", reason="NO_TOPOLOGY"), 5),
+        (OutcomeUnknown("it was proposed"), 8),
+    ],
+)
+def test_what_no_majority_agreed_to_has_its_exit_codes(
+    envctl: Envctl, error: Exception, code: int
+) -> None:
+    def refuse(call: str, request: object) -> None:
+        raise error
+
+    envctl.node.before = refuse
+
+    assert envctl("set web/prod A=1").code == code
