@@ -48,7 +48,7 @@ from envd.core.swim.messages import (
     PingRequest,
     Row,
 )
-from envd.core.swim.probe import MAX_RELAYS
+from envd.core.swim.relays import MAX_RELAYS
 from envd.wire.gossip import encode_packet
 
 CLUSTER = "home"
