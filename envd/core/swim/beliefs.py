@@ -96,7 +96,7 @@ class Beliefs:
             told = replace(known, incarnation=news.incarnation, state=news.state)
             self._accept(told, news.by, now_ms)
         elif news.state is MemberState.SUSPECT and _confirms(news.incarnation, known):
-            self._confirm(known, news.by)
+            self._confirm(known, news.by, now_ms)
 
     def _hear_claim_of_me(self, claim: Claim, now_ms: int) -> None:
         me = self.me
@@ -129,7 +129,7 @@ class Beliefs:
             and known.start == told.start
             and _confirms(told.incarnation, known)
         ):
-            self._confirm(known, by)
+            self._confirm(known, by, now_ms)
 
     def _hear_of_loss(self, row: Row, by: int, now_ms: int) -> None:
         """A row of an exchange says that a member is down or gone."""
@@ -181,12 +181,14 @@ class Beliefs:
         timers.arm_if_idle((Kind.RECONNECT, 0), now_ms + config.reconnect_interval_ms)
         timers.arm_if_idle((Kind.FORGET, 0), now_ms + _FORGET_INTERVAL_MS)
 
-    def _confirm(self, known: Member, by: int) -> None:
+    def _confirm(self, known: Member, by: int, now_ms: int) -> None:
         suspicion = self.suspicions.get(known.uid)
         if suspicion is None or by == NOBODY:
             return
         if suspicion.confirm(by):
-            self._timers.arm((Kind.SUSPICION, known.uid), suspicion.deadline_ms)
+            # Not in the past: a timer that fires late says that this node slept.
+            due_ms = max(now_ms, suspicion.deadline_ms)
+            self._timers.arm((Kind.SUSPICION, known.uid), due_ms)
             self.tell(known, by, whole=False)
         elif by == self._uid and self.reach_of(known) is self.far:
             # Where the suspect lives more may be needed: a region of two has no third accuser.
@@ -200,7 +202,7 @@ class Beliefs:
         if known is None or not known.reachable:
             return
         if known.state is MemberState.SUSPECT:
-            self._confirm(known, self._uid)
+            self._confirm(known, self._uid, now_ms)
         else:
             self._accept(replace(known, state=MemberState.SUSPECT), self._uid, now_ms)
 
