@@ -88,7 +88,7 @@ def test_the_same_accuser_does_not_count_twice() -> None:
 def test_time_that_this_node_slept_is_given_back_to_the_suspect() -> None:
     suspicion = Suspicion(LAN, 3, witnesses=3, by=1, now_ms=1_000)
 
-    suspicion.delay(500)
+    suspicion.delay(500, 1_700)
 
     assert suspicion.deadline_ms == 1_000 + 4_000 + 500
 

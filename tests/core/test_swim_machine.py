@@ -408,6 +408,18 @@ def test_a_node_that_stood_still_accuses_nobody() -> None:
     assert due_ms >= at_ms + 60_000
 
 
+def test_what_a_node_hears_as_it_wakes_is_not_put_off_by_its_sleep() -> None:
+    swim = machine(OTHER, THIRD, member(4), member(5))
+    in_peace(swim, 5_000)
+    for by in (3, 4, 5):
+        swim.handle(said(member(by), None, claim(OTHER, SUSPECT, by=by)), 3_600_000)
+
+    swim.handle(Tick(), 3_600_000)
+    in_peace(swim, 3_604_000)
+
+    assert swim.member(OTHER.uid) == replace(OTHER, state=DOWN)
+
+
 def test_a_node_that_is_always_late_still_probes() -> None:
     swim = machine(OTHER)
     pings, now_ms = 0, 0

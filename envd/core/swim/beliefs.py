@@ -228,10 +228,11 @@ class Beliefs:
         if self.table.has_unreachable:
             self._timers.arm((Kind.FORGET, 0), now_ms + _FORGET_INTERVAL_MS)
 
-    def delay(self, by_ms: int) -> None:
+    def delay(self, by_ms: int, now_ms: int) -> None:
         """This node slept so long: nobody had a chance to answer meanwhile."""
-        for suspicion in self.suspicions.values():
-            suspicion.delay(by_ms)
+        for uid, suspicion in self.suspicions.items():
+            suspicion.delay(by_ms, now_ms)
+            self._timers.arm((Kind.SUSPICION, uid), max(now_ms, suspicion.deadline_ms))
 
     # -- this node itself --------------------------------------------------------------------
 

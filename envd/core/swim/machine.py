@@ -258,7 +258,7 @@ class Swim:
             return False
         self._excused = True
         self._timers.delay(late_ms)
-        self._beliefs.delay(late_ms)
+        self._beliefs.delay(late_ms, now_ms)
         self._beliefs.health.worsen()
         return True
 

@@ -42,6 +42,9 @@ class Suspicion:
         self._accusers.append(by)
         return True
 
-    def delay(self, by_ms: int) -> None:
-        """This node slept: the suspect had no chance to answer meanwhile."""
-        self._start_ms += by_ms
+    def delay(self, by_ms: int, now_ms: int) -> None:
+        """This node slept: the suspect had no chance to answer meanwhile.
+
+        What was heard since it woke is put off by no more than that.
+        """
+        self._start_ms = min(self._start_ms + by_ms, now_ms)
