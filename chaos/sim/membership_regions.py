@@ -35,6 +35,8 @@ from envd.core.members import MemberState
 from envd.core.swim.events import Leave
 
 _PATIENCE_MS: Final = 3_600_000
+_PEACE_TIMES: Final = 4
+"""Peace is watched for so much longer: exchanges are rare, and most of what it costs."""
 _TRIED: Final = 0
 """The place where things happen."""
 
@@ -220,7 +222,7 @@ def _column(worlds: Sequence[World], lasting_ms: int) -> dict[str, str]:
     other = _medians(found_ms(world, gateway=False) for world in worlds)
     gateway = _medians(found_ms(world, gateway=True) for world in worlds)
     cut = _medians(cut_off_ms(world) for world in worlds)
-    peace = [toll(world, PEACE, lasting_ms) for world in worlds]
+    peace = [toll(world, PEACE, _PEACE_TIMES * lasting_ms) for world in worlds]
     trouble = [toll(world, TROUBLE, lasting_ms) for world in worlds]
     well = sum(one.well for one in trouble)
     return {

@@ -44,7 +44,7 @@ def test_in_a_region_of_two_the_other_regions_confirm_what_the_only_witness_says
     here_ms, elsewhere_ms = found_ms(world(4, seed, places=2), gateway=True)
 
     assert here_ms <= 20_000
-    assert elsewhere_ms <= 20_000
+    assert elsewhere_ms - here_ms <= 1_000
 
 
 @pytest.mark.parametrize(("count", "within_ms"), [(9, 75_000), (30, 110_000)])
