@@ -313,6 +313,20 @@ def test_a_new_gateway_exchanges_all_with_another_region_soon() -> None:
     assert [one for one in went_to(effects, "west") if isinstance(one, PushPull)]
 
 
+def test_who_is_a_gateway_no_more_is_silent_again() -> None:
+    swim = machine(EAST[3], *EAST, *WEST)
+    swim.handle(said(EAST[1], None, suspicion(EAST[0], 2)), 10)
+    while_gateway = passed(swim, 20_000)
+    refuted = Claim(EAST[0].uid, 1, 1, ALIVE)
+
+    swim.handle(said(EAST[1], None, suspicion(EAST[4], 2)), 20_001)
+    swim.handle(said(EAST[0], None, refuted), 20_001)
+    afterwards = passed(swim, 600_000)
+
+    assert went_to(while_gateway, "west")
+    assert went_to(afterwards, "west") == []
+
+
 def test_exchanges_are_stretched_by_all_who_are_told_of_in_them() -> None:
     swim = machine(EAST[0], EAST[1], *(member(uid, "west") for uid in range(11, 50)))
 
@@ -380,8 +394,9 @@ def test_the_only_one_of_its_region_has_left_when_other_regions_were_told() -> N
     swim = machine(EAST[0], *WEST)
 
     swim.handle(Leave(), 10)
+    effects = passed(swim, 400)
     at_once = swim.left
-    effects = passed(swim, 3_000)
+    effects += passed(swim, 3_000)
 
     left = Claim(EAST[0].uid, 1, 0, LEFT)
     told = [one for one in effects if isinstance(one, Send) and left in one.packet.news]
