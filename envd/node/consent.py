@@ -46,7 +46,13 @@ class Consent:
             ports.store, ports.registers, intake, ports.clock, self._pull, self._epoch
         )
         proposer = Proposer(
-            me.uid, coordinator, self._acceptor, digest_key, ask=ask, pull=self._pull
+            me.uid,
+            coordinator,
+            self._acceptor,
+            digest_key,
+            ask=ask,
+            pull=self._pull,
+            seats=self.electorate.seats,
         )
         self.serial = Serial(
             me.uid,

@@ -175,6 +175,8 @@ class Drafter:
                 if not deletes:
                     changes = restated(before, changes)
                     said = _CLOSED if is_serial(before) else _OPENED
+            elif not changes:
+                changes = (_mode_again(before),)
         floor = floor_of(stamp, follows, deletes=deletes)
         environment = before.apply_changes(stamp, changes, floor=floor)
         check_room(before, environment)
@@ -219,6 +221,12 @@ def _opens(changes: Sequence[Change]) -> bool:
 def _closes(changes: Sequence[Change]) -> bool:
     """Tell whether changes to a serial environment make it plain."""
     return _mode_in(changes) not in ("", SERIAL)
+
+
+def _mode_again(environment: Environment) -> Change:
+    """What a commit of a chain sets that has nothing to set: each must move the chain on."""
+    known = environment.metadata[MODE]
+    return Change(Kind.METADATA, MODE, known.value, known.secret, known.stamp)
 
 
 def _mode_in(changes: Sequence[Change]) -> str:
