@@ -7,25 +7,38 @@ code is never changed. `python -m chaos.sim --control NAME --seeds 200` shows th
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 from itertools import count
 from typing import Any, Final, cast
 
 from chaos.sim.checkers.merge_laws import Merge
 from chaos.sim.nodes import Sabotage
+from envd.core.chain import MODE, is_serial
 from envd.core.commit import LogRecord
 from envd.core.entries import Entry
 from envd.core.environment import Environment
 from envd.core.errors import Unavailable
 from envd.core.history import ConflictRecord
+from envd.core.paxos import Acceptor
+from envd.core.stamp import Stamp
+from envd.core.topology import TOPOLOGY
 from envd.node import session_reads
 from envd.node.world import NodePorts
-from envd.ports import Logged, PeerChannel, PeerTransport, Store, StoredState
+from envd.ports import (
+    Applied,
+    Logged,
+    PeerChannel,
+    PeerTransport,
+    Registers,
+    Store,
+    StoredState,
+)
 from envd.wire import peers as wire
 from envd.wire import records
 from envd.wire._pb import environment_pb2 as pb
 
+_LATE_S: Final = 1.0
 _SOME: Final = 23
 """One in so many is spoilt: seldom enough that everything else goes on."""
 
@@ -88,6 +101,81 @@ class _Forgetful(_Wrapped):
 
 def _store(kind: type[_Wrapped]) -> Sabotage:
     return lambda ports: replace(ports, store=cast(Store, kind(ports.store)))
+
+
+class _Plain(_Wrapped):
+    """Now and then hides from who writes that an environment is serial."""
+
+    def __init__(self, store: Store) -> None:
+        super().__init__(store)
+        self._numbers = count(1)
+
+    def head(self, name: str) -> StoredState | None:
+        state: StoredState | None = self.inner.head(name)
+        if state is None or not is_serial(state.environment) or next(self._numbers) % _SOME:
+            return state
+        known = state.environment
+        metadata = {key: entry for key, entry in known.metadata.items() if key != MODE}
+        hidden = Environment(known.name, known.variables, metadata, known.deleted_at)
+        return StoredState(hidden, state.revision)
+
+
+class _Stale(_Wrapped):
+    """Knows the topology as it was when the node first heard of one, and counts in that epoch."""
+
+    def __init__(self, store: Store) -> None:
+        super().__init__(store)
+        self._first: StoredState | None = None
+
+    def visible(self, name: str) -> StoredState | None:
+        return self._old(name, self.inner.visible(name))
+
+    def head(self, name: str) -> StoredState | None:
+        return self._old(name, self.inner.head(name))
+
+    def subscribe(self, listener: Callable[[Applied], None]) -> None:
+        def hear(applied: Applied) -> None:
+            name = applied.record.commit.environment
+            listener(replace(applied, after=self._old(name, applied.after) or applied.after))
+
+        self.inner.subscribe(hear)
+
+    def _old(self, name: str, state: StoredState | None) -> StoredState | None:
+        if name != TOPOLOGY:
+            return state
+        self._first = self._first or state
+        return self._first
+
+
+class _Promising:
+    """Registers that answer before what they keep is on the disk, a second later."""
+
+    def __init__(self, inner: Registers) -> None:
+        self._inner = inner
+        self._ahead: dict[str, Acceptor] = {}
+
+    def get(self, register: str) -> Acceptor:
+        return self._ahead.get(register) or self._inner.get(register)
+
+    def save(self, register: str, acceptor: Acceptor) -> Awaitable[None]:
+        loop = asyncio.get_running_loop()
+        self._ahead[register] = acceptor
+        loop.call_later(_LATE_S, self._save, register, acceptor)
+        saved: asyncio.Future[None] = loop.create_future()
+        saved.set_result(None)
+        return saved
+
+    def _save(self, register: str, acceptor: Acceptor) -> None:
+        saving = asyncio.ensure_future(self._inner.save(register, acceptor))
+        saving.add_done_callback(lambda done: done.exception())
+
+    def prune(self, register: str, position: Stamp) -> None:
+        if register in self._ahead:
+            self._ahead[register] = self._ahead[register].pruned(position)
+        self._inner.prune(register, position)
+
+    def accepted(self) -> Mapping[str, Acceptor]:
+        return dict(self._inner.accepted()) | self._ahead
 
 
 # -- transports ------------------------------------------------------------------------------
@@ -227,6 +315,21 @@ _ALL: Final = (
         "drop-a-change",
         "a channel leaves the last change out of some commits",
         _transport(_dropping()),
+    ),
+    Control(
+        "promise-before-sync",
+        "an acceptor answers before what it promised and accepted is on its disk",
+        lambda ports: replace(ports, registers=_Promising(ports.registers)),
+    ),
+    Control(
+        "write-beside-the-chain",
+        "a node now and then writes a serial environment as if it were plain",
+        _store(_Plain),
+    ),
+    Control(
+        "count-in-a-stale-epoch",
+        "a node counts votes by the first topology that it heard of",
+        _store(_Stale),
     ),
     Control(
         "forget-the-bound",

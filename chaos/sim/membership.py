@@ -2,11 +2,9 @@
 
     python -m chaos.sim.membership --nodes 5,100,1000 --seed 1
 
-Only the machines of `envd.core.swim` run, on a heap of events: no asyncio, no sealing, so that a
-thousand nodes take a minute or so. The network loses, delays and reorders datagrams; channels
-(exchanges, stream pings) are reliable, and take three of its delays. A slow node handles each
-datagram seconds after it came, in order, while its timers run on: what Lifeguard was made for
-(Dadgar et al. 2017, section V).
+Only the machines of `envd.core.swim` run, in the world of `chaos.sim.swarm`, so that a thousand
+nodes take a minute or so. With `--regions 3` the nodes are in three, and the questions are those of
+`chaos.sim.membership_regions`.
 
 Four questions, each in a cluster of its own that begins with everybody known:
 
@@ -25,248 +23,36 @@ from __future__ import annotations
 import argparse
 import gc
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from heapq import heappop, heappush
-from math import ceil, log
-from random import Random
+from math import log
 from typing import Final
 
-from envd.core.members import Member, MemberState
-from envd.core.swim import config as formulae
-from envd.core.swim.chance import Chance, below, choose, sample
-from envd.core.swim.config import LAN, SEAL_OVERHEAD_BYTES, SwimConfig
-from envd.core.swim.events import (
-    Changed,
-    Effect,
-    Event,
-    Leave,
-    Merge,
-    PushPull,
-    Received,
-    Renew,
-    Renewed,
-    Send,
-    Sender,
-    StreamAnswered,
-    StreamPing,
-    Tick,
+from chaos.sim import membership_regions
+from chaos.sim.swarm import (
+    EXACT_NODES,
+    FIRST_UID,
+    PEACE,
+    QUORUM,
+    SETTLE_MS,
+    TROUBLE,
+    UDP_IP_BYTES,
+    Cluster,
+    Weather,
+    chance_of,
+    quorum,
+    uids,
+    views,
 )
-from envd.core.swim.machine import Swim
-from envd.core.swim.messages import Packet
-from envd.wire.gossip import encode_exchange, encode_packet
+from envd.core.members import MemberState
+from envd.core.swim import config as formulae
+from envd.core.swim.chance import choose
+from envd.core.swim.config import LAN, SEAL_OVERHEAD_BYTES, SwimConfig
+from envd.core.swim.events import Leave
+from envd.wire.gossip import encode_exchange
 
-CLUSTER: Final = "0123456789abcdef0123456789abcdef"
-UDP_IP_BYTES: Final = 28
-SETTLE_MS: Final = 5_000
-QUORUM: Final = 0.99
-_NEVER: Final = 1 << 62
-_FIRST_UID: Final = 1 << 63
-"""As long on the wire as real uids are."""
-_EXACT_NODES: Final = 200
-_SAMPLED: Final = 16
-
-
-@dataclass(frozen=True, slots=True)
-class Weather:
-    """What the network and the nodes suffer from; one way takes `delay_ms` (least, most)."""
-
-    loss: float = 0.0
-    slow_share: float = 0.0
-    delay_ms: tuple[int, int] = (1, 5)
-    slow_ms: tuple[int, int] = (2_000, 10_000)
-
-
-PEACE: Final = Weather()
-TROUBLE: Final = Weather(loss=0.05, slow_share=0.2)
 PLAIN: Final = replace(LAN, max_health=0, confirmations=0)
 """SWIM without Lifeguard: suspicions last the least time, and no node doubts itself."""
-
-
-@dataclass(slots=True)
-class _Node:
-    swim: Swim
-    slow: bool = False
-    alive: bool = True
-    tick_ms: int = _NEVER
-    busy_until_ms: int = 0
-    sent_bytes: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    """`observer` says since `at_ms` that `uid` is in this state."""
-
-    at_ms: int
-    observer: int
-    uid: int
-    state: MemberState
-
-
-class Cluster:
-    """Nodes who all know each other, and the time between them; an address is a uid, in digits."""
-
-    def __init__(self, count: int, seed: int, weather: Weather, config: SwimConfig = LAN) -> None:
-        self.count = count
-        self.seed = seed
-        self.weather = weather
-        self.now_ms = 0
-        self.verdicts: list[Verdict] = []
-        self._chance = _chance(seed)
-        self._serial = 0
-        self._sends = 0
-        self._heap: list[tuple[int, int, Callable[[], None]]] = []
-        members = [_member(uid) for uid in _uids(count)]
-        self.nodes = {me.uid: _Node(_knowing(me, members, seed, config)) for me in members}
-        slow_count = round(count * weather.slow_share)
-        for uid in sample(_uids(count), slow_count, self._chance):
-            self.nodes[uid].slow = True
-        for uid in self.nodes:
-            self._plan_tick(uid)
-
-    @property
-    def sent_bytes(self) -> int:
-        """By all nodes so far."""
-        return sum(node.sent_bytes for node in self.nodes.values())
-
-    def run_until(self, end_ms: int, until: Callable[[], bool] = lambda: False) -> bool:
-        """Let time pass; tell whether `until` became true before `end_ms`."""
-        while self._heap and self._heap[0][0] <= end_ms:
-            self.now_ms, _, act = heappop(self._heap)
-            act()
-            if until():
-                return True
-        self.now_ms = end_ms
-        return False
-
-    def kill(self, uid: int) -> None:
-        """End a node without a word."""
-        self.nodes[uid].alive = False
-
-    def tell(self, uid: int, event: Event) -> None:
-        """Give a node an event, now."""
-        node = self.nodes[uid]
-        if node.alive:
-            for effect in node.swim.handle(event, self.now_ms):
-                self._perform(uid, node, effect)
-            self._plan_tick(uid)
-
-    # -- the world ---------------------------------------------------------------------------
-
-    def _at(self, due_ms: int, act: Callable[[], None]) -> None:
-        self._serial += 1
-        heappush(self._heap, (due_ms, self._serial, act))
-
-    def _plan_tick(self, uid: int) -> None:
-        node = self.nodes[uid]
-        due_ms = node.swim.due_ms
-        if due_ms is None or node.tick_ms <= due_ms:
-            return
-        node.tick_ms = due_ms
-        self._at(max(due_ms, self.now_ms), lambda: self._tick(uid, due_ms))
-
-    def _tick(self, uid: int, planned_ms: int) -> None:
-        node = self.nodes[uid]
-        if node.tick_ms == planned_ms:
-            node.tick_ms = _NEVER
-            self.tell(uid, Tick())
-
-    def _perform(self, uid: int, node: _Node, effect: Effect) -> None:
-        match effect:
-            case Send(address, packet):
-                self._count(node, packet)
-                if self._chance.random() >= self.weather.loss:
-                    me = node.swim.me
-                    sender = Sender(uid, me.generation, me.boot_id)
-                    event = Received(sender, me.gossip, packet)
-                    self._deliver(int(address), event, self._way_ms())
-            case PushPull(peer):
-                way_ms = 3 * self._way_ms()
-                self._at(self.now_ms + way_ms, lambda: self._push_pull(uid, int(peer)))
-            case StreamPing(seq, member):
-                self._deliver_answer(uid, seq, member.uid)
-            case Changed(member, _):
-                self.verdicts.append(Verdict(self.now_ms, uid, member.uid, member.state))
-            case Renew(generation, _):
-                boot_id = uid.to_bytes(8) + (generation + 1).to_bytes(8)
-                self._deliver(uid, Renewed(generation + 1, boot_id), 5)
-            case _:
-                return
-
-    def _count(self, node: _Node, packet: Packet) -> None:
-        """In large clusters one datagram of sixteen is weighed, and counts for all."""
-        self._sends += 1
-        weight = _SAMPLED if self.count > _EXACT_NODES else 1
-        if self._sends % weight == 0:
-            size = len(encode_packet(packet)) + SEAL_OVERHEAD_BYTES + UDP_IP_BYTES
-            node.sent_bytes += weight * size
-
-    def _slow_ms(self) -> int:
-        return _between(*self.weather.slow_ms, self._chance)
-
-    def _way_ms(self) -> int:
-        least, most = self.weather.delay_ms
-        return _between(least, most, self._chance)
-
-    def _deliver(self, uid: int, event: Event, way_ms: int) -> None:
-        """A slow node takes one thing after the other, each seconds after it came."""
-        node = self.nodes[uid]
-        due_ms = self.now_ms + way_ms
-        if node.slow:
-            due_ms = max(node.busy_until_ms, due_ms + self._slow_ms())
-            node.busy_until_ms = due_ms
-        self._at(due_ms, lambda: self.tell(uid, event))
-
-    def _deliver_answer(self, uid: int, seq: int, target: int) -> None:
-        """A stream ping is answered by a live target, late by a slow one; a dead one refuses."""
-        node = self.nodes[target]
-        way_ms = 4 * self._way_ms() + (self._slow_ms() * node.slow)
-        self._deliver(uid, StreamAnswered(seq, node.alive), way_ms)
-
-    def _push_pull(self, uid: int, peer: int) -> None:
-        node, other = self.nodes[uid], self.nodes[peer]
-        if not (node.alive and other.alive):
-            return
-        mine = node.swim.exchange(self.now_ms)
-        self.tell(peer, Merge(mine))
-        theirs = other.swim.exchange(self.now_ms)
-        self.tell(uid, Merge(theirs))
-        node.sent_bytes += len(encode_exchange(mine))
-        other.sent_bytes += len(encode_exchange(theirs))
-
-
-def _uids(count: int) -> range:
-    return range(_FIRST_UID, _FIRST_UID + count)
-
-
-def _chance(seed: int) -> Random:
-    return Random(seed)
-
-
-def _between(least: int, most: int, chance: Chance) -> int:
-    return least + below(most - least + 1, chance)
-
-
-def _member(uid: int) -> Member:
-    boot_id = uid.to_bytes(16)
-    return Member(
-        uid,
-        1,
-        0,
-        MemberState.ALIVE,
-        f"node-{uid - _FIRST_UID}",
-        str(uid),
-        str(uid),
-        boot_id=boot_id,
-    )
-
-
-def _knowing(me: Member, members: Iterable[Member], seed: int, config: SwimConfig) -> Swim:
-    """A machine that starts with everybody in its table, and nothing to tell."""
-    swim = Swim(me, CLUSTER, _chance(seed << 64 | me.uid), config)
-    swim.know(members)
-    return swim
-
 
 # -- the questions -------------------------------------------------------------------------
 
@@ -293,9 +79,9 @@ def informed_ms(count: int, seed: int, weather: Weather = PEACE) -> int:
     """How long after a node leaves 99 % of the others know."""
     cluster = Cluster(count, seed, weather)
     cluster.run_until(SETTLE_MS)
-    uid = choose(_uids(count), _chance(seed))
+    uid = choose(uids(count), chance_of(seed))
     cluster.tell(uid, Leave())
-    times = _views(cluster, uid, MemberState.LEFT, SETTLE_MS + 60_000, _quorum(count))
+    times = views(cluster, uid, MemberState.LEFT, SETTLE_MS + 60_000, quorum(count))
     return times[-1] - SETTLE_MS
 
 
@@ -310,11 +96,11 @@ def _kill_one(cluster: Cluster) -> tuple[int, int]:
     """Kill a node that is not slow."""
     killed_ms = cluster.now_ms
     well = [uid for uid, node in cluster.nodes.items() if not node.slow]
-    uid = choose(well, _chance(cluster.seed))
+    uid = choose(well, chance_of(cluster.seed))
     cluster.kill(uid)
     cluster.verdicts.clear()
-    quorum = _quorum(cluster.count)
-    times = _views(cluster, uid, MemberState.DOWN, killed_ms + 600_000, quorum)
+    end_ms = killed_ms + 600_000
+    times = views(cluster, uid, MemberState.DOWN, end_ms, quorum(cluster.count))
     return times[0] - killed_ms, times[-1] - killed_ms
 
 
@@ -338,30 +124,6 @@ def trouble(
         bytes=spent,
         detected_ms=_kill_one(cluster),
     )
-
-
-def _quorum(count: int) -> int:
-    return ceil((count - 1) * QUORUM)
-
-
-def _views(
-    cluster: Cluster, uid: int, state: MemberState, end_ms: int, quorum: int
-) -> Sequence[int]:
-    """When the first `quorum` others came to see `uid` in this state."""
-    first: dict[int, int] = {}
-    seen = 0
-
-    def enough() -> bool:
-        nonlocal seen
-        for verdict in cluster.verdicts[seen:]:
-            if verdict.uid == uid != verdict.observer and verdict.state is state:
-                first.setdefault(verdict.observer, verdict.at_ms)
-        seen = len(cluster.verdicts)
-        return len(first) >= quorum
-
-    if not cluster.run_until(end_ms, enough):
-        raise RuntimeError(f"not all of {cluster.count} nodes came to know; seed {cluster.seed}")
-    return sorted(first.values())
 
 
 # -- the formulae --------------------------------------------------------------------------
@@ -416,7 +178,7 @@ def report(counts: Sequence[int], seed: int, lasting_ms: int) -> str:
 def _column(count: int, seed: int, lasting_ms: int) -> dict[str, str]:
     runs = max(1, min(9, 500 // count))
     seeds = range(seed, seed + runs)
-    if count > _EXACT_NODES:
+    if count > EXACT_NODES:
         lasting_ms //= 3
     informed = _median(informed_ms(count, one) for one in seeds)
     quiet = [detected_ms(count, one) for one in seeds]
@@ -424,7 +186,7 @@ def _column(count: int, seed: int, lasting_ms: int) -> dict[str, str]:
     storms = [trouble(count, one, TROUBLE, lasting_ms) for one in seeds]
     plain = [trouble(count, one, TROUBLE, lasting_ms, PLAIN) for one in seeds if runs > 1]
     least_ms, most_ms = expected_detection_ms(LAN, count)
-    state = len(encode_exchange(Cluster(count, seed, PEACE).nodes[_FIRST_UID].swim.exchange(0)))
+    state = len(encode_exchange(Cluster(count, seed, PEACE).nodes[FIRST_UID].swim.exchange(0)))
     node_hours = sum(storm.node_seconds for storm in storms) / 3600
     return {
         "99 % informed of a leave": _seconds(informed),
@@ -463,12 +225,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--seconds", type=int, default=60, help="of trouble; a third above 200 nodes"
     )
+    parser.add_argument("--regions", type=int, default=1)
+    parser.add_argument("--far-ms", type=int, default=80, help="one way to another region")
     chosen = parser.parse_args(arguments)
     counts = [int(count) for count in chosen.nodes.split(",")]
     if min(counts) < 2:
         parser.error("a cluster has two nodes at least")
     gc.disable()  # nothing here makes cycles, and a thousand tables are slow to look through
-    sys.stdout.write(report(counts, chosen.seed, chosen.seconds * 1000) + "\n")
+    lasting_ms = chosen.seconds * 1000
+    if chosen.regions > 1:
+        regions = (chosen.regions, chosen.far_ms)
+        told = membership_regions.report(counts, *regions, chosen.seed, lasting_ms)
+    else:
+        told = report(counts, chosen.seed, lasting_ms)
+    sys.stdout.write(told + "\n")
     return 0
 
 

@@ -22,14 +22,18 @@ from chaos.sim.checkers.growing_stamps import GrowingStamps
 from chaos.sim.checkers.lost_writes import LostWrites
 from chaos.sim.checkers.merge_laws import MergeLaws
 from chaos.sim.checkers.same_everywhere import Convergence, SameHistory, difference
+from chaos.sim.checkers.serial_history import SerialHistory
 from chaos.sim.checkers.session_tokens import SessionTokens
 from chaos.sim.checkers.whole_commits import GROUP, WholeCommits
 from chaos.sim.cluster import Cluster, Machine, NodeDied
 from chaos.sim.controls import SOUND, Control
 from chaos.sim.faults import Faults
 from chaos.sim.held import newest_ms
+from chaos.sim.linearizability import SerialOperation
 from chaos.sim.loop import RunFailed, SimLoop
 from chaos.sim.nodes import EnvdFactory, Settings, SimNode
+from chaos.sim.serial import CLIENTS as SERIAL_CLIENTS
+from chaos.sim.serial import ENVIRONMENTS, SerialClients
 from chaos.sim.trace import Trace
 from chaos.sim.workload import Workload
 from envd.core.answers import EnvironmentView, Identity, WriteAnswer
@@ -118,6 +122,7 @@ class Run:
             Convergence(),
             SameHistory(),
             SessionTokens(),
+            SerialHistory(ENVIRONMENTS, self._serial_operations),
         ]
         self._violation: Violation | None = None
         self._losers: dict[str, None] = {}
@@ -146,6 +151,15 @@ class Run:
             self._see,
             self._read_back,
         )
+
+        self._serial = SerialClients(
+            self._cluster, self._workload, self._chance.below("serial"), self._acknowledged
+        )
+
+    def _serial_operations(
+        self, environment: str, nodes: Sequence[Sighting]
+    ) -> Sequence[SerialOperation]:
+        return self._serial.operations(environment, nodes)
 
     def _settings(self) -> Settings:
         """Some clusters keep little history, or little of their logs, so that repair has work."""
@@ -266,6 +280,10 @@ class Run:
             self._loop.create_task(self._workload.client(number), name=f"client {number}")
             for number in range(_CLIENTS)
         ]
+        clients += [
+            self._loop.create_task(self._serial.client(number), name=f"serial client {number}")
+            for number in range(SERIAL_CLIENTS)
+        ]
         shown: dict[str, dict[str, str]] = {name: {} for name in list(self._cluster.machines)[:2]}
         watchers = [
             self._loop.create_task(self._workload.watcher(name, seen), name=f"watcher {name}")
@@ -273,6 +291,7 @@ class Run:
         ]
         await self._faults.run(self._minutes * 60, self._enabled())
         self._workload.stop_clients()
+        self._serial.stop()
         await asyncio.wait(clients)
         for client in clients:
             client.result()
@@ -330,6 +349,7 @@ class Run:
         await self._become_equal(until)
         self.outcome.converged_s = self._loop.time() - began
         await self._write_again(until)
+        await self._serial.settle()
         await self._become_equal(until)
         nodes = self._factory.sightings()
         self._check(lambda checker: checker.ended(nodes))

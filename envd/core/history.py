@@ -17,6 +17,9 @@ from envd.core.stamp import ZERO, Stamp
 
 DEFAULT_KEPT_COMMITS = 100
 DEFAULT_KEPT_DAYS = 90
+LEASES = "sys/leases"
+"""Environments below it are written every few seconds, and only who holds one matters."""
+_LEASE_COMMITS = 16
 _DAY_MS = 86_400_000
 
 
@@ -26,6 +29,12 @@ class Retention:
 
     commits: int = DEFAULT_KEPT_COMMITS
     days: int = DEFAULT_KEPT_DAYS
+
+    def of(self, environment: str) -> Retention:
+        """What is kept of one environment: less of a lease, the same on every node."""
+        if environment.startswith(LEASES + "/"):
+            return Retention(_LEASE_COMMITS, 0)
+        return self
 
     def oldest_kept_ms(self, newest: Stamp) -> int:
         """Commits stamped at or after this unix time (ms) are kept however many there are."""

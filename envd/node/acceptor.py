@@ -100,6 +100,7 @@ class AcceptorService:
         self._check(name, proposal)
         if proposal.ballot >= self._registers.get(name).promised:
             await self._catch_up(name, proposal.place, asker)
+            self._check_epoch(name, epoch)  # Who takes over from here may have looked meanwhile.
         here = self.position(name)
         verdict, kept = paxos.accept(self._registers.get(name), proposal, here)
         if verdict is Verdict.YES:
@@ -132,6 +133,8 @@ class AcceptorService:
         commit = records.decode_commit(proposal.value)
         if commit.environment != name or commit.follows != proposal.place:
             raise Corrupt("a peer proposed a commit for another place than its own")
+        if commit.stamp <= proposal.place or not (commit.changes or commit.deletes):
+            raise Corrupt("a peer proposed a commit after which the chain stands where it stood")
         if commit.stamp.time_ms > self._clock.wall_ms() + MAX_AHEAD_MS:
             raise Unavailable(
                 "a commit is stamped over a minute ahead of an acceptor's clock",
@@ -147,11 +150,12 @@ class AcceptorService:
 
         Where it is behind it learns the topology from the proposer first.
         """
-        if name == TOPOLOGY:
-            return
-        if self._epoch() < epoch:
+        if name != TOPOLOGY and self._epoch() < epoch:
             await self._learn(epoch, asker)
-        if self._epoch() != epoch:
+        self._check_epoch(name, epoch)
+
+    def _check_epoch(self, name: str, epoch: int) -> None:
+        if name != TOPOLOGY and self._epoch() != epoch:
             raise Unavailable(
                 "the acceptors of the cluster have changed; nothing was done",
                 hint="try again",

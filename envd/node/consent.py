@@ -13,6 +13,7 @@ from envd.node.calls import Method
 from envd.node.coordinator import Coordinator
 from envd.node.electorate import Electorate, Others
 from envd.node.intake import Intake
+from envd.node.leases import Leases
 from envd.node.proposing import Ask, Proposer
 from envd.node.repair import Repairer
 from envd.node.serial import FORWARD, Serial
@@ -20,7 +21,7 @@ from envd.node.world import NodePorts
 
 
 class Consent:
-    """`electorate` is to run; `serial` writes."""
+    """`electorate` is to run; `serial` writes; `leases` say who is to do what one does."""
 
     def __init__(
         self,
@@ -45,7 +46,13 @@ class Consent:
             ports.store, ports.registers, intake, ports.clock, self._pull, self._epoch
         )
         proposer = Proposer(
-            me.uid, coordinator, self._acceptor, digest_key, ask=ask, pull=self._pull
+            me.uid,
+            coordinator,
+            self._acceptor,
+            digest_key,
+            ask=ask,
+            pull=self._pull,
+            seats=self.electorate.seats,
         )
         self.serial = Serial(
             me.uid,
@@ -60,6 +67,7 @@ class Consent:
             digest_key=digest_key,
             clock_is_wrong=lambda: others().clock_is_wrong,
         )
+        self.leases = Leases(f"{me.uid:016x}.{ports.rng.token_bytes(4).hex()}", self.serial)
         self.electorate.connect(self._acceptor, self.serial, repairer, ask)
 
     def _epoch(self) -> int:

@@ -32,7 +32,7 @@ from envd.core.requests import (
 from envd.core.ring import partition_of
 from envd.core.stamp import ZERO, Stamp
 from envd.node.acknowledging import WANTED_COPIES, Acknowledging
-from envd.node.drafting import Draft, Drafter, Wish, check_request
+from envd.node.drafting import Draft, Drafter, Wish, check_request, wants_serial
 from envd.node.forwarding import Forwarder
 from envd.node.operations import AnyWrite, request_digest
 from envd.node.reader import Reader
@@ -187,7 +187,7 @@ class Coordinator(Reader):
         """
         request = wish.request
         head = self.drafter.head(request.environment)
-        if not is_serial(head.environment):
+        if not is_serial(head.environment) and not wants_serial(request):
             draft = self.draft(wish, head)
             if draft is None and self._is_durable(head):
                 return Writing(self.answer(request, head.revision, head.environment.highest_stamp))

@@ -20,6 +20,7 @@ from envd.core.metadata import CREATED
 from envd.core.names import check_environment, check_variable
 from envd.core.requests import (
     DeleteRequest,
+    PutColumns,
     ResolveRequest,
     RollbackRequest,
     WriteRequest,
@@ -174,6 +175,8 @@ class Drafter:
                 if not deletes:
                     changes = restated(before, changes)
                     said = _CLOSED if is_serial(before) else _OPENED
+            elif not changes:
+                changes = (_mode_again(before),)
         floor = floor_of(stamp, follows, deletes=deletes)
         environment = before.apply_changes(stamp, changes, floor=floor)
         check_room(before, environment)
@@ -197,6 +200,13 @@ class Drafter:
         return Draft(commit, after)
 
 
+def wants_serial(request: AnyWrite) -> bool:
+    """Tell whether a write says that its environment is, or is to be, serial."""
+    if not isinstance(request, WriteRequest) or type(request.puts) is PutColumns:
+        return False
+    return any(put.kind and (put.name, put.value) == (MODE, SERIAL) for put in request.puts)
+
+
 def _message(request: AnyWrite) -> str:
     if isinstance(request, RollbackRequest):
         return request.message or f"rollback to {request.to}"
@@ -211,6 +221,12 @@ def _opens(changes: Sequence[Change]) -> bool:
 def _closes(changes: Sequence[Change]) -> bool:
     """Tell whether changes to a serial environment make it plain."""
     return _mode_in(changes) not in ("", SERIAL)
+
+
+def _mode_again(environment: Environment) -> Change:
+    """What a commit of a chain sets that has nothing to set: each must move the chain on."""
+    known = environment.metadata[MODE]
+    return Change(Kind.METADATA, MODE, known.value, known.secret, known.stamp)
 
 
 def _mode_in(changes: Sequence[Change]) -> str:

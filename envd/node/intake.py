@@ -115,21 +115,21 @@ class Intake:
             await self._hold_back(row)
             self._early.add((partition, origin))
             return Taken.EARLY
-        if commit.follows != ZERO and is_behind(
-            self._head(commit.environment).environment, commit.follows
-        ):
+        if self._is_behind(commit):
             return Taken.BEHIND
         self._append(LogRecord(partition, origin, seq, commit), encoded)
         return Taken.NEW
 
     async def repair(self, encoded: bytes) -> Taken:
-        """Take in a commit that repair found missing."""
+        """Take in a commit that repair found missing; BEHIND is not taken, it comes again."""
         await self.admit()
         commit = _decoded(encoded)
         record = LogRecord(partition_of(commit.environment), 0, 0, commit)
         if self._is_early(commit):
             await self._hold_back(records.encode_log_record(record, encoded))
             return Taken.EARLY
+        if self._is_behind(commit):
+            return Taken.BEHIND
         self._append(record, encoded)
         return Taken.NEW
 
@@ -186,7 +186,8 @@ class Intake:
         """Take in what was in quarantine and whose time has come; return how many.
 
         A record behind a hole goes in without its name: repair may have brought, under none,
-        what comes before it, and nobody may ship that again.
+        what comes before it, and nobody may ship that again. A commit of a serial environment stays
+        until the one that it follows is here.
         """
         if self._clock.wall_ms() + MAX_AHEAD_MS < self._due_ms:
             return 0
@@ -195,7 +196,8 @@ class Intake:
         for row in sorted(self._store.quarantined(), key=_name_of):
             partition, origin, seq, encoded = records.open_log_row(row)
             commit = _decoded(encoded)
-            if self._is_early(commit) or (origin and (partition, origin) in waiting):
+            held = self._is_early(commit) or self._is_behind(commit)
+            if held or (origin and (partition, origin) in waiting):
                 waiting.add((partition, origin))
                 due_ms = min(due_ms, commit.stamp.time_ms)
                 kept += 1
@@ -217,6 +219,11 @@ class Intake:
 
     def _is_early(self, commit: Commit) -> bool:
         return commit.stamp.time_ms > self._clock.wall_ms() + MAX_AHEAD_MS
+
+    def _is_behind(self, commit: Commit) -> bool:
+        if commit.follows == ZERO:
+            return False
+        return is_behind(self._head(commit.environment).environment, commit.follows)
 
     async def _hold_back(self, row: bytes) -> None:
         """Put a record in quarantine; it may come again and again."""

@@ -23,7 +23,7 @@ from envd.core.errors import (
     Unavailable,
 )
 from envd.core.members import Member, MemberState
-from envd.core.swim.config import LAN, SwimConfig
+from envd.core.swim.config import LAN, WAN, SwimConfig
 from envd.core.swim.events import (
     Changed,
     DuplicateIdentity,
@@ -99,11 +99,11 @@ class Membership:
         renew: Callable[[int], Awaitable[tuple[int, bytes]]],
         on_duplicate: Callable[[str], None],
         config: SwimConfig = LAN,
+        wan: SwimConfig = WAN,
         known: Iterable[Member] = (),
     ) -> None:
         """`known` are members of before this start: they are looked for, and told of nobody."""
-        self._config = config
-        self._swim = Swim(me, cluster_id, _Drawn(rng), config)
+        self._swim = Swim(me, cluster_id, _Drawn(rng), config, wan)
         self._swim.know(known)
         self._datagrams = datagrams
         self._sealer = sealer
@@ -292,8 +292,8 @@ class Membership:
             case PushPull(peer):
                 if peer and peer not in self._exchanging:
                     self._start(self._exchange_with(peer))
-            case StreamPing(seq, member):
-                self._start(self._ping_stream(seq, member))
+            case StreamPing():
+                self._start(self._ping_stream(effect))
             case Renew():
                 self._start_renewing(effect)
             case DuplicateIdentity():
@@ -328,15 +328,16 @@ class Membership:
         finally:
             self._exchanging.discard(peer)
 
-    async def _ping_stream(self, seq: int, member: Member) -> None:
+    async def _ping_stream(self, wanted: StreamPing) -> None:
+        member = wanted.member
         try:
-            async with asyncio.timeout(self._config.probe_interval_ms / 1000):
+            async with asyncio.timeout(wanted.within_ms / 1000):
                 alive = await self._ask_stream(member.peer, member.uid)
         except (EnvdError, TimeoutError):
             alive = False
         if alive:
             _log.warning("member.datagrams_lost", extra=_shown(member))
-        self._feed(StreamAnswered(seq, alive))
+        self._feed(StreamAnswered(wanted.seq, alive))
 
     def _start_renewing(self, wanted: Renew) -> None:
         """Outside of `run`, and whatever else is under way, this is never dropped."""

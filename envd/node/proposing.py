@@ -90,13 +90,16 @@ class Proposer:
         *,
         ask: Ask,
         pull: Pull,
+        seats: Callable[[str], Seats],
     ) -> None:
+        """`seats` tells who decides about an environment now."""
         self._uid = uid
         self._coordinator = coordinator
         self._acceptor = acceptor
         self._digest_key = digest_key
         self._ask = ask
         self._pull = pull
+        self._seats = seats
         self._leads: OrderedDict[str, _Lead] = OrderedDict()
         self._highest: OrderedDict[str, Ballot] = OrderedDict()
 
@@ -108,6 +111,12 @@ class Proposer:
     def drop_lead(self, name: str) -> None:
         """Another bid more, or may have."""
         self._leads.pop(name, None)
+
+    def keep_lead(self, name: str, ballot: Ballot, seats: Seats) -> None:
+        """What was proposed under this ballot is in the log here: it is good for the next one."""
+        self._leads[name] = _Lead(ballot, seats)
+        while len(self._leads) > _LEADS_KEPT:
+            self._leads.popitem(last=False)
 
     async def lead(self, name: str, seats: Seats) -> None:
         """Get a majority's promise, and finish what it may have chosen already.
@@ -127,12 +136,19 @@ class Proposer:
         if unfinished is not None:
             await self.choose(name, seats, Proposal(ballot, unfinished.place, unfinished.value))
             await self.log(records.decode_commit(unfinished.value), unfinished.value)
-        self._leads[name] = _Lead(ballot, seats)
-        while len(self._leads) > _LEADS_KEPT:
-            self._leads.popitem(last=False)
+        self.keep_lead(name, ballot, seats)
 
     async def choose(self, name: str, seats: Seats, proposal: Proposal) -> int:
-        """Have a proposal accepted by enough; return by how many. Raises NoQuorum."""
+        """Have a proposal accepted by enough; return by how many. Raises NoQuorum.
+
+        This spends the lead until the log here holds the value, see `keep_lead`: who is interrupted
+        before that would else propose another value under the same ballot at the same place. And
+        the acceptors must be those of the place where the log here stands, since the topology's own
+        change with each of its commits.
+        """
+        self.drop_lead(name)
+        if self._seats(name) != seats:
+            raise NoQuorum
         body = wire.pack(wire.Accept(name, seats.epoch, proposal.ballot, proposal.value))
         local = partial(self._acceptor.accept, name, proposal, seats.epoch, self._uid)
         found = await self._round(seats, "serial.accept", body, local, read_accepted)

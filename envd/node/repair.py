@@ -62,7 +62,8 @@ _log = logging.getLogger(__name__)
 class Pulled:
     """What one pull did: `received_bytes` are those of all answers.
 
-    `commits` counts also those that went into quarantine; `early` are the partitions of these.
+    `commits` counts also those that went into quarantine; `early` are the partitions of these,
+    and of those that follow what is not here yet.
     """
 
     environments: int = 0
@@ -204,7 +205,7 @@ class Repairer:
     async def catch_up(self, uid: int, ask: Ask) -> Pulled:
         """Pull all that the peer `uid` has and this node lacks; its vectors then hold here.
 
-        Those of partitions of which something went into quarantine do not.
+        Those of partitions of which something was held back do not.
         Raises what the peer or the store does; nothing is lost then, and what was pulled stays.
         Raises IdentityLost where the peer holds more of this node than this node does.
         """
@@ -384,9 +385,10 @@ class _Pull:
             await self._intake.repair_base(base)
             self.pulled.bases += 1
         for encoded in missing.commits:
-            if await self._intake.repair(encoded) is Taken.EARLY:
+            taken = await self._intake.repair(encoded)
+            if taken is not Taken.NEW:
                 self.pulled.early.add(partition_of(missing.environment))
-            self.pulled.commits += 1
+            self.pulled.commits += taken is not Taken.BEHIND
         self.pulled.environments += 1
         await asyncio.sleep(0)
 

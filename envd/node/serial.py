@@ -255,7 +255,9 @@ class _Attempt:
         draft, encoded = self._tried
         proposal = Proposal(ballot, draft.commit.follows, encoded)
         copies = await serial.proposer.choose(name, seats, proposal)
-        return await self._logged(draft, encoded, copies)
+        answer = await self._logged(draft, encoded, copies)
+        serial.proposer.keep_lead(name, ballot, seats)
+        return answer
 
     async def _landed(self, head: StoredState) -> WriteAnswer | None:
         """The answer where the write is chosen already, by this try, or an earlier one."""

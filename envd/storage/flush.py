@@ -172,7 +172,7 @@ class Flush:
             key, self._batch.commits.get(name, ()), header
         )
         folding = _Folding(name, known_base, self._batch.bases.get(name, ()))
-        if history_count > self._retention.commits:
+        if history_count > self._retention.of(name).commits:
             history_sum, history_count = self._trim(key, folding, history_sum, history_count)
         base = folding.encoded(self._digest_key)
         if base is not None:
@@ -214,15 +214,15 @@ class Flush:
         self, key: bytes, folding: _Folding, history_sum: int, history_count: int
     ) -> tuple[int, int]:
         """Fold the commits that retention lets go into the base; return sum and count."""
-        prefix = key + b"\0"
+        prefix, retention = key + b"\0", self._retention.of(folding.name)
         with self._writer.cursor(b"history") as cursor:
             above = cursor.set_range(prefix + b"\xff" * STAMP_BYTES)
             newest = cursor.prev() if above else cursor.last()
             assert newest, "the commits of this batch are in the table"
             newest_stamp = Stamp.from_bytes(bytes(cursor.key())[-STAMP_BYTES:])
-            oldest_ms = self._retention.oldest_kept_ms(newest_stamp)
+            oldest_ms = retention.oldest_kept_ms(newest_stamp)
             cursor.set_range(prefix)
-            while history_count > self._retention.commits:
+            while history_count > retention.commits:
                 row, value = row_at(cursor)
                 if not row.startswith(prefix):
                     raise damaged(f"the history of {folding.name} lacks commits that it counts")

@@ -310,7 +310,7 @@ class MemoryStore:
         at = bisect_left(history, commit.stamp, key=_STAMP)
         if at == len(history) or history[at][0] != commit.stamp:
             insort(history, (commit.stamp, encoded, commit), key=_STAMP)
-        folded, _ = self._retention.split([known for _, _, known in history])
+        folded, _ = self._retention.of(name).split([known for _, _, known in history])
         for old in folded:
             self._bases[name] = self.base(name).apply(old)
         del history[: len(folded)]

@@ -148,7 +148,7 @@ class View:
         if not flushed and not self._memtable.contested(name):
             return []
         commits = [records.decode_commit(encoded) for _, encoded in self.commit_rows(name)]
-        folded, kept = self._retention.split(commits)
+        folded, kept = self._retention.of(name).split(commits)
         base = reduce(Environment.apply, folded, self.base(name))
         return ordered(conflicts(kept, base), self._digest_key)
 

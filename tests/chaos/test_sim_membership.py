@@ -9,9 +9,7 @@ import sys
 import pytest
 
 from chaos.sim.membership import (
-    PEACE,
     PLAIN,
-    TROUBLE,
     detected_ms,
     expected_bytes,
     expected_detection_ms,
@@ -19,6 +17,7 @@ from chaos.sim.membership import (
     informed_ms,
     trouble,
 )
+from chaos.sim.swarm import PEACE, TROUBLE
 from envd.core.swim.config import LAN
 
 SEEDS = (1, 2, 3)

@@ -4,6 +4,8 @@
     start d seeds a        start a node that knows only where to ask
     keep 60s 30s           nodes started from now on keep who is down, and who left, so long
     cluster other          nodes started from now on belong to this cluster
+    region east a b        these nodes, when they start, are in this region
+    far 80ms               one way between two regions takes so much longer
     advance 5s | 300ms     let time pass; the output is what the nodes said meanwhile
     kill a                 end a node without a word
     restart a              start it again: its next generation, its seeds
@@ -20,6 +22,7 @@
     show a                 the members as a sees them
     health a               its local health score
     trace on | off         print datagrams and exchanges too
+    trace far              print those between regions
 
 One way takes 2 ms for a datagram and 5 ms for a channel; nothing is lost but where it is said.
 """
@@ -90,6 +93,8 @@ class World:
     cluster: str = "home"
     config: SwimConfig = LAN
     nodes: dict[str, Node] = field(default_factory=dict)
+    regions: dict[str, str] = field(default_factory=dict)
+    far_ms: int = 0
     _heap: list[tuple[int, int, Callable[[], None]]] = field(default_factory=list)
     _serial: int = 0
     _starts: int = 0
@@ -97,7 +102,7 @@ class World:
     _oneway: list[tuple[str, str]] = field(default_factory=list)
     _nodatagrams: list[frozenset[str]] = field(default_factory=list)
     _said: list[str] = field(default_factory=list)
-    _trace: bool = False
+    _trace: str = "off"
 
     def run(self, command: str) -> str:
         """Do what the line says; return what was said meanwhile."""
@@ -118,6 +123,12 @@ class World:
 
     def _do_cluster(self, name: str) -> None:
         self.cluster = name
+
+    def _do_region(self, name: str, *places: str) -> None:
+        self.regions |= dict.fromkeys(places, name)
+
+    def _do_far(self, length: str) -> None:
+        self.far_ms = _ms(length)
 
     def _do_keep(self, down: str, left: str) -> None:
         self.config = replace(LAN, down_kept_ms=_ms(down), left_kept_ms=_ms(left))
@@ -198,7 +209,7 @@ class World:
         self._said.append(str(self.nodes[place].swim.health))
 
     def _do_trace(self, switch: str) -> None:
-        self._trace = switch == "on"
+        self._trace = switch
 
     # -- the world ---------------------------------------------------------------------------
 
@@ -208,7 +219,17 @@ class World:
     def _member(self, name: str, uid: int, generation: int, place: str) -> Member:
         self._starts += 1
         boot_id = self._starts.to_bytes(16)
-        return Member(uid, generation, 0, MemberState.ALIVE, name, place, place, boot_id=boot_id)
+        return Member(
+            uid,
+            generation,
+            0,
+            MemberState.ALIVE,
+            name,
+            place,
+            place,
+            region=self._region(place),
+            boot_id=boot_id,
+        )
 
     def _start(
         self,
@@ -225,6 +246,13 @@ class World:
         self._tell(node, Tick())
         if seeds:
             self._tell(node, Seeds(seeds))
+
+    def _region(self, place: str) -> str:
+        return self.regions.get(place, "default")
+
+    def _way_ms(self, least_ms: int, source: str, target: str) -> int:
+        far = self._region(source) != self._region(target)
+        return least_ms + self.far_ms * far
 
     def _others(self, place: str) -> list[str]:
         return [other for other in sorted(self.nodes) if other != place]
@@ -264,11 +292,13 @@ class World:
             case Send(address, packet):
                 self._send(node, address, packet)
             case PushPull(peer):
-                self._note(node, f"exchanges with {peer}", detail=True)
-                self._at(CHANNEL_MS, lambda: self._push_pull(node, peer))
-            case StreamPing(seq, member):
-                self._note(node, f"stream ping {member.name}", detail=True)
-                self._at(2 * CHANNEL_MS, lambda: self._stream_ping(node, seq, member))
+                self._note_traffic(node, peer, f"exchanges with {peer}")
+                way_ms = self._way_ms(CHANNEL_MS, node.place, peer)
+                self._at(way_ms, lambda: self._push_pull(node, peer))
+            case StreamPing(seq, member, _):
+                self._note_traffic(node, member.peer, f"stream ping {member.name}")
+                way_ms = 2 * self._way_ms(CHANNEL_MS, node.place, member.peer)
+                self._at(way_ms, lambda: self._stream_ping(node, seq, member))
             case Changed(member, previous):
                 was = "" if previous is None else f" (was {_short(previous)})"
                 self._note(node, f"{member.name} {_short(member)}{was}")
@@ -288,10 +318,11 @@ class World:
         self._tell(node, Renewed(generation + 1, boot_id))
 
     def _send(self, node: Node, address: str, packet: Packet) -> None:
-        self._note(node, f"-> {address} {_told(packet)}", detail=True)
+        self._note_traffic(node, address, f"-> {address} {_told(packet)}")
         event = Received(node.sender, node.place, packet)
         if self._passes(node.place, address, datagram=True):
-            self._at(DATAGRAM_MS, lambda: self._arrive(address, event))
+            way_ms = self._way_ms(DATAGRAM_MS, node.place, address)
+            self._at(way_ms, lambda: self._arrive(address, event))
 
     def _arrive(self, address: str, event: Event) -> None:
         if address in self.nodes:
@@ -323,9 +354,13 @@ class World:
     def _exchange(self, node: Node) -> Exchange:
         return node.swim.exchange(self.now_ms)
 
-    def _note(self, node: Node, what: str, *, detail: bool = False) -> None:
-        if self._trace or not detail:
-            self._said.append(f"{self.now_ms / 1000:.3f} {node.place}: {what}")
+    def _note(self, node: Node, what: str) -> None:
+        self._said.append(f"{self.now_ms / 1000:.3f} {node.place}: {what}")
+
+    def _note_traffic(self, node: Node, target: str, what: str) -> None:
+        far = self._region(node.place) != self._region(target)
+        if self._trace == "on" or (self._trace == "far" and far):
+            self._note(node, what)
 
 
 def _ms(length: str) -> int:

@@ -11,6 +11,7 @@ from envd.core.swim.config import (
     WAN,
     SwimConfig,
     confirmations_wanted,
+    nack_ms,
     push_pull_interval_ms,
     suspicion_min_ms,
     suspicion_timeout_ms,
@@ -50,6 +51,14 @@ def test_where_nobody_can_confirm_the_time_is_the_least() -> None:
     assert [confirmations_wanted(LAN, members) for members in (2, 3, 4, 100)] == [0, 0, 2, 2]
 
 
+@pytest.mark.parametrize(("config", "after_ms"), [(LAN, 400), (WAN, 1_600)])
+def test_a_helper_says_no_answer_before_the_interval_of_who_asked_ends(
+    config: SwimConfig, after_ms: int
+) -> None:
+    assert nack_ms(config) == after_ms
+    assert config.probe_timeout_ms + after_ms < config.probe_interval_ms
+
+
 @pytest.mark.parametrize(
     ("members", "limit"), [(1, 4), (9, 4), (10, 8), (99, 8), (100, 12), (999, 12), (1_000, 16)]
 )
@@ -68,7 +77,7 @@ def test_exchanges_are_stretched_above_32_members(members: int, interval_ms: int
 
 
 def test_the_same_accuser_does_not_count_twice() -> None:
-    suspicion = Suspicion(LAN, 10, by=1, now_ms=1_000)
+    suspicion = Suspicion(LAN, 10, witnesses=10, by=1, now_ms=1_000)
 
     counted = [suspicion.confirm(by) for by in (1, 2, 2, 3, 4)]
 
@@ -77,9 +86,9 @@ def test_the_same_accuser_does_not_count_twice() -> None:
 
 
 def test_time_that_this_node_slept_is_given_back_to_the_suspect() -> None:
-    suspicion = Suspicion(LAN, 3, by=1, now_ms=1_000)
+    suspicion = Suspicion(LAN, 3, witnesses=3, by=1, now_ms=1_000)
 
-    suspicion.delay(500)
+    suspicion.delay(500, 1_700)
 
     assert suspicion.deadline_ms == 1_000 + 4_000 + 500
 

@@ -48,7 +48,7 @@ from envd.core.swim.messages import (
     PingRequest,
     Row,
 )
-from envd.core.swim.probe import MAX_RELAYS
+from envd.core.swim.relays import MAX_RELAYS
 from envd.wire.gossip import encode_packet
 
 CLUSTER = "home"
@@ -94,13 +94,14 @@ def claim(
     *,
     generation: int | None = None,
     incarnation: int | None = None,
+    by: int = 9,
 ) -> Claim:
     return Claim(
         of.uid,
         of.generation if generation is None else generation,
         of.incarnation if incarnation is None else incarnation,
         state,
-        9,
+        by,
     )
 
 
@@ -116,6 +117,15 @@ def passed(swim: Swim, end_ms: int) -> list[Effect]:
     while (due_ms := swim.due_ms) is not None and due_ms <= end_ms:
         effects += swim.handle(Tick(), due_ms)
     return effects
+
+
+def in_peace(swim: Swim, end_ms: int) -> None:
+    """Let time pass; whoever is pinged answers at once."""
+    while (due_ms := swim.due_ms) is not None and due_ms <= end_ms:
+        for _, message in sends(swim.handle(Tick(), due_ms)):
+            if isinstance(message, Ping):
+                target = swim.member(message.target) or ME
+                swim.handle(said(target, Ack(message.seq)), due_ms)
 
 
 # -- who may speak -------------------------------------------------------------------------
@@ -222,6 +232,20 @@ def test_hearsay_in_an_exchange_confirms_no_suspicion() -> None:
     early = passed(swim, 4_100)
 
     assert Changed(replace(OTHER, state=DOWN), suspect) not in early
+
+
+def test_who_is_confirmed_late_is_down_at_once_and_this_node_does_not_think_that_it_slept() -> None:
+    swim = machine(OTHER, THIRD, member(4), member(5))
+    swim.handle(said(THIRD, None, claim(OTHER, SUSPECT, by=3)), 10)
+    in_peace(swim, 9_000)
+
+    for by in (4, 5):
+        swim.handle(said(member(by), None, claim(OTHER, SUSPECT, by=by)), 9_000)
+    effects = swim.handle(Tick(), 9_000)
+
+    down = replace(OTHER, state=DOWN)
+    assert Changed(down, replace(OTHER, state=SUSPECT)) in effects
+    assert swim.health == 0
 
 
 def test_the_age_of_an_older_start_does_not_make_the_present_one_older() -> None:
@@ -382,6 +406,18 @@ def test_a_node_that_stood_still_accuses_nobody() -> None:
     due_ms = swim.due_ms
     assert due_ms is not None
     assert due_ms >= at_ms + 60_000
+
+
+def test_what_a_node_hears_as_it_wakes_is_not_put_off_by_its_sleep() -> None:
+    swim = machine(OTHER, THIRD, member(4), member(5))
+    in_peace(swim, 5_000)
+    for by in (3, 4, 5):
+        swim.handle(said(member(by), None, claim(OTHER, SUSPECT, by=by)), 3_600_000)
+
+    swim.handle(Tick(), 3_600_000)
+    in_peace(swim, 3_604_000)
+
+    assert swim.member(OTHER.uid) == replace(OTHER, state=DOWN)
 
 
 def test_a_node_that_is_always_late_still_probes() -> None:

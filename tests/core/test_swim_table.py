@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from operator import attrgetter
 from random import Random
 
 from hypothesis import given
@@ -12,6 +13,8 @@ from envd.core.members import Member, MemberState
 from envd.core.swim.table import MemberTable
 
 ME = Member(1, 1, 0, MemberState.ALIVE, "me", "me:1", "me:2", boot_id=bytes(16))
+
+REACHABLE = attrgetter("reachable")
 
 
 def member(uid: int, generation: int, incarnation: int, state: MemberState, boot: int) -> Member:
@@ -86,13 +89,13 @@ def test_the_count_of_the_reachable_is_right(heard: list[Member]) -> None:
 @given(told, told)
 def test_the_round_holds_each_other_member_once(heard: list[Member], more: list[Member]) -> None:
     table, chance = table_of(heard), Random(2)
-    table.next_to_probe(chance)
+    table.near.next(chance, REACHABLE)
     for one in more:
         table.put(one, 0, chance)
     table.forget(0, 0, 10)
     reachable = [one.uid for one in table if one.reachable and one is not ME]
 
-    found = [table.next_to_probe(chance) for _ in range(3 * len(reachable))]
+    found = [table.near.next(chance, REACHABLE) for _ in range(3 * len(reachable))]
 
     assert {one.uid for one in found if one} == set(reachable)
 
@@ -102,7 +105,7 @@ def test_a_round_asks_everybody_before_anybody_again() -> None:
     for uid in range(2, 12):
         table.put(member(uid, 1, 0, MemberState.ALIVE, 0), 0, chance)
 
-    rounds = [[_uid(table.next_to_probe(chance)) for _ in range(10)] for _ in range(20)]
+    rounds = [[_uid(table.near.next(chance, REACHABLE)) for _ in range(10)] for _ in range(20)]
 
     assert all(sorted(one) == list(range(2, 12)) for one in rounds)
     assert len({tuple(one) for one in rounds}) > 10
@@ -114,7 +117,7 @@ def test_a_pick_is_of_different_fitting_members() -> None:
         state = MemberState.DOWN if uid % 3 == 0 else MemberState.ALIVE
         table.put(member(uid, 1, 0, state, 0), 0, chance)
 
-    picks = [table.pick(3, chance, lambda one: one.reachable) for _ in range(200)]
+    picks = [table.near.pick(3, chance, REACHABLE) for _ in range(200)]
 
     assert all(len({one.uid for one in pick}) == 3 for pick in picks)
     assert all(one.reachable for pick in picks for one in pick)

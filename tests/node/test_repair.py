@@ -28,6 +28,7 @@ from envd.storage.memory import MemoryStore
 from envd.wire import peers as wire
 from envd.wire import records
 from tests.node.conftest import DIGEST_KEY, StillClock
+from tests.node.voters import FIRST, OPENING, SECOND
 
 PEER = Peer(2, 1, b"b" * 16, "c1", "call", 1, b"")
 
@@ -308,6 +309,69 @@ async def test_what_comes_into_quarantine_while_others_go_is_released_in_its_tim
 
     assert left == 1
     assert two.equal_to(one)
+
+
+async def test_a_commit_of_a_chain_waits_for_the_one_that_it_follows() -> None:
+    """Else readers, and who proposes next, would see a state that never was."""
+    side = Side(2)
+    first, second, third = (records.encode_commit(commit) for commit in (OPENING, FIRST, SECOND))
+
+    early = await side.intake.repair(second)
+    taken = [await side.intake.repair(encoded) for encoded in (first, third, second, third)]
+    again = await side.intake.repair(second)
+
+    assert early is Taken.BEHIND
+    assert taken == [Taken.NEW, Taken.BEHIND, Taken.NEW, Taken.NEW]
+    assert again is Taken.NEW
+    await side.intake.settled(0)
+    assert [stamp for stamp, _ in side.store.commit_rows(OPENING.environment)] == [
+        OPENING.stamp,
+        FIRST.stamp,
+        SECOND.stamp,
+    ]
+
+
+async def test_no_vector_tells_of_a_commit_that_was_behind() -> None:
+    one, two = Side(1), Side(2)
+    partition = partition_of(OPENING.environment)
+    for seq, commit in enumerate((OPENING, FIRST), 1):
+        encoded = records.encode_commit(commit)
+        row = records.encode_log_record(LogRecord(partition, 3, seq, commit), encoded)
+        await two.intake.take(row, direct=True)
+    await two.intake.settled(0)
+
+    async def hiding_the_first(method: str, body: bytes) -> bytes:
+        answer = await two.ask(method, body)
+        if method != "repair.missing":
+            return answer
+        [missing] = wire.unpack(list[wire.Missing], answer)
+        return wire.pack([wire.Missing(missing.environment, missing.commits[1:])])
+
+    pulled = await one.repairer.catch_up(2, hiding_the_first)
+
+    assert pulled.commits == 0
+    assert one.store.last_seq(partition, 3) == 0
+    assert one.store.cursor(2) != Cursor()
+
+
+async def test_a_chain_leaves_quarantine_in_its_own_order() -> None:
+    """Two nodes proposed in turn, and the records of each are in the order of its log."""
+    side = Side(2)
+    partition = partition_of(OPENING.environment)
+    side.clock.now_ms -= 300_000
+    for origin, seq, commit in ((3, 1, OPENING), (3, 2, SECOND), (4, 1, FIRST)):
+        named = LogRecord(partition, origin, seq, commit)
+        row = records.encode_log_record(named, records.encode_commit(commit))
+        assert await side.intake.take(row, direct=False) is Taken.EARLY
+    side.clock.now_ms += 300_000
+    seen: list[Stamp] = []
+    side.store.subscribe(lambda applied: seen.append(applied.record.commit.stamp))
+
+    released = [await side.intake.release() for _ in range(3)]
+
+    assert seen == [OPENING.stamp, FIRST.stamp, SECOND.stamp]
+    assert released == [2, 1, 0]
+    assert side.intake.quarantined == 0
 
 
 async def test_the_bytes_of_a_peer_are_kept_as_they_came() -> None:

@@ -186,6 +186,11 @@ def test_the_holder_of_a_copied_directory_is_not_struck_when_it_is_down() -> Non
         await machines.until(lambda: len(machines.cluster.nodes) == 4, 20.0)
         assert machines.node("n4").uid == uid  # The copy has the later generation.
 
+        def is_known(name: str) -> bool:
+            known = machines.node(name).node.membership.member(uid)
+            return known is not None and known.name == "n4" and known.reachable
+
+        await machines.until(lambda: is_known("n1") and is_known("n2"), 20.0)
         machines.cluster.crash(machines.machine("n4"))
         await asyncio.sleep(60)
 

@@ -9,7 +9,7 @@ import pytest
 from chaos.sim.cluster import NodeDied
 from envd.core.answers import WriteAnswer
 from envd.core.chain import is_serial
-from envd.core.commit import Kind
+from envd.core.commit import Commit, Kind
 from envd.core.errors import Conflict, NotFound, OutcomeUnknown, Unavailable, Unsupported
 from envd.core.paxos import Acceptor
 from envd.core.requests import (
@@ -19,9 +19,12 @@ from envd.core.requests import (
     Put,
     ReadRequest,
     RecoverRequest,
+    ResolveRequest,
     Unset,
     WriteRequest,
 )
+from envd.core.stamp import ZERO
+from envd.node.conflicts import KEPT
 from tests.node.machines import TESTER, Machines, simulate
 
 ENVIRONMENT = "web/prod"
@@ -333,6 +336,61 @@ def test_an_unset_of_what_is_not_there_is_refused() -> None:
 
         with pytest.raises(NotFound):
             await write(machines, "n2", unset="NONE")
+
+    simulate(story)
+
+
+def chain_on(machines: Machines, name: str) -> list[Commit]:
+    """The commits of the chain there, oldest first, after holding that each follows the last."""
+    commits = machines.node(name).store.commits(ENVIRONMENT, None, 100)
+    chain = [commit for commit in reversed(commits) if commit.follows != ZERO]
+    assert [each.follows for each in chain[1:]] == [each.stamp for each in chain[:-1]]
+    return chain
+
+
+def test_what_was_chosen_is_not_replaced_where_its_proposer_could_not_log_it() -> None:
+    async def story(machines: Machines) -> None:
+        await voting(machines)
+        await make_serial(machines)
+        await write(machines, "n1", Put("A", "1"))
+        proposer = machines.node("n1").node.consent.proposers(ENVIRONMENT)[0]
+        name = machines.factory.machine_of[proposer]
+        machines.factory.platters[name].full = True
+        with pytest.raises(OutcomeUnknown):
+            await write(machines, name, Put("A", "2"), operation="op-2")
+        machines.factory.platters[name].full = False
+
+        await write(machines, name, Put("B", "3"))
+
+        chain = chain_on(machines, name)
+        assert [each.operation for each in chain if each.operation == "op-2"] == ["op-2"]
+        await machines.until(lambda: all(machines.shows(n, ENVIRONMENT, "A", "2") for n in ALL))
+
+    simulate(story)
+
+
+def test_a_settled_conflict_moves_the_chain_on_though_it_changes_nothing() -> None:
+    async def story(machines: Machines) -> None:
+        await voting(machines)
+        await machines.write("n1", ENVIRONMENT, A="1")
+        await machines.until(machines.equal, 30.0)
+        machines.cluster.network.partition(["n3"], ["n1", "n2"])
+        await make_serial(machines, "n1", known_to=2)
+        await machines.write("n3", ENVIRONMENT, A="late")
+        machines.cluster.network.heal()
+        await machines.until(machines.equal, 30.0)
+        keep = ResolveRequest(ENVIRONMENT, "A", take=KEPT)
+
+        settled = await machines.run("n2", machines.node("n2").api.resolve(TESTER, keep))
+        written = await write(machines, "n1", Put("B", "2"))
+        await machines.until(lambda: shows_stamp(machines, "n1", written.stamp))
+
+        assert [each.stamp.hex() for each in chain_on(machines, "n1")][1:] == [
+            settled.stamp,
+            written.stamp,
+        ]
+        assert machines.conflicts("n1") == []
+        assert machines.shows("n1", ENVIRONMENT, "A", "1")
 
     simulate(story)
 

@@ -91,7 +91,8 @@ def base_of(name: str, commits: Iterable[Commit]) -> Environment:
 
 def later_encoding(commit: Commit) -> bytes:
     """The bytes of a commit as a later version may write them: with one more field."""
-    encoded = bytearray(records.encode_commit(replace(commit, resolves=("x",))))
+    longest = replace(commit, resolves=("x",), follows=Stamp(0, 1, 1))
+    encoded = bytearray(records.encode_commit(longest))
     fields = int.from_bytes(encoded[2:4]) + 1
     encoded[2:4] = fields.to_bytes(2)
     return bytes(encoded) + b"\xa5later"

@@ -25,7 +25,6 @@ from __future__ import annotations
 from dataclasses import replace
 
 from envd.core.members import Member, MemberState
-from envd.core.swim.broadcasts import Broadcasts
 from envd.core.swim.chance import Chance
 from envd.core.swim.config import SwimConfig
 from envd.core.swim.events import (
@@ -38,6 +37,7 @@ from envd.core.swim.events import (
 )
 from envd.core.swim.health import LocalHealth
 from envd.core.swim.messages import NOBODY, Announcement, Claim, Exchange, News, Row
+from envd.core.swim.reach import Far, Near, Reach
 from envd.core.swim.suspicion import Suspicion
 from envd.core.swim.table import MemberTable
 from envd.core.swim.timers import Kind, Timers
@@ -46,16 +46,20 @@ _FORGET_INTERVAL_MS = 60_000
 
 
 class Beliefs:
-    """The table with its suspicions and the queue of news; effects go to `effects`."""
+    """The table with its suspicions and the queues of news; effects go to `effects`."""
 
-    def __init__(self, me: Member, config: SwimConfig, chance: Chance, timers: Timers) -> None:
+    def __init__(
+        self, me: Member, lan: SwimConfig, wan: SwimConfig, chance: Chance, timers: Timers
+    ) -> None:
         self._uid = me.uid
-        self._config = config
+        self._config = lan
         self._chance = chance
         self._timers = timers
-        self.table = MemberTable(me, config.max_members)
-        self.queue = Broadcasts()
-        self.health = LocalHealth(config.max_health)
+        self.table = MemberTable(me, lan.max_members)
+        self.near = Near(self.table, lan)
+        self.far = Far(self.table, wan)
+        self.reaches: tuple[Reach, Reach] = (self.near, self.far)
+        self.health = LocalHealth(lan.max_health)
         self.suspicions: dict[int, Suspicion] = {}
         self.effects: list[Effect] = []
         self.leaving = False
@@ -69,6 +73,10 @@ class Beliefs:
     @property
     def me(self) -> Member:
         return self.table.me
+
+    def reach_of(self, member: Member) -> Reach:
+        """How this node speaks to a member, or waits for it."""
+        return self.near if member.region == self.me.region else self.far
 
     # -- what is heard -----------------------------------------------------------------------
 
@@ -88,7 +96,7 @@ class Beliefs:
             told = replace(known, incarnation=news.incarnation, state=news.state)
             self._accept(told, news.by, now_ms)
         elif news.state is MemberState.SUSPECT and _confirms(news.incarnation, known):
-            self._confirm(known, news.by)
+            self._confirm(known, news.by, now_ms)
 
     def _hear_claim_of_me(self, claim: Claim, now_ms: int) -> None:
         me = self.me
@@ -121,7 +129,7 @@ class Beliefs:
             and known.start == told.start
             and _confirms(told.incarnation, known)
         ):
-            self._confirm(known, by)
+            self._confirm(known, by, now_ms)
 
     def _hear_of_loss(self, row: Row, by: int, now_ms: int) -> None:
         """A row of an exchange says that a member is down or gone."""
@@ -150,7 +158,14 @@ class Beliefs:
         self._timers.disarm((Kind.SUSPICION, told.uid))
         self.suspicions.pop(told.uid, None)
         if told.state is MemberState.SUSPECT:
-            suspicion = Suspicion(self._config, self.table.reachable_count, by, now_ms)
+            reach = self.reach_of(told)
+            suspicion = Suspicion(
+                reach.config,
+                reach.members,
+                witnesses=reach.witnesses(told),
+                by=by,
+                now_ms=now_ms,
+            )
             self.suspicions[told.uid] = suspicion
             self._timers.arm((Kind.SUSPICION, told.uid), suspicion.deadline_ms)
         if not told.reachable:
@@ -166,10 +181,17 @@ class Beliefs:
         timers.arm_if_idle((Kind.RECONNECT, 0), now_ms + config.reconnect_interval_ms)
         timers.arm_if_idle((Kind.FORGET, 0), now_ms + _FORGET_INTERVAL_MS)
 
-    def _confirm(self, known: Member, by: int) -> None:
+    def _confirm(self, known: Member, by: int, now_ms: int) -> None:
         suspicion = self.suspicions.get(known.uid)
-        if suspicion is not None and by != NOBODY and suspicion.confirm(by):
-            self._timers.arm((Kind.SUSPICION, known.uid), suspicion.deadline_ms)
+        if suspicion is None or by == NOBODY:
+            return
+        if suspicion.confirm(by):
+            # Not in the past: a timer that fires late says that this node slept.
+            due_ms = max(now_ms, suspicion.deadline_ms)
+            self._timers.arm((Kind.SUSPICION, known.uid), due_ms)
+            self.tell(known, by, whole=False)
+        elif by == self._uid and self.reach_of(known) is self.far:
+            # Where the suspect lives more may be needed: a region of two has no third accuser.
             self.tell(known, by, whole=False)
 
     # -- what this node finds out ------------------------------------------------------------
@@ -180,7 +202,7 @@ class Beliefs:
         if known is None or not known.reachable:
             return
         if known.state is MemberState.SUSPECT:
-            self._confirm(known, self._uid)
+            self._confirm(known, self._uid, now_ms)
         else:
             self._accept(replace(known, state=MemberState.SUSPECT), self._uid, now_ms)
 
@@ -200,15 +222,17 @@ class Beliefs:
         """Drop who was down or gone for long."""
         config = self._config
         for member in self.table.forget(config.down_kept_ms, config.left_kept_ms, now_ms):
-            self.queue.drop(member.uid)
+            for reach in self.reaches:
+                reach.queue.drop(member.uid)
             self.effects.append(Forgotten(member))
         if self.table.has_unreachable:
             self._timers.arm((Kind.FORGET, 0), now_ms + _FORGET_INTERVAL_MS)
 
-    def delay(self, by_ms: int) -> None:
+    def delay(self, by_ms: int, now_ms: int) -> None:
         """This node slept so long: nobody had a chance to answer meanwhile."""
-        for suspicion in self.suspicions.values():
-            suspicion.delay(by_ms)
+        for uid, suspicion in self.suspicions.items():
+            suspicion.delay(by_ms, now_ms)
+            self._timers.arm((Kind.SUSPICION, uid), max(now_ms, suspicion.deadline_ms))
 
     # -- this node itself --------------------------------------------------------------------
 
@@ -245,7 +269,8 @@ class Beliefs:
         self.effects.append(DuplicateIdentity(generation, boot_id, self.yielded))
         if self.yielded:
             self._timers.clear()
-            self.queue.clear()
+            for reach in self.reaches:
+                reach.queue.clear()
 
     def _hear_of_me(self, told: Member, now_ms: int) -> None:
         me = self.me
@@ -276,8 +301,9 @@ class Beliefs:
 
     def _told_of_the_past(self) -> None:
         """Somebody does not know this node's present start or incarnation: say it again."""
-        if self.queue.about(self._uid) is None:
-            self.tell(self.me, NOBODY, whole=True)
+        for reach in self.reaches:
+            if reach.takes(self._uid) and reach.queue.about(self._uid) is None:
+                reach.queue.put(Announcement(self.me))
 
     def _become(self, me: Member, now_ms: int, *, whole: bool) -> None:
         previous = self.me
@@ -289,16 +315,21 @@ class Beliefs:
     # -- telling -----------------------------------------------------------------------------
 
     def tell(self, member: Member, by: int, *, whole: bool) -> None:
-        """Put news in the queue; `whole` for those who may not know this start yet.
-
-        What was to be told whole, and has not been yet, stays whole.
-        """
-        told = self.queue.about(member.uid)
-        unknown = isinstance(told, Announcement) and told.member.start == member.start
+        """Put news in the queues; `whole` for those who may not know this start yet."""
         accuser = by if member.state is not MemberState.ALIVE else NOBODY
-        self.queue.put(
-            Announcement(member, accuser) if whole or unknown else claim_of(member, accuser)
-        )
+        for reach in self.reaches:
+            if not reach.takes(member.uid):
+                continue
+            if whole or _is_untold(member, reach):
+                reach.queue.put(Announcement(member, accuser))
+            else:
+                reach.queue.put(claim_of(member, accuser))
+
+
+def _is_untold(member: Member, reach: Reach) -> bool:
+    """What was to be told whole, and has not been yet, stays whole."""
+    told = reach.queue.about(member.uid)
+    return isinstance(told, Announcement) and told.member.start == member.start
 
 
 def claim_of(member: Member, by: int = NOBODY) -> Claim:

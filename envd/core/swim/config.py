@@ -23,13 +23,12 @@ class SwimConfig:
         within the timeout is asked through others until the interval ends. Shorter finds failures
         sooner, and asks more of slow nodes.
     indirect_probes: how many others are asked to try (SWIM, section 3.1).
-    nack_share: a helper says "no answer" after this share of the timeout (Lifeguard, section
-        IV.A), soon enough to arrive before the interval ends.
+    nack_share: see `nack_ms`.
     max_health: the worst local health score; timeouts are multiplied by score + 1.
     suspicion_mult, suspicion_max_mult, confirmations: see `suspicion_min_ms` and
         `suspicion_timeout_ms`.
     gossip_interval_ms, gossip_nodes, gossip_to_dead_ms: news goes to so many members, so often,
-        and to those declared down this lately, so that one who lives finds out.
+        and, within a region, to those declared down this lately, so that one who lives finds out.
     retransmit_mult: see `transmit_limit`.
     datagram_bytes: below the smallest common MTU (1,500) with room for IP, UDP and tunnels.
     push_pull_interval_ms, push_pull_threshold: see `push_pull_interval_ms`.
@@ -93,7 +92,6 @@ WAN: Final = replace(
     suspicion_mult=6,
     gossip_interval_ms=500,
     gossip_nodes=4,
-    gossip_to_dead_ms=60_000,
     push_pull_interval_ms=60_000,
 )
 """memberlist's `DefaultWANConfig`: fewer false alarms over long ways, found later."""
@@ -125,6 +123,16 @@ def suspicion_timeout_ms(least_ms: int, most_ms: int, *, confirmed: int, confirm
 def confirmations_wanted(config: SwimConfig, members: int) -> int:
     """k, or 0 where there are not so many others who could confirm (memberlist `suspectNode`)."""
     return config.confirmations if members - 2 >= config.confirmations else 0
+
+
+def nack_ms(config: SwimConfig) -> int:
+    """After what time a helper says "no answer": share * min(timeout, interval - timeout).
+
+    A share of the timeout (Lifeguard, section IV.A), but soon enough to arrive before the interval
+    of who asked ends, and it takes itself for unwell. Example: LAN 400, WAN 1,600.
+    """
+    left_ms = config.probe_interval_ms - config.probe_timeout_ms
+    return round(config.nack_share * min(config.probe_timeout_ms, left_ms))
 
 
 def transmit_limit(config: SwimConfig, members: int) -> int:

@@ -9,12 +9,12 @@ from __future__ import annotations
 from typing import Final
 
 from envd.core.members import Member
-from envd.core.swim import config as formulae
 from envd.core.swim.beliefs import Beliefs
 from envd.core.swim.chance import Chance, choose
 from envd.core.swim.config import SwimConfig
 from envd.core.swim.events import PushPull, Sender
 from envd.core.swim.messages import Hello, Here, Ping
+from envd.core.swim.reach import Reach
 from envd.core.swim.sending import Outbox
 from envd.core.swim.timers import Kind, Timers
 
@@ -42,30 +42,32 @@ class Contacts:
         self._hello_seq: int | None = None
         self._caught_up_ms: int | None = None
 
-    def push_pull(self, now_ms: int) -> None:
+    def push_pull(self, reach: Reach, now_ms: int) -> None:
         """The regular exchange with one member."""
-        table = self._beliefs.table
-        interval_ms = formulae.push_pull_interval_ms(self._config, table.reachable_count)
-        self._timers.arm((Kind.PUSH_PULL, 0), now_ms + interval_ms)
-        for member in table.pick(1, self._chance, lambda member: member.reachable):
-            self._outbox.add(PushPull(member.peer))
+        due_ms = now_ms + reach.push_pull_interval_ms()
+        self._timers.arm((Kind.PUSH_PULL, reach.number), due_ms)
+        if reach.speaks:
+            for member in reach.partners(self._chance):
+                self._outbox.add(PushPull(member.peer))
 
     def revive(self, now_ms: int) -> None:
         """Ping one member that is down; if it answers anything, `catch_up` follows."""
-        down = self._beliefs.table.down()
-        if not down:
-            return
-        self._timers.arm((Kind.REVIVE, 0), now_ms + self._config.revive_interval_ms)
-        target = choose(down, self._chance)
-        self._outbox.send(target.gossip, Ping(self._outbox.next_seq(), target.uid), target)
+        for target in self._one_down(Kind.REVIVE, now_ms + self._config.revive_interval_ms):
+            self._outbox.send(target.gossip, Ping(self._outbox.next_seq(), target.uid), target)
 
     def reconnect(self, now_ms: int) -> None:
         """Try one member that is down over a channel."""
+        due_ms = now_ms + self._config.reconnect_interval_ms
+        for target in self._one_down(Kind.RECONNECT, due_ms):
+            self._outbox.add(PushPull(target.peer))
+
+    def _one_down(self, kind: Kind, again_ms: int) -> list[Member]:
+        """One of those that are down, if it is for this node to try it; and try again later."""
         down = self._beliefs.table.down()
-        if not down:
-            return
-        self._timers.arm((Kind.RECONNECT, 0), now_ms + self._config.reconnect_interval_ms)
-        self._outbox.add(PushPull(choose(down, self._chance).peer))
+        if down:
+            self._timers.arm((kind, 0), again_ms)
+        tried = [member for member in down if self._beliefs.reach_of(member).speaks]
+        return [choose(tried, self._chance)] if tried else []
 
     def catch_up(self, member: Member, now_ms: int) -> None:
         """This member knows more than this node, or lives although it is held for down."""

@@ -100,10 +100,14 @@ class Send:
 
 @dataclass(frozen=True, slots=True)
 class StreamPing:
-    """Find out over a channel whether `member` lives, and answer with StreamAnswered(seq)."""
+    """Find out over a channel whether `member` lives, and answer with StreamAnswered(seq).
+
+    After `within_ms` the answer does not matter any more.
+    """
 
     seq: int
     member: Member
+    within_ms: int
 
 
 @dataclass(frozen=True, slots=True)

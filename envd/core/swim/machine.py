@@ -4,7 +4,7 @@ Rules (what news means is in `beliefs`):
 
 1. Each probe interval one reachable member is pinged. No ack within the timeout: three others are
    asked to ping it, and a channel is tried; no ack until the interval ends: it is suspect.
-   Timeout and interval grow with this node's own bad health. (`probe`)
+   Timeout and interval grow with this node's own bad health. (`probe`, `relays`)
 2. News rides on every ping, ack and nack, and in gossip of its own while there is any: at once
    after a silence, then once an interval.
 3. Who is pinged or answered, and is held for suspect, down or gone, is told so in that very
@@ -19,6 +19,8 @@ Rules (what news means is in `beliefs`):
    (`contacts`)
 7. Time in which this node did not run does not count: when a timer fires late by more than a probe
    timeout, all timers are put off by as much, and the node thinks less of its own health.
+8. Of other regions only the gateways are asked, told and exchanged with, and only by gateways, at
+   WAN pace; suspicions of members there last as long as that pace needs. (`reach`, `regions`)
 
 Nothing here reads a clock or draws by itself: `now_ms` is monotonic, chance is given.
 """
@@ -32,7 +34,7 @@ from envd.core.errors import InvalidRequest
 from envd.core.members import Member, MemberState
 from envd.core.swim.beliefs import Beliefs
 from envd.core.swim.chance import Chance, below
-from envd.core.swim.config import LAN, SwimConfig, push_pull_interval_ms
+from envd.core.swim.config import LAN, WAN, SwimConfig
 from envd.core.swim.contacts import Contacts
 from envd.core.swim.events import (
     Effect,
@@ -63,6 +65,7 @@ from envd.core.swim.messages import (
     room_for_news,
 )
 from envd.core.swim.probe import Prober
+from envd.core.swim.relays import Relays
 from envd.core.swim.sending import Outbox
 from envd.core.swim.timers import Kind, Timers
 
@@ -72,21 +75,30 @@ _LONGEST_ADDRESS_BYTES: Final = 262
 class Swim:
     """One node's machine; `me` is this start of it, ALIVE, with a boot id.
 
+    `wan` has the intervals, timeouts and numbers that hold between regions, `config` all else.
     Raises InvalidRequest where what `me` says of itself does not fit a datagram.
     """
 
-    def __init__(self, me: Member, cluster: str, chance: Chance, config: SwimConfig = LAN) -> None:
+    def __init__(
+        self,
+        me: Member,
+        cluster: str,
+        chance: Chance,
+        config: SwimConfig = LAN,
+        wan: SwimConfig = WAN,
+    ) -> None:
         self._config = config
         self._chance = chance
         self._timers = Timers()
-        self._beliefs = Beliefs(me, config, chance, self._timers)
-        self._outbox = Outbox(cluster, self._beliefs, config, chance)
-        parts = (config, self._beliefs, self._outbox, self._timers, chance)
-        self._prober = Prober(*parts)
-        self._contacts = Contacts(*parts)
+        self._beliefs = Beliefs(me, config, wan, chance, self._timers)
+        self._outbox = Outbox(cluster, self._beliefs, chance)
+        parts = (self._beliefs, self._outbox, self._timers)
+        self._probers = tuple(Prober(each, *parts, chance) for each in self._beliefs.reaches)
+        self._relays = Relays(*parts)
+        self._contacts = Contacts(config, *parts, chance)
         self._started = False
         self._excused = False
-        _check_size(me, cluster, config)
+        _check_size(me, cluster, min(config.payload_bytes, wan.payload_bytes))
 
     # -- what it knows -----------------------------------------------------------------------
 
@@ -119,7 +131,7 @@ class Swim:
     @property
     def queued(self) -> int:
         """How many pieces of news are on their way out."""
-        return len(self._beliefs.queue)
+        return sum(len(reach.queue) for reach in self._beliefs.reaches)
 
     @property
     def over(self) -> bool:
@@ -128,8 +140,10 @@ class Swim:
 
     @property
     def left(self) -> bool:
-        """This node left, and told it as often as news is told."""
-        return self._beliefs.leaving and self._beliefs.queue.about(self.me.uid) is None
+        """This node left, and told it as often as news is told, wherever it speaks."""
+        return self._beliefs.leaving and not any(
+            reach.speaks and reach.queue.about(self.me.uid) for reach in self._beliefs.reaches
+        )
 
     @property
     def due_ms(self) -> int | None:
@@ -156,9 +170,8 @@ class Swim:
         if self.over:
             return []
         self._dispatch(event, now_ms)
-        if self._beliefs.queue and not self.over:
-            due_ms = max(now_ms, self._outbox.may_gossip_ms)
-            self._timers.arm_if_idle((Kind.GOSSIP, 0), due_ms)
+        if not self.over:
+            self._arm(now_ms)
         effects, self._beliefs.effects = self._beliefs.effects, []
         return effects
 
@@ -170,7 +183,8 @@ class Swim:
                 self._received(sender, address, packet, now_ms)
             case StreamAnswered(seq, alive):
                 if alive:
-                    self._prober.stream_answered(seq)
+                    for prober in self._probers:
+                        prober.stream_answered(seq)
             case Merge(exchange):
                 if exchange.cluster == self.cluster:
                     self._beliefs.merge(exchange, now_ms)
@@ -191,9 +205,28 @@ class Swim:
 
     def _leave(self, now_ms: int, *, for_good: bool) -> None:
         if not self._beliefs.leaving:
-            self._prober.stop()
+            for prober in self._probers:
+                prober.stop()
+            self._relays.stop()
             self._timers.clear()
             self._beliefs.leave(now_ms, for_good=for_good)
+
+    def _arm(self, now_ms: int) -> None:
+        """Let the news be told, and what a gateway does be done from when this node is one."""
+        beliefs, timers = self._beliefs, self._timers
+        for reach in beliefs.reaches:
+            if reach.queue and reach.speaks:
+                timers.arm_if_idle((Kind.GOSSIP, reach.number), max(now_ms, reach.may_gossip_ms))
+        idle = (Kind.PROBE, beliefs.far.number) not in timers
+        if idle and self._started and not beliefs.leaving and beliefs.far.speaks:
+            self._begin_far(now_ms)
+
+    def _begin_far(self, now_ms: int) -> None:
+        """Exchange soon, too: the gateways before this one may have died with what they knew."""
+        far = self._beliefs.far
+        for kind in (Kind.PROBE, Kind.PUSH_PULL):
+            phase_ms = below(far.config.probe_interval_ms, self._chance)
+            self._timers.arm((kind, far.number), now_ms + phase_ms)
 
     # -- time --------------------------------------------------------------------------------
 
@@ -212,7 +245,7 @@ class Swim:
             return
         for kind, interval_ms in (
             (Kind.PROBE, self._config.probe_interval_ms),
-            (Kind.PUSH_PULL, push_pull_interval_ms(self._config, self.reachable_count)),
+            (Kind.PUSH_PULL, self._beliefs.near.push_pull_interval_ms()),
         ):
             self._timers.arm_if_idle((kind, 0), now_ms + below(interval_ms, self._chance))
 
@@ -225,26 +258,26 @@ class Swim:
             return False
         self._excused = True
         self._timers.delay(late_ms)
-        self._beliefs.delay(late_ms)
+        self._beliefs.delay(late_ms, now_ms)
         self._beliefs.health.worsen()
         return True
 
     def _fire(self, kind: Kind, number: int, now_ms: int) -> None:
         match kind:
             case Kind.PROBE:
-                self._prober.begin(now_ms)
+                self._probers[number].begin(now_ms)
             case Kind.PROBE_TIMEOUT:
-                self._prober.ask_others()
+                self._probers[number].ask_others()
             case Kind.RELAY:
-                self._prober.relay_due(number, now_ms)
+                self._relays.due(number, now_ms)
             case Kind.SUSPICION:
                 self._beliefs.declare_down(number, now_ms)
             case Kind.FORGET:
                 self._beliefs.forget(now_ms)
             case Kind.GOSSIP:
-                self._outbox.gossip(now_ms)
+                self._outbox.gossip(self._beliefs.reaches[number], now_ms)
             case Kind.PUSH_PULL:
-                self._contacts.push_pull(now_ms)
+                self._contacts.push_pull(self._beliefs.reaches[number], now_ms)
             case Kind.REVIVE:
                 self._contacts.revive(now_ms)
             case Kind.RECONNECT:
@@ -317,19 +350,21 @@ class Swim:
                 known = self.member(sender.uid)
                 self._outbox.send(address, Ack(seq), known, start=sender)
             case PingRequest():
-                self._prober.relay(sender, address, message, now_ms)
+                self._relays.relay(sender, address, message, now_ms)
             case Ack(seq):
-                self._prober.acked(seq, sender)
+                if not any(prober.acked(seq, sender) for prober in self._probers):
+                    self._relays.acked(seq, sender)
             case Nack(seq):
-                self._prober.nacked(seq, sender)
+                for prober in self._probers:
+                    prober.nacked(seq, sender)
             case _:
                 return
 
 
-def _check_size(me: Member, cluster: str, config: SwimConfig) -> None:
+def _check_size(me: Member, cluster: str, payload_bytes: int) -> None:
     """What is told of `me` must fit beside the longest message."""
     longest = PingRequest(0, 0, "x" * _LONGEST_ADDRESS_BYTES)
-    if Announcement(me).size_bytes > room_for_news(config.payload_bytes, cluster, longest):
+    if Announcement(me).size_bytes > room_for_news(payload_bytes, cluster, longest):
         raise InvalidRequest(
             "the names and addresses of this node don't fit a datagram",
             hint="give it a shorter name or shorter addresses",

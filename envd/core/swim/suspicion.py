@@ -15,11 +15,14 @@ class Suspicion:
 
     __slots__ = ("_accusers", "_least_ms", "_most_ms", "_start_ms", "_wanted")
 
-    def __init__(self, config: SwimConfig, members: int, by: int, now_ms: int) -> None:
+    def __init__(
+        self, config: SwimConfig, members: int, *, witnesses: int, by: int, now_ms: int
+    ) -> None:
+        """`members`: among how many news spreads; `witnesses`: how many could accuse, and it."""
         self._start_ms = now_ms
         self._least_ms = suspicion_min_ms(config, members)
         self._most_ms = self._least_ms * config.suspicion_max_mult
-        self._wanted = confirmations_wanted(config, members)
+        self._wanted = confirmations_wanted(config, witnesses)
         self._accusers = [by]
 
     @property
@@ -39,6 +42,9 @@ class Suspicion:
         self._accusers.append(by)
         return True
 
-    def delay(self, by_ms: int) -> None:
-        """This node slept: the suspect had no chance to answer meanwhile."""
-        self._start_ms += by_ms
+    def delay(self, by_ms: int, now_ms: int) -> None:
+        """This node slept: the suspect had no chance to answer meanwhile.
+
+        What was heard since it woke is put off by no more than that.
+        """
+        self._start_ms = min(self._start_ms + by_ms, now_ms)

@@ -4,33 +4,34 @@ Merging is a join: `put` keeps what supersedes, so the order and the number of t
 things are heard don't matter (the laws are in tests/core/test_swim_table.py). Facts such as
 addresses are constant for one start of a member; only a new start brings new ones.
 
-The table also answers the two questions that SWIM asks by chance: whom to probe next (round
-robin over a shuffled list, so that the time to the next probe of a member is bounded: SWIM,
-section 4.3), and who are k others.
+It keeps the others in two rounds, those of this node's region and those of the other regions, and
+counts the reachable ones by region.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 from envd.core.members import Member, MemberState
-from envd.core.swim.chance import Chance, below, sample
-
-_TRIES = 3
+from envd.core.swim.chance import Chance
+from envd.core.swim.regions import Regions
+from envd.core.swim.rounds import Round
 
 
 class MemberTable:
     """At most `max_members` members by uid, the node itself among them."""
 
-    __slots__ = ("_at", "_max", "_members", "_order", "_since", "_uid", "reachable_count")
+    __slots__ = ("_max", "_members", "_since", "_uid", "far", "near", "reachable_count", "regions")
 
     def __init__(self, me: Member, max_members: int) -> None:
         self._uid = me.uid
         self._max = max_members
         self._members: dict[int, Member] = {me.uid: me}
         self._since: dict[int, int] = {}
-        self._order: list[int] = []
-        self._at = 0
+        self.near = Round(self._members)
+        self.far = Round(self._members)
+        self.regions = Regions(self._members)
+        self.regions.update(None, me)
         self.reachable_count = 1
 
     def __len__(self) -> int:
@@ -56,10 +57,14 @@ class MemberTable:
         if known is None:
             if len(self._members) >= self._max and not self._drop_oldest():
                 return False
-            self._insert(told.uid, chance)
+            self._round_of(told).insert(told.uid, chance)
         elif not told.supersedes(known):
             return False
+        elif told.region != known.region:
+            self._round_of(known).drop(told.uid)
+            self._round_of(told).insert(told.uid, chance)
         self._members[told.uid] = told
+        self.regions.update(known, told)
         self.reachable_count += told.reachable - (known is not None and known.reachable)
         if told.reachable:
             self._since.pop(told.uid, None)
@@ -97,45 +102,8 @@ class MemberTable:
                 dropped.append(member)
         return dropped
 
-    def next_to_probe(self, chance: Chance) -> Member | None:
-        """The next reachable member but this node itself; shuffled again after each round."""
-        for _ in range(len(self._order) + 1):
-            if self._at >= len(self._order):
-                self._at = 0
-                self._order = sample(self._order, len(self._order), chance)
-            if not self._order:
-                return None
-            member = self._members[self._order[self._at]]
-            self._at += 1
-            if member.reachable:
-                return member
-        return None
-
-    def pick(self, count: int, chance: Chance, accept: Callable[[Member], bool]) -> list[Member]:
-        """At most `count` different others that `accept` takes, at random.
-
-        Small tables are sampled exactly; of large ones a bounded number is tried, and it may give
-        fewer (memberlist `kRandomNodes`).
-        """
-        order = self._order
-        if len(order) <= 16 * count:
-            fit = [member for uid in order if accept(member := self._members[uid])]
-            return sample(fit, count, chance)
-        picked: dict[int, Member] = {}
-        for _ in range(_TRIES * len(order)):
-            member = self._members[order[below(len(order), chance)]]
-            if member.uid not in picked and accept(member):
-                picked[member.uid] = member
-                if len(picked) == count:
-                    break
-        return list(picked.values())
-
-    def _insert(self, uid: int, chance: Chance) -> None:
-        """Into a random place of the round: its end would give joiners a fixed order."""
-        at = below(len(self._order) + 1, chance)
-        self._order.insert(at, uid)
-        if at < self._at:
-            self._at += 1
+    def _round_of(self, member: Member) -> Round:
+        return self.near if member.region == self.me.region else self.far
 
     def _drop_oldest(self) -> bool:
         oldest = min(self._since, key=lambda uid: (self._since[uid], uid), default=None)
@@ -145,9 +113,8 @@ class MemberTable:
         return True
 
     def _drop(self, uid: int) -> None:
-        at = self._order.index(uid)
-        del self._order[at]
-        if at < self._at:
-            self._at -= 1
+        member = self._members[uid]
+        self._round_of(member).drop(uid)
+        self.regions.update(member, None)
         del self._members[uid]
         self._since.pop(uid, None)

@@ -26,7 +26,7 @@ class Kind(IntEnum):
 
 
 Key = tuple[Kind, int]
-"""A kind, and which one of it (a uid, a number; 0 where there is one only)."""
+"""A kind, and which one of it (a uid, the number of a reach; 0 where there is one only)."""
 _SLACK = 64
 
 
