@@ -69,7 +69,8 @@ class WriteAnswer:
 
     `acknowledged` counts the synced copies; `detached` says that the usual second one is
     still missing. `precondition` is "local" where `if_revision` was checked at the origin
-    alone, as on plain environments, else "".
+    alone, as on plain environments, "exact" where a majority stands for it, as on serial ones,
+    else "".
     """
 
     environment: str
