@@ -11,8 +11,9 @@ Rules:
 
 1. An acceptor promises a ballot that is greater than every one it promised, and accepts a value
    under a ballot that is not smaller.
-2. It accepts at the place where its own log stands, and nowhere else: who lacks something gets it
-   first, who is further tells so. So whatever is accepted stands on what is chosen.
+2. It accepts at the place where its own log stands durably, and nowhere else: who lacks something
+   gets it first, who is further tells so. So whatever is accepted stands on what is chosen, and
+   what it replaces is in the log.
 3. What it promised and accepted is durable before it answers.
 4. A proposer asks a quorum for its promise first. Of what was accepted at the farthest place that
    one of them holds it must propose the value of the highest ballot again; only where there is none

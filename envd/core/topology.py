@@ -151,7 +151,8 @@ def wanted_voters(
 
     `able` are nodes that can be reached now, `lost` those that can't for long or for good. A voter
     that is away for a while only stays one; so does a lost one, where nobody can take its place.
-    Empty where only nodes that leave are there.
+    Nobody is added who makes their number even: no more of them could be lost. Empty where only
+    nodes that leave are there.
 
     Example: of three voters one is lost; with a fourth node, that takes its place, else nothing
     changes.
@@ -170,6 +171,9 @@ def wanted_voters(
     for uid in first:
         if uid not in chosen and len(chosen) < min(size, len(voting)):
             chosen.append(uid)
+    new = [uid for uid in chosen if uid not in voting]
+    if new and len(chosen) % 2 == 0:
+        chosen.remove(new[-1])
     return tuple(sorted(chosen))
 
 

@@ -3,8 +3,9 @@
 The rules are in `core.paxos`; here they meet the log. An acceptor accepts a commit only where its
 own log stands, so who lacks what the commit follows gets that first: it waits a moment for the
 stream, then logs what it accepted itself, which the proposer says was chosen, or pulls the
-environment from the proposer. An answer waits until what it says is durable, in the registers and
-in the log.
+environment from the proposer. An answer waits until what it says is durable; and what was accepted
+before is replaced in the register only once the log holds it durably, for a crash may keep the one
+and lose what the other had on its way.
 """
 
 from __future__ import annotations
@@ -100,13 +101,13 @@ class AcceptorService:
         self._check(name, proposal)
         if proposal.ballot >= self._registers.get(name).promised:
             await self._catch_up(name, proposal.place, asker)
+            if self.position(name) == proposal.place:
+                await self.becomes_visible(name, proposal.place)
             self._check_epoch(name, epoch)  # Who takes over from here may have looked meanwhile.
         here = self.position(name)
         verdict, kept = paxos.accept(self._registers.get(name), proposal, here)
         if verdict is Verdict.YES:
-            saved = self._registers.save(name, kept)
-            await self.becomes_visible(name, here)
-            await saved
+            await self._registers.save(name, kept)
         return Answered(verdict, kept.promised, here)
 
     async def look(self, name: str, epoch: int, asker: int) -> Promised:
@@ -262,10 +263,15 @@ class AcceptorService:
         return found
 
     async def adopt(self, found: wire.Open) -> None:
-        """Keep what another acceptor accepted, unless this one knows better."""
+        """Keep what another acceptor accepted, unless this one knows better.
+
+        As with a proposal, the log here must hold what it follows; raises Unavailable.
+        """
         name, place = checked_name(found.environment), stamp_from(found.place)
         proposal = Proposal(Ballot(*found.ballot), place, found.value)
         self._check(name, proposal)
+        if self._visible(name) < place:
+            raise Unavailable("the log lacks what another acceptor built on", reason="NOT_LOGGED")
         known = self._registers.get(name)
         mine = known.open_at(self.position(name))
         if mine is not None and (mine.place, mine.ballot) >= (place, proposal.ballot):

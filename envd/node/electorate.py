@@ -372,9 +372,9 @@ class Electorate:
 
     async def _take_over_from(self, uid: int, epoch: int) -> None:
         body = await self._ask(uid, "serial.open", wire.pack(epoch))
+        await self._repairer.pull(partial(self._ask, uid))
         for found in wire.unpack(list[wire.Open], body):
             await self._acceptor.adopt(found)
-        await self._repairer.pull(partial(self._ask, uid))
 
     async def _is_ready(self, uid: int, epoch: int) -> bool:
         if uid == self._me.uid:

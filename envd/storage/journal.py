@@ -273,10 +273,13 @@ class Journal:
     def resume(self) -> None:
         """Take records again after a refusal; those that wait still are refused with it.
 
-        After a failed write or sync it takes none until a restart.
+        After a failed write or sync it takes none until a restart. Where nothing was refused, those
+        that wait are written.
         """
         self._hand_over()
         with self._wake:
+            if self._refusal is None:
+                return
             error, stale = self._refusal, list(self._queue)
             self._queue.clear()
             self._queued_bytes = 0

@@ -22,8 +22,8 @@ from envd.core.paxos import NEVER, Acceptor
 from envd.core.stamp import Stamp
 from envd.files import sync_directory
 from envd.ports import Sealer
-from envd.storage.disk import RESTORE_HINT, Disk, make_directory, unusable
-from envd.storage.journal import Journal
+from envd.storage.disk import RESTORE_HINT, Disk, make_directory, sync_file, unusable
+from envd.storage.journal import Journal, stopping
 from envd.storage.recovery import first_lsn
 from envd.wire.registers import RegisterRow, RowKind, decode_register, encode_register
 
@@ -32,7 +32,7 @@ SEGMENT_BYTES = 8 << 20
 """The largest commit fits with room to spare."""
 KEPT_PROMISES = 10_000
 _SEGMENTS = 2
-"""A snapshot is made once there are more."""
+"""A snapshot is made once so many segments were begun since the last one."""
 _log = logging.getLogger(__name__)
 
 
@@ -48,6 +48,8 @@ class RegisterLog:
         self._low = NEVER
         self._generation = 0
         self._compacting = False
+        self._compacted_in = 0
+        self._closing = False
 
     @classmethod
     async def open(
@@ -80,21 +82,27 @@ class RegisterLog:
             disk=disk,
         )
         registers = cls(journal, kept_promises)
-        registers._recover(where)
-        journal.start(asyncio.get_running_loop(), covered_lsn=0, hlc_bound=0)
+        covered_lsn = registers._recover(where)
+        for known in journal.segments:  # A killed process may have left what no sync covered.
+            sync_file(known.path)
+        journal.start(asyncio.get_running_loop(), covered_lsn=covered_lsn, hlc_bound=0)
+        registers._compacted_in = journal.segments[0].header.number
         return registers
 
-    def _recover(self, where: Path) -> None:
+    def _recover(self, where: Path) -> int:
+        """Read all rows; return the lsn of the last one that the newest whole snapshot replaces."""
         before = first_lsn(where) - 1
-        begun, whole = False, before == 0
+        covered_lsn, begun_lsn, whole = 0, 0, before == 0
         for frame in self._journal.recover(before):
-            for raw in frame.records:
+            for lsn, raw in enumerate(frame.records, frame.first_lsn):
                 row = decode_register(raw)
                 if row.kind is RowKind.BEGIN:
-                    begun, self._low = True, max(self._low, row.acceptor.promised)
+                    begun_lsn, self._low = lsn, max(self._low, row.acceptor.promised)
                 elif row.kind is RowKind.END:
-                    whole = whole or begun
+                    whole = whole or begun_lsn > 0
+                    covered_lsn = begun_lsn - 1 if begun_lsn else covered_lsn
                 else:
+                    self._durable.pop(row.register, None)
                     self._durable[row.register] = row.acceptor
         if not whole:
             raise Corrupt(
@@ -103,6 +111,7 @@ class RegisterLog:
                 reason="REGISTERS_INCOMPLETE",
             )
         self._heads = dict(self._durable)
+        return covered_lsn
 
     # -- as the port says ------------------------------------------------------------
 
@@ -111,10 +120,10 @@ class RegisterLog:
 
     def save(self, register: str, acceptor: Acceptor) -> Awaitable[None]:
         saved: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        if self._closing:
+            saved.set_exception(stopping())
+            return saved
         generation = self._generation
-        self._heads.pop(register, None)  # The last one saved stands last.
-        self._heads[register] = acceptor
-        self._on_their_way[register] = self._on_their_way.get(register, 0) + 1
 
         def done(_: int, error: EnvdError | None) -> None:
             if error is None:
@@ -131,6 +140,9 @@ class RegisterLog:
         self._journal.append(
             encode_register(RegisterRow(RowKind.REGISTER, register, acceptor)), 0, done
         )
+        self._heads.pop(register, None)  # The last one saved stands last.
+        self._heads[register] = acceptor
+        self._on_their_way[register] = self._on_their_way.get(register, 0) + 1
         return saved
 
     def prune(self, register: str, position: Stamp) -> None:
@@ -144,6 +156,7 @@ class RegisterLog:
 
     async def close(self) -> None:
         """Write what waits, and let go."""
+        self._closing = True
         await self._journal.close()
 
     # -- what became of it -----------------------------------------------------------
@@ -156,8 +169,15 @@ class RegisterLog:
             self._on_their_way[register] = left
         else:
             self._on_their_way.pop(register, None)
-        if not self._compacting and len(self._journal.segments) > _SEGMENTS:
+        if (
+            not (self._compacting or self._closing)
+            and self._segment() - self._compacted_in >= _SEGMENTS
+        ):
             self._begin_snapshot()
+
+    def _segment(self) -> int:
+        """The number of the segment that grows now."""
+        return self._journal.segments[-1].header.number
 
     def _refused(self) -> None:
         """All that was on its way is gone."""
@@ -172,18 +192,19 @@ class RegisterLog:
         self._compacting, generation = True, self._generation
         covered = 0
 
-        def begun(lsn: int, error: EnvdError | None) -> None:
+        def begun(lsn: int, _: EnvdError | None) -> None:
             nonlocal covered
             covered = lsn - 1
-            if error is not None and generation == self._generation:
-                self._refused()
 
         def ended(_: int, error: EnvdError | None) -> None:
             self._compacting = False
             if error is None:
                 self._journal.cover(covered)
-            else:
-                _log.warning("registers.not_compacted", extra={"reason": error.reason})
+                self._compacted_in = self._segment()
+                return
+            _log.warning("registers.not_compacted", extra={"reason": error.reason})
+            if generation == self._generation:
+                self._refused()
 
         self._journal.append(_row(RowKind.BEGIN, "", Acceptor(self._low)), 0, begun)
         for name, acceptor in self._heads.items():  # What is on its way stands before this.

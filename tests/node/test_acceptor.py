@@ -299,22 +299,36 @@ async def test_of_two_proposals_at_once_the_later_promise_shows_the_earlier_one(
 
 
 @virtually
-async def test_an_accepted_proposal_is_answered_once_registers_and_log_are_durable() -> None:
+async def test_what_was_accepted_is_replaced_once_the_log_holds_it_durably() -> None:
+    """A crash may keep the register, and lose of the log what is on its way."""
     voter = Voter()
-    voter.registers.slow = True
+    await voter.log(OPENING)
+    await voter.service.accept(NAME, proposed(FIRST), 1, 9)
+    await voter.begin(FIRST)
+
+    asked = asyncio.ensure_future(voter.service.accept(NAME, proposed(SECOND), 1, 9))
+    await turns()
+    kept = voter.registers.durable[NAME].accepted
+    voter.store.finish()
+    answer = await asked
+
+    assert kept == proposed(FIRST)
+    assert answer.verdict is Verdict.YES
+    assert voter.registers.durable[NAME].accepted == proposed(SECOND)
+
+
+@virtually
+async def test_a_promise_given_while_the_log_syncs_holds() -> None:
+    voter = Voter()
     await voter.begin(OPENING)
 
     asked = asyncio.ensure_future(voter.service.accept(NAME, proposed(FIRST), 1, 9))
     await turns()
-    states = [asked.done()]
-    voter.registers.finish()
-    await turns()
-    states.append(asked.done())
+    await voter.service.prepare(NAME, HIGH, 1, 8)
     voter.store.finish()
-    answer = await asked
 
-    assert states == [False, False]
-    assert answer.verdict is Verdict.YES
+    assert (await asked).verdict is Verdict.OUTBID
+    assert voter.accepted is None
 
 
 @virtually
@@ -550,12 +564,11 @@ async def test_a_promise_is_never_taken_back_by_what_another_accepted() -> None:
     [
         pytest.param((FIRST, 2), (after(OPENING, "b", 2), 3), "theirs", id="higher-ballot"),
         pytest.param((FIRST, 3), (after(OPENING, "b", 2), 2), "mine", id="lower-ballot"),
-        pytest.param((FIRST, 3), (SECOND, 2), "theirs", id="farther-place"),
         pytest.param((FIRST, 2), (OPENING, 3), "mine", id="earlier-place"),
     ],
 )
 @virtually
-async def test_of_two_accepted_values_the_farther_and_then_the_higher_is_kept(
+async def test_of_two_accepted_values_that_of_the_higher_ballot_is_kept(
     mine: tuple[Commit, int], theirs: tuple[Commit, int], kept: str
 ) -> None:
     voter = Voter()
@@ -565,6 +578,26 @@ async def test_of_two_accepted_values_the_farther_and_then_the_higher_is_kept(
     await voter.service.adopt(told(*theirs))
 
     assert voter.accepted == proposed(*(mine if kept == "mine" else theirs))
+
+
+@virtually
+async def test_nothing_is_adopted_before_the_log_holds_durably_what_it_follows() -> None:
+    """Else what this node accepted itself, at the place where it stands, would be forgotten."""
+    voter = Voter()
+    await voter.log(OPENING)
+    await voter.service.accept(NAME, proposed(FIRST), 1, 9)
+
+    with pytest.raises(Unavailable):
+        await voter.service.adopt(told(SECOND, 2))
+    await voter.begin(FIRST)
+    with pytest.raises(Unavailable):
+        await voter.service.adopt(told(SECOND, 2))
+    kept = voter.accepted
+    voter.store.finish()
+    await voter.service.adopt(told(SECOND, 2))
+
+    assert kept == proposed(FIRST)
+    assert voter.accepted == proposed(SECOND, 2)
 
 
 @virtually

@@ -143,6 +143,7 @@ class Voter:
         self.store.slow = True
         for commit in commits:
             await self.intake.repair(records.encode_commit(commit))
+        await turns()
 
     def holds(self, commit: Commit) -> bool:
         return commit.stamp in [stamp for stamp, _ in self.store.commit_rows(commit.environment)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 import pytest
@@ -157,3 +158,20 @@ async def test_a_record_that_comes_after_the_end_is_refused(tmp_path: Path) -> N
         await write_group(journal, [b"late"])
 
     assert refused.value.reason == "STOPPING"
+
+
+async def test_to_resume_where_nothing_was_refused_lets_what_waits_be_written(
+    tmp_path: Path,
+) -> None:
+    sealer = WitnessSealer()
+    journal = await started(tmp_path, sealer)
+    done: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+
+    with journal._wake:  # The writer can't take it before.
+        journal.append(record(1), 0, lambda lsn, _: done.set_result(lsn))
+        journal.resume()
+    lsn = await done
+    await journal.close()
+
+    assert lsn == 1
+    assert recover(tmp_path, sealer).records == [record(1)]
