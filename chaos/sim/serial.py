@@ -93,8 +93,7 @@ class SerialClients:
     async def settle(self) -> None:
         """Write once more to each environment, so that nothing is left open, if that can be."""
         client = _Client(self, "settling", self._chance.stream("serial settling"))
-        for environment in ENVIRONMENTS:
-            await client.write(environment, None)
+        await asyncio.gather(*(client.write(name, None, tries=1) for name in ENVIRONMENTS))
 
     # -- what came of it ---------------------------------------------------------------
 
@@ -190,14 +189,14 @@ class _Client:
         self._tell(environment, operation, called, Read(revision))
         clients.note("serial read", f"{operation} {name} {revision}")
 
-    async def write(self, environment: str, expected: str | None) -> None:
+    async def write(self, environment: str, expected: str | None, *, tries: int = _TRIES) -> None:
         """Write, on another node where one does not answer; then it may stay unknown."""
         clients = self._clients
         operation = clients.next_operation()
         puts = (Put(MODE, SERIAL, kind=Kind.METADATA), Put(_VALUE, operation))
         request = WriteRequest(environment, puts, if_revision=expected or "", operation=operation)
         called = clients.now_s()
-        for _ in range(_TRIES):
+        for _ in range(tries):
             name = self._chance.choice(clients.names())
             try:
                 answer = await clients.ask_write(name, self._identity, request)

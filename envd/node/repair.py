@@ -398,17 +398,21 @@ class Tree:
 
     def __init__(self, store: Store) -> None:
         self._roots: Roots = store.roots()
-        self._vectors: dict[int, dict[int, int]] = {}
+        vectors: dict[int, dict[int, int]] = {}
         for (partition, origin), seq in store.vectors().items():
             if seq:
-                self._vectors.setdefault(partition, {})[origin] = seq
+                vectors.setdefault(partition, {})[origin] = seq
+        self._hashes = {partition: vector_hash(vector) for partition, vector in vectors.items()}
 
     def groups(self) -> wire.TreeAnswer:
         """The GROUPS groups of partitions."""
         parts = [range(at * FAN_OUT, (at + 1) * FAN_OUT) for at in range(GROUPS)]
+        sums = [0] * GROUPS
+        for partition, hashed in self._hashes.items():
+            sums[partition // FAN_OUT] += hashed
         return _answer(
             (self._roots.group(at) for at in range(GROUPS)),
-            (sum(map(self._vector, part)) % (1 << 64) for part in parts),
+            (each % (1 << 64) for each in sums),
             (self._roots.unsettled.isdisjoint(part) for part in parts),
         )
 
@@ -422,7 +426,7 @@ class Tree:
         )
 
     def _vector(self, partition: int) -> int:
-        return vector_hash(self._vectors.get(partition, {}))
+        return self._hashes.get(partition, 0)  # An empty vector has this hash.
 
 
 def encoded_base(store: Store, name: str, digest_key: bytes) -> tuple[bytes, bytes]:
