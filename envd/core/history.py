@@ -126,9 +126,10 @@ def conflicts(commits: Sequence[Commit], base: Environment | None = None) -> lis
     In the history of a variable, l conflicts with its direct successor w exactly when
     `w.overwrites < l.stamp` and their contents differ. A deletion, and the first commit of an era,
     count as an unset of each variable that they drop; where they did not list one, they had not
-    seen it. What `base`, the snapshot that the
-    commits follow, holds counts as written before them, by whom is no longer known. So a
-    conflict is listed as long as the history that shows it, or until a commit resolves it.
+    seen it. What `base`, the snapshot that the commits follow, holds counts as written before those
+    of a higher stamp, by whom is no longer known; it may be further than the oldest commits, where
+    that of another node was merged in. So a conflict is listed as long as the history that shows
+    it, or until a commit resolves it.
 
     Example: node A sets X at stamp 5; node B, cut off, sets X to something else at stamp 6
     having seen only stamp 3. B's write is kept, and A's is on record as lost.
@@ -138,6 +139,8 @@ def conflicts(commits: Sequence[Commit], base: Environment | None = None) -> lis
     for commit in commits:
         for key, write in _writes(commit, latest):
             known = latest.get(key)
+            if known is not None and known.side.stamp > write.side.stamp:
+                continue
             if known is not None and _conflict(known, write):
                 found.append(ConflictRecord(commit.environment, *key, write.side, known.side))
             latest[key] = write

@@ -237,6 +237,69 @@ def test_a_commit_that_arrives_in_between_may_end_a_conflict() -> None:
     assert pairs([first, late, last]) == [("X", 6, 7)]
 
 
+def begins_an_era(number: int, **values: tuple[str, int]) -> Commit:
+    """The first commit of era 1: each name with what it says, and the stamp that it saw."""
+    puts = tuple(
+        Change(Kind.VARIABLE, name, value, False, stamp(saw) if saw else ZERO)
+        for name, (value, saw) in values.items()
+    )
+    return Commit(NAME, Stamp(1, number, 1), puts, follows=Stamp(1, 0, 0))
+
+
+@pytest.mark.parametrize(
+    ("commits", "expected"),
+    [
+        pytest.param([put(5, "a"), begins_an_era(6, X=("a", 5))], [], id="all-was-seen"),
+        pytest.param(
+            [put(5, "a"), put(9, "late", 5), begins_an_era(6, X=("a", 5))],
+            [("X", 9, 6)],
+            id="late-and-differs",
+        ),
+        pytest.param(
+            [put(5, "a"), put(9, "a", 5), begins_an_era(6, X=("a", 5))], [], id="late-and-equal"
+        ),
+        pytest.param([put(9, "late"), begins_an_era(6)], [("X", 9, 6)], id="late-and-new"),
+        pytest.param([put(9, None), begins_an_era(6)], [], id="late-unset-of-nothing"),
+        pytest.param(
+            [put(5, "a"), put(9, None, 5), begins_an_era(6, X=("a", 5))],
+            [("X", 9, 6)],
+            id="late-unset",
+        ),
+    ],
+)
+def test_a_write_that_the_first_commit_of_an_era_had_not_seen_is_a_conflict_where_it_differs(
+    commits: list[Commit], expected: list[tuple[str, int, int]]
+) -> None:
+    assert pairs(commits) == expected
+
+
+def test_a_second_commit_of_an_era_drops_nothing_of_the_first() -> None:
+    first = begins_an_era(6, X=("a", 0))
+    second = replace(put(7, "b", name="Y"), stamp=Stamp(1, 7, 1), follows=first.stamp)
+    again = replace(begins_an_era(8, Y=("b", 0)), changes=())
+
+    assert pairs([first, second, again]) == []
+
+
+def test_what_the_base_holds_from_later_on_does_not_lose_to_an_earlier_commit() -> None:
+    """A peer's base that was merged in may be of after commits that are here still."""
+    base = Environment(NAME).apply(put(8, "new", 5))
+
+    found = conflicts([put(5, "old"), put(6, "older-too", 5), put(9, "newest", 8)], base)
+
+    assert found == []
+
+
+def test_what_the_base_holds_of_an_older_era_is_dropped_by_the_first_commit_of_the_next() -> None:
+    base = Environment(NAME).apply(put(5, "seen")).apply(put(9, "unseen", name="Y"))
+
+    found = conflicts([begins_an_era(6, X=("seen", 5))], base)
+
+    assert [(record.name, record.lost.value, record.kept.value) for record in found] == [
+        ("Y", "unseen", None)
+    ]
+
+
 def test_a_changed_secret_flag_is_a_conflict_of_contents() -> None:
     plain = put(5, "a")
     hidden = replace(put(6, "a"), changes=(plain.changes[0]._replace(secret=True),))
@@ -286,9 +349,10 @@ _histories = st.lists(
     st.builds(
         Commit,
         environment=st.just(NAME),
-        stamp=st.builds(stamp, st.integers(1, 7)),
+        stamp=st.builds(Stamp, st.integers(0, 1), st.integers(1, 7), st.just(1)),
         changes=st.lists(_changes, max_size=3, unique_by=lambda c: (c.kind, c.name)).map(tuple),
         deletes=st.booleans(),
+        follows=st.sampled_from((ZERO, stamp(3), Stamp(1, 0, 0), Stamp(1, 2, 1))),
     ),
     max_size=6,
     unique_by=lambda commit: commit.stamp,
@@ -301,7 +365,8 @@ def _by_definition(commits: list[Commit], kind: Kind, name: str) -> set[tuple[St
     stamps: list[Stamp] = []
     for commit in commits:
         listed = [c for c in commit.changes if (c.kind, c.name) == (kind, name)]
-        if not listed and commit.deletes and writes and writes[-1].value is not None:
+        is_dropped = bool(stamps) and stamps[-1] <= commit.floor
+        if not listed and is_dropped and writes[-1].value is not None:
             listed = [Change(kind, name, None, False, ZERO)]
         writes += listed
         stamps += [commit.stamp] * len(listed)

@@ -48,6 +48,7 @@ commits = st.builds(
     stamp=stamps,
     changes=change_sets.map(tuple),
     deletes=st.sampled_from((False, False, False, True)),
+    follows=st.sampled_from((ZERO, ZERO, Stamp(0, 1, 1), Stamp(1, 0, 0), Stamp(1, 1, 1))),
 )
 histories = st.lists(commits, max_size=6)
 states = histories.map(applied)
@@ -55,7 +56,7 @@ states = histories.map(applied)
 
 def winners(history: list[Commit], kind: Kind) -> dict[str, Entry]:
     """What must be left of a set of commits, said without merging."""
-    deleted_at = max((commit.stamp for commit in history if commit.deletes), default=ZERO)
+    deleted_at = max((commit.floor for commit in history), default=ZERO)
     candidates: dict[str, list[Entry]] = {}
     for commit in history:
         for change in commit.changes:
@@ -128,7 +129,7 @@ def test_what_is_left_is_what_the_rules_say_of_the_set_of_commits(history: list[
 
     assert dict(state.variables) == winners(history, Kind.VARIABLE)
     assert dict(state.metadata) == winners(history, Kind.METADATA)
-    assert state.deleted_at == max((c.stamp for c in history if c.deletes), default=ZERO)
+    assert state.deleted_at == max((c.floor for c in history), default=ZERO)
 
 
 @given(histories)

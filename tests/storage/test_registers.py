@@ -355,6 +355,24 @@ async def test_many_restarts_leave_few_segments(tmp_path: Path) -> None:
     await again.close()
 
 
+async def test_a_snapshot_over_several_segments_is_kept_whole(tmp_path: Path) -> None:
+    for first in range(1, 121, 12):
+        registers = await open_log(tmp_path)
+        for n in range(first, first + 12):
+            await registers.save(f"r{n % 9}", accepted(n, KIB))
+        await registers.close()
+        for _ in range(2):  # Runs that save nothing recycle what the last one wrote anew.
+            await (await open_log(tmp_path)).close()
+
+    again = await open_log(tmp_path)
+
+    assert segments(tmp_path)[0].name > f"{10:020}"
+    assert {again.get(f"r{n % 9}") for n in range(112, 121)} == {
+        accepted(n, KIB) for n in range(112, 121)
+    }
+    await again.close()
+
+
 class ShortDisk(Disk):
     """Has room for so many segments."""
 

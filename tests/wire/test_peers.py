@@ -40,6 +40,11 @@ BODIES: dict[str, msgspec.Struct] = {
     "discover": peers.Discover("prod", 7, [(7, 3), (8, 3)]),
     "discovered": peers.Discovered("prod", 8, "c1d2", "127.0.0.1:7420", []),
     "forwarded": peers.Forwarded("write", b"message", "admin", True),
+    "prepare": peers.Prepare("a/b", 3, (5, 7)),
+    "promise": peers.Promise("yes", (5, 7), b"p" * 20, b"q" * 20, (4, 8), b"commit"),
+    "accept": peers.Accept("a/b", 3, (5, 7), b"commit"),
+    "accepted": peers.Accepted("outbid", (6, (1 << 64) - 1), b"p" * 20),
+    "open": peers.Open("a/b", (5, 7), (4, 8), b"q" * 20, b"commit"),
     "forwarded-read": peers.ForwardedRead(b"message"),
     "join-request": peers.JoinRequest("n2"),
     "ticket": peers.Ticket("c1d2", b"k" * 32),
@@ -85,6 +90,35 @@ def test_fields_that_were_added_later_may_be_missing(frame: Frame, fields: int) 
     older = encoded[:1] + msgspec.msgpack.encode(msgspec.msgpack.decode(encoded[1:])[:fields])
 
     assert peers.decode(older) == frame
+
+
+@pytest.mark.parametrize(
+    ("body", "fields"),
+    [(peers.Prepare("a/b", 3), 2), (peers.Promise("yes", (5, 7), b"p" * 20), 3)],
+)
+def test_fields_of_a_body_that_say_nothing_may_be_missing(
+    body: msgspec.Struct, fields: int
+) -> None:
+    shorter = msgspec.msgpack.encode(msgspec.msgpack.decode(peers.pack(body))[:fields])
+
+    assert peers.unpack(type(body), shorter) == body
+
+
+@pytest.mark.parametrize("name", BODIES)
+def test_a_body_of_a_newer_version_is_read_as_far_as_it_is_known(name: str) -> None:
+    body = BODIES[name]
+    newer = msgspec.msgpack.encode([*msgspec.msgpack.decode(peers.pack(body)), "new", {"more": 1}])
+
+    assert peers.unpack(type(body), newer) == body
+
+
+@pytest.mark.parametrize("name", BODIES)
+def test_a_body_that_was_cut_off_is_refused(name: str) -> None:
+    packed = peers.pack(BODIES[name])
+
+    for end in range(len(packed)):
+        with pytest.raises(Corrupt):
+            peers.unpack(type(BODIES[name]), packed[:end])
 
 
 def test_a_kind_of_a_newer_version_is_told_from_rubbish() -> None:

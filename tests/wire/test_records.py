@@ -70,6 +70,8 @@ DELETION = Commit(
     revision=bytes(16),
 )
 RESOLVING = replace(PLAIN, stamp=THIRD, resolves=("ab" * 16, "cd" * 16))
+CHAINED = replace(PLAIN, stamp=THIRD, follows=Stamp(1, 0, 0))
+CHAINED_RESOLVING = replace(RESOLVING, follows=SECOND)
 LOG_RECORD = LogRecord(4095, U64, 1 << 40, PLAIN)
 STORED = StoredEnvironment(
     StoredState(
@@ -119,6 +121,13 @@ CODECS: tuple[Codec, ...] = (
     ("commit-plain", PLAIN, records.encode_commit, records.decode_commit),
     ("commit-rich", RICH, records.encode_commit, records.decode_commit),
     ("commit-resolving", RESOLVING, records.encode_commit, records.decode_commit),
+    ("commit-chained", CHAINED, records.encode_commit, records.decode_commit),
+    (
+        "commit-chained-resolving",
+        CHAINED_RESOLVING,
+        records.encode_commit,
+        records.decode_commit,
+    ),
     ("commit-deletion", DELETION, records.encode_commit, records.decode_commit),
     ("log-record", LOG_RECORD, encode_log_record, records.decode_log_record),
     ("log-base", BASE, records.encode_base_record, own_row_record),
@@ -182,6 +191,7 @@ commits = st.builds(
     region=texts,
     revision=hashes | st.just(b""),
     resolves=st.lists(texts, max_size=3).map(tuple),
+    follows=st.just(ZERO) | stamps,
 )
 log_records = st.builds(
     LogRecord, st.integers(0, 4095), st.integers(0, U64), st.integers(1, U64), commits
@@ -234,16 +244,15 @@ def test_a_row_of_the_log_gives_the_record_the_bytes_of_its_commit_and_its_name(
 
 
 def test_the_bytes_of_a_commit_stay_as_a_peer_sent_them() -> None:
-    newest = replace(RESOLVING, follows=SECOND)
-    later = bytearray(records.encode_commit(newest))
+    later = bytearray(records.encode_commit(CHAINED_RESOLVING))
     later[2:4] = (int.from_bytes(later[2:4]) + 1).to_bytes(2)  # one more field
     encoded = bytes(later) + b"\xa5later"
-    record = replace(LOG_RECORD, commit=newest)
+    record = replace(LOG_RECORD, commit=CHAINED_RESOLVING)
 
     row = records.encode_log_record(record, encoded)
 
     assert records.decode_own_row(row) == (record, encoded)
-    assert records.encode_commit(newest) not in row
+    assert records.encode_commit(CHAINED_RESOLVING) not in row
 
 
 @given(stored_environments.map(lambda stored: stored.state.environment))
@@ -312,6 +321,28 @@ def test_a_conflict_comes_back_whole(record: ConflictRecord) -> None:
 @given(operation_results)
 def test_an_operation_comes_back_whole(result: OperationResult) -> None:
     assert records.decode_operation(records.encode_operation(result)) == result
+
+
+@pytest.mark.parametrize("commit", [PLAIN, RICH, DELETION, RESOLVING])
+def test_a_commit_of_a_version_that_knew_of_no_chains_follows_nothing(commit: Commit) -> None:
+    assert records.decode_commit(records.encode_commit(commit)).follows == ZERO
+
+
+def test_a_commit_without_a_chain_keeps_its_shorter_row() -> None:
+    fields = [
+        len(msgspec.msgpack.decode(records.encode_commit(commit)[1:]))
+        for commit in (PLAIN, RESOLVING, CHAINED, CHAINED_RESOLVING)
+    ]
+
+    assert fields == [17, 18, 19, 19]
+
+
+@pytest.mark.parametrize("follows", [b"f", b"f" * 19, b"f" * 21])
+def test_a_commit_that_follows_what_is_no_stamp_is_corrupt(follows: bytes) -> None:
+    fields = msgspec.msgpack.decode(records.encode_commit(CHAINED)[1:])
+
+    with pytest.raises(Corrupt):
+        records.decode_commit(b"\x01" + msgspec.msgpack.encode([*fields[:-1], follows]))
 
 
 def test_a_stamp_that_stands_often_is_stored_once() -> None:
