@@ -210,3 +210,32 @@ def test_what_no_majority_agreed_to_has_its_exit_codes(
     envctl.node.before = refuse
 
     assert envctl("set web/prod A=1").code == code
+
+
+def test_where_an_environment_is_held_is_told_whether_it_exists_or_not(
+    envctl: Envctl, cluster: FakeCluster
+) -> None:
+    lines = envctl.ok("cluster where web/prod").lines
+
+    assert [line.split()[0] for line in lines[:-1]] == ["NAME", "n1", "n2", "n3"]
+    assert re.fullmatch(
+        r"web/prod is in partition \d+, which every storage node holds; "
+        r"were it serial, n[123] would propose its writes",
+        lines[-1],
+    )
+
+
+def test_where_names_no_proposer_that_can_not_be_reached(
+    envctl: Envctl, cluster: FakeCluster
+) -> None:
+    lose(cluster, 8, 9)
+
+    document = json.loads(envctl.ok("cluster where web/prod -o json").out)
+
+    assert document["proposer"] == f"{7:016x}"
+    assert [each["state"] for each in document["replicas"]] == ["alive", "down", "down"]
+
+
+def test_where_wants_a_name_that_is_one(envctl: Envctl, cluster: FakeCluster) -> None:
+    assert envctl("cluster where Nope").code == 2
+    assert envctl("cluster where").code == 2

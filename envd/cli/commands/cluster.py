@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from envd.cli import exits
+from envd.cli import exits, target
 from envd.cli.commands import topology as voting
 from envd.cli.exits import UsageError
 from envd.cli.grammar import DRY_RUN, YES, Command
@@ -207,6 +207,12 @@ def _recover(invocation: Invocation, words: Sequence[str]) -> int:
     return voting.recover(invocation)
 
 
+def _where(invocation: Invocation, words: Sequence[str]) -> int:
+    _most(words, 1, "where [ENV]")
+    named = target.environment_only(words[0]) if words else target.required_default(invocation)
+    return voting.where(invocation, named)
+
+
 def _tell(invocation: Invocation, said: str, membership: Membership) -> None:
     invocation.tell(said)
     if not invocation.shows_tables():
@@ -217,6 +223,7 @@ _PARTS = {
     "status": _status,
     "members": _members,
     "topology": _topology,
+    "where": _where,
     "join": _join,
     "leave": _leave,
     "remove": _remove,
@@ -224,15 +231,15 @@ _PARTS = {
 }
 CLUSTER = Command(
     usage=(
-        *("status", "members", "topology", "join HOST:PORT...", "leave [MEMBER]"),
-        *("remove MEMBER", "recover"),
+        *("status", "members", "topology", "where [ENV]", "join HOST:PORT..."),
+        *("leave [MEMBER]", "remove MEMBER", "recover"),
     ),
     about="""
     status says in figures and in a sentence how the cluster does. members lists the nodes that
     belong to it, as the node that is asked (*) sees them: alive, suspect (it did not answer just
     now), down, or left. STARTS counts the starts of a node. topology tells which nodes vote on
     the writes of serial environments (VOTES: yes, next, no), and whether a majority of them can
-    be reached.
+    be reached. where tells which nodes hold an environment, whether it exists or not.
 
     join has the node that is asked look for members at further addresses (gossip, 7421 by
     default), as after a cut so long that all have forgotten each other. Both need the same cluster
@@ -248,6 +255,7 @@ CLUSTER = Command(
         ("envctl cluster status", "is all well?"),
         ("envctl cluster members", "who belongs to it"),
         ("envctl cluster topology", "do serial environments take writes?"),
+        ("envctl cluster where web/prod", "which nodes hold it?"),
         ("envctl cluster leave --server 10.0.0.3:7420", "take that node out"),
         ("envctl cluster remove node3 --yes", "a machine that is gone"),
         ("envctl cluster recover --dry-run", "who would vote no more?"),

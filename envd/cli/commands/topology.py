@@ -1,4 +1,4 @@
-"""`envctl cluster topology` and `recover`: who votes on serial environments, in words."""
+"""`envctl cluster topology`, `where` and `recover`: who votes, and who holds what, in words."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ from envd.cli.invocation import Invocation
 from envd.client.connection import Connection
 from envd.core.answers import TopologyView, VoterView
 from envd.core.errors import Unsupported
+from envd.core.placement import rank
 from envd.core.requests import RecoverRequest
+from envd.core.ring import partition_of
 from envd.wire.plain import to_plain
 
 SHORT_UID = 8
@@ -82,6 +84,45 @@ def _meaning(topology: TopologyView) -> str:
     if to_come:
         said += f"; {to_come} {'is' if to_come == 1 else 'are'} to vote next"
     return said
+
+
+def where(invocation: Invocation, environment: str) -> int:
+    """`envctl cluster where ENV`: which nodes hold it, and which one proposes if it is serial."""
+    partition = partition_of(environment)
+    members = invocation.connection.members().members
+    holders = [each for each in members if each.role == "storage"]
+    proposer = _proposer(known(invocation.connection), partition)
+    if not invocation.shows_tables():
+        document = {
+            "environment": environment,
+            "partition": partition,
+            "replicas": [to_plain(each) for each in holders],
+            "proposer": proposer.uid if proposer else "",
+        }
+        invocation.document(document)
+        return exits.DONE
+    rows = [
+        (
+            each.name,
+            each.uid[:SHORT_UID],
+            each.address or "?",
+            f"{each.region}/{each.zone}",
+            each.state,
+        )
+        for each in holders
+    ]
+    invocation.screen.table(("NAME", "UID", "ADDRESS", "PLACE", "STATE"), rows)
+    said = f"{environment} is in partition {partition}, which every storage node holds"
+    if proposer is not None:
+        said += f"; were it serial, {_name(proposer)} would propose its writes"
+    invocation.screen.line(said)
+    return exits.DONE
+
+
+def _proposer(topology: TopologyView | None, partition: int) -> VoterView | None:
+    """The first voter that can be reached, in the order that all nodes share for a partition."""
+    able = [each for each in voters(topology) if each.reachable] if topology else []
+    return min(able, key=lambda each: rank(partition, int(each.uid, 16)), default=None)
 
 
 def recover(invocation: Invocation) -> int:
