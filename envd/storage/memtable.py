@@ -262,10 +262,15 @@ class Dirty:
 
 
 def result_of(record: LogRecord, after: StoredState) -> OperationResult:
-    """What an operation id is remembered by."""
+    """What an operation id is remembered by.
+
+    The revision is the one that was answered: where the commit came late, or once more, the state
+    here was further already.
+    """
     commit = record.commit
+    revision = commit.revision or after.revision
     return OperationResult(
-        commit.environment, commit.stamp, after.revision, commit.time_ms, commit.request_digest
+        commit.environment, commit.stamp, revision, commit.time_ms, commit.request_digest
     )
 
 

@@ -73,6 +73,19 @@ async def test_a_peers_commit_is_kept_and_passed_on_in_the_bytes_that_came(kept:
     assert records.record_name(row) == (P, PEER, 1)
 
 
+async def test_what_a_late_commit_made_is_what_its_caller_was_told(kept: Kept) -> None:
+    told = bytes(range(16))
+    commit = replace(commit_at(at(1), "a", {"X": "1"}), operation="op", revision=told)
+    await kept.wait(shipped(kept.store, commit_at(at(2), "a", {"Y": "2"})))
+
+    await kept.wait(repaired(kept.store, commit))
+    await kept.wait(repaired(kept.store, commit))
+
+    known = kept.store.find_operation(commit.author, "op")
+    assert known is not None
+    assert (known.revision, known.stamp) == (told, at(1))
+
+
 async def test_a_listener_gets_the_bytes_of_the_record_as_they_stand_in_the_log(
     kept: Kept,
 ) -> None:
