@@ -187,6 +187,27 @@ def test_of_many_writes_on_one_revision_exactly_one_is_taken() -> None:
     simulate(story)
 
 
+def test_many_writes_at_once_on_all_nodes_do_not_wait_for_each_other() -> None:
+    """Each node hands most of them to the two others, and is asked for its votes meanwhile."""
+
+    async def story(machines: Machines) -> None:
+        await voting(machines)
+        names = [f"web/e{number}" for number in range(60)]
+        puts = (Put("mode", "serial", kind=Kind.METADATA), Put("A", "1"))
+
+        answers = await asyncio.gather(
+            *(
+                machines.run(at, machines.node(at).api.write(TESTER, WriteRequest(name, puts)))
+                for at in ALL
+                for name in names
+            )
+        )
+
+        assert all(answer.acknowledged >= 2 for answer in answers)
+
+    simulate(story)
+
+
 def test_a_minority_takes_no_serial_writes_and_all_plain_ones() -> None:
     async def story(machines: Machines) -> None:
         await voting(machines)
