@@ -32,6 +32,7 @@ from envd.core.paxos import Proposal
 from envd.core.requests import Put, WriteRequest
 from envd.core.stamp import Stamp
 from envd.node.acceptor import AcceptorService
+from envd.node.calls import UNDECIDED
 from envd.node.coordinator import Coordinator, check_same
 from envd.node.drafting import Draft, Wish, check_request
 from envd.node.forwarding import packed, unpacked_answer
@@ -42,9 +43,11 @@ from envd.wire import records
 
 FORWARD: Final = "serial.write"
 DECIDES_S: Final = 5.0
-"""How long a write tries to be chosen."""
+"""How long a write tries to be chosen, its turn included."""
 ANSWERS_S: Final = 2.0
 """How long the node that a write was handed to is waited for before another is asked."""
+HANDED_S: Final = 1.5
+"""How long that node tries, so that it is known what became of the write before another does."""
 _OWN_OPERATION: Final = "~"
 _PAUSE_S: Final = 0.01
 _LONGEST_PAUSE_S: Final = 0.5
@@ -90,13 +93,27 @@ class Serial:
         nothing was done, OutcomeUnknown where it may be chosen yet.
         """
         wish = self._named(wish)
-        for uid in self._preferred(wish.request.environment):
-            if uid == self._uid:
-                break
-            answer = await self._hand_over(uid, wish)
-            if answer is not None:
-                return answer
-        return await self._write_here(wish)
+        handed_over = False
+        try:
+            for uid in self._preferred(wish.request.environment):
+                if uid == self._uid:
+                    break
+                try:
+                    return await self._hand_over(uid, wish)
+                except OutcomeUnknown as error:
+                    if error.reason != OutcomeUnknown.default_reason:
+                        raise  # It was made on a plain environment, and must not be made again.
+                    handed_over = True
+                except Unavailable as error:
+                    handed_over = handed_over or error.reason in UNDECIDED
+            return await self._write_here(wish, DECIDES_S)
+        except Unavailable as error:
+            if not handed_over:
+                raise
+            raise OutcomeUnknown(
+                "the write was handed to another node, and nobody knows what became of it",
+                hint=_look(wish.request.environment),
+            ) from error
 
     def _named(self, wish: Wish) -> Wish:
         """The same write with an operation id, so that it may be asked of several nodes."""
@@ -105,18 +122,14 @@ class Serial:
         operation = f"{_OWN_OPERATION}{self.rng.token_bytes(8).hex()}"
         return replace(wish, request=replace(wish.request, operation=operation))
 
-    async def _hand_over(self, uid: int, wish: Wish) -> WriteAnswer | None:
-        """What that node answers, None where the next one is to be tried."""
+    async def _hand_over(self, uid: int, wish: Wish) -> WriteAnswer:
+        """What that node answers; Unavailable or OutcomeUnknown: the next one is to be tried."""
         try:
             async with asyncio.timeout(ANSWERS_S):
                 body = packed(wish.request, wish.author, wish.may_reveal)
                 return unpacked_answer(await self._ask(uid, FORWARD, body))
         except TimeoutError:
-            return None
-        except Unavailable as error:
-            if error.reason == "NO_QUORUM":
-                raise
-            return None
+            raise Unavailable("the proposer is silent", reason="PEER_TIMEOUT") from None
 
     async def write_here(self, request: AnyWrite, author: str, may_reveal: bool) -> WriteAnswer:
         """Have a write chosen that another node handed over."""
@@ -128,11 +141,11 @@ class Serial:
                 hint="set the clocks of the nodes right (NTP)",
                 reason="CLOCK_SKEW",
             )
-        return await self._write_here(Wish(request, author, may_reveal))
+        return await self._write_here(Wish(request, author, may_reveal), HANDED_S)
 
     async def propose(self, request: WriteRequest, author: str) -> WriteAnswer:
         """Have a write of the system's own chosen, proposed by this node."""
-        return await self._write_here(Wish(request, author, may_reveal=True))
+        return await self._write_here(Wish(request, author, may_reveal=True), DECIDES_S)
 
     async def reopen(self, name: str, put: Put, author: str) -> None:
         """Begin the chain of an environment anew in the next era, without anybody's consent.
@@ -147,12 +160,17 @@ class Serial:
             logged, _ = self.coordinator.log(draft.commit, draft.after)
             await logged
 
-    async def _write_here(self, wish: Wish) -> WriteAnswer:
+    async def _write_here(self, wish: Wish, within_s: float) -> WriteAnswer:
+        """Have a write chosen in this time, that of the writes before it included."""
         if wish.request.operation and not wish.asked:
             asked = request_digest(wish.request, self._digest_key)
             wish = replace(wish, asked=asked)
-        async with self._turn(wish.request.environment):
-            return await _Attempt(self, wish).run()
+        attempt = _Attempt(self, wish)
+        try:
+            async with asyncio.timeout(within_s), self._turn(wish.request.environment):
+                return await attempt.run()
+        except TimeoutError:
+            raise attempt.given_up() from None
 
     async def confirm(self, name: str) -> None:
         """See to it that the log here holds, durably, all that was chosen before the call.
@@ -208,16 +226,13 @@ class _Attempt:
         self._failed: NoQuorum | None = None
 
     async def run(self) -> WriteAnswer:
-        """Try until it is chosen, refused, or the time is over."""
+        """Try until it is chosen, or refused."""
         try:
-            async with asyncio.timeout(DECIDES_S):
-                return await self._decide()
-        except TimeoutError:
-            raise self._given_up() from None
+            return await self._decide()
         except EnvdError as error:
             if self._tried is None:
                 raise
-            raise self._given_up() from error
+            raise self.given_up() from error
 
     async def _decide(self) -> WriteAnswer:
         serial, turn = self._serial, 0
@@ -325,12 +340,16 @@ class _Attempt:
         exact = "exact" if self._wish.request.if_revision else ""
         return replace(answer, acknowledged=copies, precondition=exact)
 
-    def _given_up(self) -> EnvdError:
+    def given_up(self) -> EnvdError:
+        """What is to be told where it is not tried any longer."""
         if self._tried is not None:
             return OutcomeUnknown(
                 "the write was proposed, and no majority confirmed it in time",
-                hint="repeat it with the same --operation ID, or look: envctl history "
-                + self._name,
+                hint=_look(self._name),
             )
         errors = self._failed.errors if self._failed is not None else {}
         return no_majority(self._serial.seats(self._name), errors)
+
+
+def _look(name: str) -> str:
+    return f"repeat it with the same --operation ID, or look: envctl history {name}"

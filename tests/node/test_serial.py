@@ -223,6 +223,56 @@ def test_a_minority_takes_no_serial_writes_and_all_plain_ones() -> None:
     simulate(story)
 
 
+def proposer_of(machines: Machines) -> str:
+    """The machine that proposes the writes of the environment, while it can be reached."""
+    uid = machines.node("n1").node.consent.proposers(ENVIRONMENT)[0]
+    return machines.factory.machine_of[uid]
+
+
+def test_a_write_of_which_its_proposer_gave_no_answer_is_unknown_not_undone() -> None:
+    async def story(machines: Machines) -> None:
+        await voting(machines)
+        await make_serial(machines)
+        proposer = proposer_of(machines)
+        asked, other = (name for name in ALL if name != proposer)
+
+        def is_logged() -> bool:
+            head = machines.node(proposer).store.head(ENVIRONMENT)
+            return head is not None and "A" in head.environment.variables
+
+        writing = asyncio.ensure_future(write(machines, asked, Put("A", "1")))
+        while not is_logged():  # noqa: ASYNC110 - before the answer is on its way
+            await asyncio.sleep(0.00001)
+        machines.cluster.network.partition([asked], [proposer, other])
+
+        with pytest.raises(OutcomeUnknown, match="handed to another node"):
+            await writing
+
+        machines.cluster.network.heal()
+        await machines.until(lambda: machines.shows(asked, ENVIRONMENT, "A", "1"), 30.0)
+
+    simulate(story)
+
+
+def test_writes_that_wait_for_each_other_all_end_in_the_time_of_one() -> None:
+    async def story(machines: Machines) -> None:
+        await voting(machines)
+        await make_serial(machines)
+        for name in ("n1", "n2"):
+            machines.cluster.crash(machines.machine(name))
+        began_s = machines.loop.time()
+
+        outcomes = await asyncio.gather(
+            *(write(machines, "n3", Put("A", str(number))) for number in range(5)),
+            return_exceptions=True,
+        )
+
+        assert all(isinstance(each, Unavailable) for each in outcomes)
+        assert machines.loop.time() - began_s < 6
+
+    simulate(story)
+
+
 def test_any_one_node_may_be_lost() -> None:
     async def story(machines: Machines) -> None:
         await voting(machines)
