@@ -51,6 +51,8 @@ HANDED_S: Final = 1.5
 _OWN_OPERATION: Final = "~"
 _PAUSE_S: Final = 0.01
 _LONGEST_PAUSE_S: Final = 0.5
+_FINISHES_AFTER: Final = 3
+"""So often a read waits a moment for what is left open before it finishes that itself."""
 
 
 class Serial:
@@ -177,18 +179,34 @@ class Serial:
 
         Raises Unavailable where no majority can be reached.
         """
-        seats = self.seats(name)
+        failed, turn = NoQuorum(), 0
         try:
             async with asyncio.timeout(DECIDES_S):
-                if not await self.proposer.look(name, seats):
-                    async with self._turn(name):
-                        await self.proposer.lead(name, seats)
-        except NoQuorum as failed:
-            await self.proposer.learn(failed.errors)
-            raise no_majority(seats, failed.errors) from None
+                while True:
+                    try:
+                        if await self._is_settled(name, finishes=turn >= _FINISHES_AFTER):
+                            break
+                    except NoQuorum as error:
+                        failed = error
+                        await self.proposer.learn(failed.errors)
+                    turn += 1
+                    await self.pause(turn)
         except TimeoutError:
-            raise no_majority(seats, {}) from None
+            raise no_majority(self.seats(name), failed.errors) from None
         await self.acceptor.becomes_visible(name, self.acceptor.position(name))
+
+    async def _is_settled(self, name: str, *, finishes: bool) -> bool:
+        """Whether the log here holds all that was chosen; `finishes` what else would be left.
+
+        Mostly its own proposer is about to: to bid more would only have it ask anew.
+        """
+        seats = self.seats(name)
+        if await self.proposer.look(name, seats):
+            return True
+        if finishes:
+            async with self._turn(name):
+                await self.proposer.lead(name, seats)
+        return finishes
 
     @asynccontextmanager
     async def _turn(self, name: str) -> AsyncIterator[None]:

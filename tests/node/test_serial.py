@@ -546,6 +546,27 @@ def test_a_strong_read_shows_what_a_majority_chose_and_a_minority_gives_none() -
     simulate(story)
 
 
+def test_strong_reads_are_answered_while_others_write() -> None:
+    async def story(machines: Machines) -> None:
+        await voting(machines)
+        await make_serial(machines)
+        strong = ReadRequest(ENVIRONMENT, reveal=True, consistency=Consistency.STRONG)
+        until_s = machines.loop.time() + 1
+
+        async def keep_writing(name: str) -> None:
+            while machines.loop.time() < until_s:
+                await write(machines, name, Put("A", name))
+
+        async def keep_reading(name: str) -> None:
+            while machines.loop.time() < until_s:
+                shown = await machines.run(name, machines.node(name).api.get(TESTER, strong))
+                assert shown.level is Consistency.STRONG
+
+        await asyncio.gather(*(work(name) for work in (keep_writing, keep_reading) for name in ALL))
+
+    simulate(story)
+
+
 def test_a_strong_read_of_a_plain_environment_is_refused_with_what_to_do() -> None:
     async def story(machines: Machines) -> None:
         await voting(machines)
