@@ -317,7 +317,7 @@ class _Attempt:
         serial, name = self._serial, self._name
         await serial.acceptor.becomes_visible(name, serial.acceptor.position(name))
         above = Stamp(commit.stamp.era, commit.stamp.hlc + 1, 0)
-        return commit in serial.store.commits(name, above, 1)
+        return commit.stamp in [each.stamp for each in serial.store.commits(name, above, 1)]
 
     async def _draft(self, head: StoredState, seats: Seats) -> WriteAnswer | None:
         """Draft the write; where there is nothing to propose, the answer, once that is certain."""

@@ -498,6 +498,34 @@ def test_what_was_chosen_survives_the_crash_of_its_proposer() -> None:
     simulate(story)
 
 
+def test_a_write_without_an_operation_id_that_another_node_finished_is_answered() -> None:
+    """The system's own writes have none."""
+
+    async def story(machines: Machines) -> None:
+        await voting(machines)
+        revision = (await make_serial(machines)).revision
+        proposer = proposer_of(machines)
+        others = [each for each in ALL if each != proposer]
+        held = [machines.factory.directories[each].registers for each in others]
+        for other in others:
+            machines.cluster.network.cut(other, proposer)
+        request = WriteRequest(ENVIRONMENT, (Put("A", "1"),), if_revision=revision)
+        serial = machines.node(proposer).node.consent.serial
+        writing = asyncio.ensure_future(machines.run(proposer, serial.propose(request, "envd")))
+        await machines.until(lambda: all(_accepted(each) for each in held))
+        finishing = machines.node(others[0]).node.consent.serial
+        put = WriteRequest(ENVIRONMENT, (Put("B", "2"),))
+        await machines.run(others[0], finishing.propose(put, "envd"))
+        await asyncio.sleep(1.5)  # until the answers to the proposal are waited for no longer
+        machines.cluster.network.heal()
+
+        assert (await writing).precondition == "exact"
+
+        assert [len(each.changes) for each in chain_on(machines, proposer)][1:] == [1, 1]
+
+    simulate(story)
+
+
 def test_a_voter_that_leaves_for_good_is_replaced_before() -> None:
     async def story(machines: Machines) -> None:
         await voting(machines)
