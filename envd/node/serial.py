@@ -19,13 +19,13 @@ comes without one is given one here, since it may have to be handed to one node 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Final
 
 from envd.core.answers import WriteAnswer
-from envd.core.chain import position
+from envd.core.chain import is_serial, position
 from envd.core.commit import Commit
 from envd.core.errors import EnvdError, OutcomeUnknown, Unavailable
 from envd.core.paxos import Proposal
@@ -70,11 +70,13 @@ class Serial:
         ask: Ask,
         seats: Callable[[str], Seats],
         preferred: Callable[[str], Sequence[int]],
+        reached: Callable[[], Collection[int]],
         digest_key: bytes,
         clock_is_wrong: Callable[[], bool],
     ) -> None:
         """`seats` tells who decides about an environment, or raises Unavailable; `preferred` whom
-        to hand its writes to, in order: up to this node itself, or to the end."""
+        to hand its writes to, in order: up to this node itself, or to the end; `reached` which
+        storage nodes can be reached."""
         self._uid = uid
         self._ask = ask
         self._preferred = preferred
@@ -87,6 +89,7 @@ class Serial:
         self.proposer = proposer
         self.rng = rng
         self.seats = seats
+        self.reached = reached
 
     async def write(self, wish: Wish) -> WriteAnswer:
         """Have a write chosen, by the node that is to propose it.
@@ -232,7 +235,8 @@ class _Attempt:
     """One write on its way to being chosen.
 
     `_tried` is the draft that was proposed and of which nobody knows yet whether it is chosen.
-    `_fresh`: the log here holds all that was chosen before the write was asked for.
+    `_fresh`: the log here holds all that was chosen before the write was asked for. `_gathered`:
+    and what other nodes hold of plain writes, which what begins a chain must state again.
     """
 
     def __init__(self, serial: Serial, wish: Wish) -> None:
@@ -241,6 +245,7 @@ class _Attempt:
         self._name = wish.request.environment
         self._tried: tuple[Draft, bytes] | None = None
         self._fresh = False
+        self._gathered = False
         self._failed: NoQuorum | None = None
 
     async def run(self) -> WriteAnswer:
@@ -282,6 +287,10 @@ class _Attempt:
             return None
         if self._tried is None:
             head = serial.coordinator.drafter.head(name)
+            if not (self._gathered or is_serial(head.environment)):
+                await serial.proposer.gather(name, seats, serial.reached())
+                self._gathered = True
+                return None
             answer = await self._draft(head, seats)
             if answer is not None or self._tried is None:
                 return answer

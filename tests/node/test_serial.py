@@ -383,6 +383,28 @@ def test_a_plain_write_that_did_not_know_of_the_change_is_a_conflict_on_record()
     simulate(story)
 
 
+def test_what_was_acknowledged_before_goes_on_when_an_environment_becomes_serial() -> None:
+    """The node that proposes has not heard of it yet."""
+
+    async def story(machines: Machines) -> None:
+        await voting(machines)
+        await machines.write("n1", ENVIRONMENT, A="1")
+        await machines.until(machines.equal, 30.0)
+        proposer = proposer_of(machines)
+        writer = next(name for name in ALL if name != proposer)
+        machines.cluster.network.partition([proposer], [writer])
+        assert (await machines.write(writer, ENVIRONMENT, A="2")).acknowledged == 2
+
+        await make_serial(machines, proposer, known_to=2)
+        machines.cluster.network.heal()
+        await machines.until(machines.equal, 30.0)
+
+        assert all(machines.shows(name, ENVIRONMENT, "A", "2") for name in ALL)
+        assert machines.conflicts(proposer) == []
+
+    simulate(story)
+
+
 def test_a_deleted_serial_environment_is_plain_when_it_comes_again() -> None:
     async def story(machines: Machines) -> None:
         await voting(machines)
