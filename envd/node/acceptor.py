@@ -23,7 +23,7 @@ from envd.core.names import check_environment
 from envd.core.paxos import Acceptor, Ballot, Held, Proposal, Verdict
 from envd.core.stamp import STAMP_BYTES, ZERO, Stamp
 from envd.core.topology import TOPOLOGY
-from envd.node.calls import Method
+from envd.node.calls import Method, Patient
 from envd.node.handshake import Peer
 from envd.node.intake import MAX_AHEAD_MS, Intake
 from envd.ports import Applied, Clock, Registers, Store
@@ -78,10 +78,10 @@ class AcceptorService:
     def methods(self) -> Mapping[str, Method]:
         """What a channel for calls serves."""
         return {
-            "serial.prepare": self._serve_prepare,
-            "serial.accept": self._serve_accept,
-            "serial.look": self._serve_look,
-            "serial.open": self._serve_open,
+            "serial.prepare": Patient(self._serve_prepare),
+            "serial.accept": Patient(self._serve_accept),
+            "serial.look": Patient(self._serve_look),
+            "serial.open": Patient(self._serve_open),
         }
 
     # -- the questions -----------------------------------------------------------------

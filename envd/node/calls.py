@@ -10,6 +10,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
+from functools import partial
 from typing import Final
 
 from envd.core.errors import (
@@ -34,6 +35,9 @@ CALL_S: Final = 10.0
 UNDECIDED: Final = frozenset({"PEER_GONE", "PEER_TIMEOUT"})
 """The reasons of an Unavailable after which the call may have been carried out."""
 _AT_ONCE: Final = 16
+_PATIENT_AT_ONCE: Final = 512
+_PATIENT_BYTES: Final = 64 << 20
+"""Room for a few of the largest writes, or for hundreds of small ones: they last for seconds."""
 _log = logging.getLogger(__name__)
 _KINDS: Final[dict[str, type[EnvdError]]] = {
     kind.__name__: kind
@@ -51,19 +55,63 @@ _KINDS: Final[dict[str, type[EnvdError]]] = {
 }
 
 
+class Patient:
+    """A method that asks other nodes before it answers.
+
+    What they ask in turn must not wait behind it, or two nodes wait for each other: so its calls
+    have room of their own, and those for which there is none are refused, not left unread.
+    """
+
+    def __init__(self, method: Method) -> None:
+        self._method = method
+
+    async def __call__(self, peer: Peer, body: bytes) -> bytes:
+        return await self._method(peer, body)
+
+
+class _Room:
+    """The calls of one patient method that are open on one channel."""
+
+    def __init__(self) -> None:
+        self._calls = 0
+        self._bytes = 0
+
+    def take(self, call: wire.Call) -> bool:
+        """Let a call in, unless it is full."""
+        full = self._calls == _PATIENT_AT_ONCE or self._bytes + len(call.body) > _PATIENT_BYTES
+        if full and self._calls:
+            return False
+        self._calls += 1
+        self._bytes += len(call.body)
+        return True
+
+    def leave(self, call: wire.Call) -> None:
+        self._calls -= 1
+        self._bytes -= len(call.body)
+
+
 async def serve(channel: PeerChannel, peer: Peer, methods: Mapping[str, Method]) -> None:
     """Answer calls until the channel ends; at most a few at a time, then nothing is read."""
-    room = asyncio.Semaphore(_AT_ONCE)
+    quick = asyncio.Semaphore(_AT_ONCE)
+    patient = {name: _Room() for name, method in methods.items() if isinstance(method, Patient)}
     async with asyncio.TaskGroup() as group:
         while True:
-            await room.acquire()
             try:
                 frame = await handshake.receive(channel)
             except Unavailable:
                 return
             if not isinstance(frame, wire.Call):
                 raise Corrupt("a peer sent something else than a call")
-            group.create_task(_answer(channel, peer, methods, frame, room))
+            room = patient.get(frame.method)
+            if room is None:
+                await quick.acquire()
+                done: Callable[[], None] = quick.release
+            elif room.take(frame):
+                done = partial(room.leave, frame)
+            else:
+                await _send(channel, _busy(frame))
+                continue
+            group.create_task(_answer(channel, peer, methods, frame, done))
 
 
 async def _answer(
@@ -71,14 +119,23 @@ async def _answer(
     peer: Peer,
     methods: Mapping[str, Method],
     call: wire.Call,
-    room: asyncio.Semaphore,
+    done: Callable[[], None],
 ) -> None:
     try:
-        frame = await _outcome(peer, methods, call)
-        with suppress(Unavailable):  # Who asked is gone; nobody else waits for it.
-            await channel.send(wire.encode(frame))
+        await _send(channel, await _outcome(peer, methods, call))
     finally:
-        room.release()
+        done()
+
+
+async def _send(channel: PeerChannel, frame: wire.Frame) -> None:
+    with suppress(Unavailable):  # Who asked is gone; nobody else waits for it.
+        await channel.send(wire.encode(frame))
+
+
+def _busy(call: wire.Call) -> wire.Fault:
+    return wire.Fault(
+        call.number, "Unavailable", "BUSY", "the node has too much to do; nothing was done"
+    )
 
 
 async def _outcome(peer: Peer, methods: Mapping[str, Method], call: wire.Call) -> wire.Frame:

@@ -64,6 +64,7 @@ class Consent:
             ask=ask,
             seats=self.electorate.seats,
             preferred=self.proposers,
+            reached=self.electorate.reached,
             digest_key=digest_key,
             clock_is_wrong=lambda: others().clock_is_wrong,
         )

@@ -14,7 +14,7 @@ from typing import Final
 from envd.core.answers import WriteAnswer
 from envd.core.errors import InvalidRequest, OutcomeUnknown, Unavailable
 from envd.core.requests import DeleteRequest, ResolveRequest, RollbackRequest, WriteRequest
-from envd.node.calls import UNDECIDED, Method
+from envd.node.calls import UNDECIDED, Method, Patient
 from envd.node.handshake import Peer
 from envd.node.operations import AnyWrite
 from envd.wire import api, api_conflicts
@@ -93,7 +93,7 @@ def methods(perform: Perform, *, name: str = METHOD) -> Mapping[str, Method]:
         answer = await perform(_decoded(said), said.author, said.may_reveal)
         return api.written_message(answer).SerializeToString()
 
-    return {name: take}
+    return {name: Patient(take)}
 
 
 def _encoded(request: AnyWrite) -> tuple[str, bytes]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -171,6 +171,25 @@ class Proposer:
         held = {uid: answer.held for uid, answer in found.answers.items()}
         return await self._reached(name, held) is None
 
+    async def gather(self, name: str, seats: Seats, uids: Collection[int]) -> None:
+        """Have the log here hold what these hold of a plain environment, as far as they answer.
+
+        No position tells of its writes. Raises NoQuorum unless a majority of the acceptors did.
+        """
+        asked = sorted(seats.quorum.members.union(uids).difference({self._uid}))
+        tasks = {asyncio.ensure_future(self._pull(name, uid)): uid for uid in asked}
+        try:
+            if tasks:
+                await asyncio.wait(tasks, timeout=ROUND_S)
+        finally:
+            for task in tasks:
+                task.cancel()
+            if tasks:
+                await asyncio.wait(tasks)
+        done = {uid for task, uid in tasks.items() if _is_done(task)}
+        if not seats.quorum.is_met({self._uid, *done}):
+            raise NoQuorum
+
     async def learn(self, errors: Mapping[int, EnvdError]) -> None:
         """Where an acceptor counts in a later epoch than this node, learn of it."""
         for uid, error in errors.items():
@@ -256,6 +275,16 @@ def _take(task: asyncio.Future[AnswerT], uid: int, found: _Round[AnswerT]) -> No
         found.answers[uid] = task.result()
     except EnvdError as error:
         found.errors[uid] = error
+
+
+def _is_done(task: asyncio.Future[None]) -> bool:
+    """Whether it came to its end; what is no error of ours is raised."""
+    if task.cancelled():
+        return False
+    error = task.exception()
+    if error is not None and not isinstance(error, EnvdError):
+        raise error
+    return error is None
 
 
 def no_majority(seats: Seats, errors: Mapping[int, EnvdError]) -> Unavailable:

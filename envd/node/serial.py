@@ -19,19 +19,20 @@ comes without one is given one here, since it may have to be handed to one node 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Final
 
 from envd.core.answers import WriteAnswer
-from envd.core.chain import position
+from envd.core.chain import is_serial, position
 from envd.core.commit import Commit
 from envd.core.errors import EnvdError, OutcomeUnknown, Unavailable
 from envd.core.paxos import Proposal
 from envd.core.requests import Put, WriteRequest
 from envd.core.stamp import Stamp
 from envd.node.acceptor import AcceptorService
+from envd.node.calls import UNDECIDED
 from envd.node.coordinator import Coordinator, check_same
 from envd.node.drafting import Draft, Wish, check_request
 from envd.node.forwarding import packed, unpacked_answer
@@ -42,12 +43,16 @@ from envd.wire import records
 
 FORWARD: Final = "serial.write"
 DECIDES_S: Final = 5.0
-"""How long a write tries to be chosen."""
+"""How long a write tries to be chosen, its turn included."""
 ANSWERS_S: Final = 2.0
 """How long the node that a write was handed to is waited for before another is asked."""
+HANDED_S: Final = 1.5
+"""How long that node tries, so that it is known what became of the write before another does."""
 _OWN_OPERATION: Final = "~"
 _PAUSE_S: Final = 0.01
 _LONGEST_PAUSE_S: Final = 0.5
+_FINISHES_AFTER: Final = 3
+"""So often a read waits a moment for what is left open before it finishes that itself."""
 
 
 class Serial:
@@ -65,11 +70,13 @@ class Serial:
         ask: Ask,
         seats: Callable[[str], Seats],
         preferred: Callable[[str], Sequence[int]],
+        reached: Callable[[], Collection[int]],
         digest_key: bytes,
         clock_is_wrong: Callable[[], bool],
     ) -> None:
         """`seats` tells who decides about an environment, or raises Unavailable; `preferred` whom
-        to hand its writes to, in order: up to this node itself, or to the end."""
+        to hand its writes to, in order: up to this node itself, or to the end; `reached` which
+        storage nodes can be reached."""
         self._uid = uid
         self._ask = ask
         self._preferred = preferred
@@ -82,6 +89,7 @@ class Serial:
         self.proposer = proposer
         self.rng = rng
         self.seats = seats
+        self.reached = reached
 
     async def write(self, wish: Wish) -> WriteAnswer:
         """Have a write chosen, by the node that is to propose it.
@@ -90,13 +98,27 @@ class Serial:
         nothing was done, OutcomeUnknown where it may be chosen yet.
         """
         wish = self._named(wish)
-        for uid in self._preferred(wish.request.environment):
-            if uid == self._uid:
-                break
-            answer = await self._hand_over(uid, wish)
-            if answer is not None:
-                return answer
-        return await self._write_here(wish)
+        handed_over = False
+        try:
+            for uid in self._preferred(wish.request.environment):
+                if uid == self._uid:
+                    break
+                try:
+                    return await self._hand_over(uid, wish)
+                except OutcomeUnknown as error:
+                    if error.reason != OutcomeUnknown.default_reason:
+                        raise  # It was made on a plain environment, and must not be made again.
+                    handed_over = True
+                except Unavailable as error:
+                    handed_over = handed_over or error.reason in UNDECIDED
+            return await self._write_here(wish, DECIDES_S)
+        except Unavailable as error:
+            if not handed_over:
+                raise
+            raise OutcomeUnknown(
+                "the write was handed to another node, and nobody knows what became of it",
+                hint=_look(wish.request.environment),
+            ) from error
 
     def _named(self, wish: Wish) -> Wish:
         """The same write with an operation id, so that it may be asked of several nodes."""
@@ -105,18 +127,14 @@ class Serial:
         operation = f"{_OWN_OPERATION}{self.rng.token_bytes(8).hex()}"
         return replace(wish, request=replace(wish.request, operation=operation))
 
-    async def _hand_over(self, uid: int, wish: Wish) -> WriteAnswer | None:
-        """What that node answers, None where the next one is to be tried."""
+    async def _hand_over(self, uid: int, wish: Wish) -> WriteAnswer:
+        """What that node answers; Unavailable or OutcomeUnknown: the next one is to be tried."""
         try:
             async with asyncio.timeout(ANSWERS_S):
                 body = packed(wish.request, wish.author, wish.may_reveal)
                 return unpacked_answer(await self._ask(uid, FORWARD, body))
         except TimeoutError:
-            return None
-        except Unavailable as error:
-            if error.reason == "NO_QUORUM":
-                raise
-            return None
+            raise Unavailable("the proposer is silent", reason="PEER_TIMEOUT") from None
 
     async def write_here(self, request: AnyWrite, author: str, may_reveal: bool) -> WriteAnswer:
         """Have a write chosen that another node handed over."""
@@ -128,11 +146,11 @@ class Serial:
                 hint="set the clocks of the nodes right (NTP)",
                 reason="CLOCK_SKEW",
             )
-        return await self._write_here(Wish(request, author, may_reveal))
+        return await self._write_here(Wish(request, author, may_reveal), HANDED_S)
 
     async def propose(self, request: WriteRequest, author: str) -> WriteAnswer:
         """Have a write of the system's own chosen, proposed by this node."""
-        return await self._write_here(Wish(request, author, may_reveal=True))
+        return await self._write_here(Wish(request, author, may_reveal=True), DECIDES_S)
 
     async def reopen(self, name: str, put: Put, author: str) -> None:
         """Begin the chain of an environment anew in the next era, without anybody's consent.
@@ -147,30 +165,51 @@ class Serial:
             logged, _ = self.coordinator.log(draft.commit, draft.after)
             await logged
 
-    async def _write_here(self, wish: Wish) -> WriteAnswer:
+    async def _write_here(self, wish: Wish, within_s: float) -> WriteAnswer:
+        """Have a write chosen in this time, that of the writes before it included."""
         if wish.request.operation and not wish.asked:
             asked = request_digest(wish.request, self._digest_key)
             wish = replace(wish, asked=asked)
-        async with self._turn(wish.request.environment):
-            return await _Attempt(self, wish).run()
+        attempt = _Attempt(self, wish)
+        try:
+            async with asyncio.timeout(within_s), self._turn(wish.request.environment):
+                return await attempt.run()
+        except TimeoutError:
+            raise attempt.given_up() from None
 
     async def confirm(self, name: str) -> None:
         """See to it that the log here holds, durably, all that was chosen before the call.
 
         Raises Unavailable where no majority can be reached.
         """
-        seats = self.seats(name)
+        failed, turn = NoQuorum(), 0
         try:
             async with asyncio.timeout(DECIDES_S):
-                if not await self.proposer.look(name, seats):
-                    async with self._turn(name):
-                        await self.proposer.lead(name, seats)
-        except NoQuorum as failed:
-            await self.proposer.learn(failed.errors)
-            raise no_majority(seats, failed.errors) from None
+                while True:
+                    try:
+                        if await self._is_settled(name, finishes=turn >= _FINISHES_AFTER):
+                            break
+                    except NoQuorum as error:
+                        failed = error
+                        await self.proposer.learn(failed.errors)
+                    turn += 1
+                    await self.pause(turn)
         except TimeoutError:
-            raise no_majority(seats, {}) from None
+            raise no_majority(self.seats(name), failed.errors) from None
         await self.acceptor.becomes_visible(name, self.acceptor.position(name))
+
+    async def _is_settled(self, name: str, *, finishes: bool) -> bool:
+        """Whether the log here holds all that was chosen; `finishes` what else would be left.
+
+        Mostly its own proposer is about to: to bid more would only have it ask anew.
+        """
+        seats = self.seats(name)
+        if await self.proposer.look(name, seats):
+            return True
+        if finishes:
+            async with self._turn(name):
+                await self.proposer.lead(name, seats)
+        return finishes
 
     @asynccontextmanager
     async def _turn(self, name: str) -> AsyncIterator[None]:
@@ -196,7 +235,8 @@ class _Attempt:
     """One write on its way to being chosen.
 
     `_tried` is the draft that was proposed and of which nobody knows yet whether it is chosen.
-    `_fresh`: the log here holds all that was chosen before the write was asked for.
+    `_fresh`: the log here holds all that was chosen before the write was asked for. `_gathered`:
+    and what other nodes hold of plain writes, which what begins a chain must state again.
     """
 
     def __init__(self, serial: Serial, wish: Wish) -> None:
@@ -205,19 +245,17 @@ class _Attempt:
         self._name = wish.request.environment
         self._tried: tuple[Draft, bytes] | None = None
         self._fresh = False
+        self._gathered = False
         self._failed: NoQuorum | None = None
 
     async def run(self) -> WriteAnswer:
-        """Try until it is chosen, refused, or the time is over."""
+        """Try until it is chosen, or refused."""
         try:
-            async with asyncio.timeout(DECIDES_S):
-                return await self._decide()
-        except TimeoutError:
-            raise self._given_up() from None
+            return await self._decide()
         except EnvdError as error:
             if self._tried is None:
                 raise
-            raise self._given_up() from error
+            raise self.given_up() from error
 
     async def _decide(self) -> WriteAnswer:
         serial, turn = self._serial, 0
@@ -249,6 +287,10 @@ class _Attempt:
             return None
         if self._tried is None:
             head = serial.coordinator.drafter.head(name)
+            if not (self._gathered or is_serial(head.environment)):
+                await serial.proposer.gather(name, seats, serial.reached())
+                self._gathered = True
+                return None
             answer = await self._draft(head, seats)
             if answer is not None or self._tried is None:
                 return answer
@@ -284,7 +326,7 @@ class _Attempt:
         serial, name = self._serial, self._name
         await serial.acceptor.becomes_visible(name, serial.acceptor.position(name))
         above = Stamp(commit.stamp.era, commit.stamp.hlc + 1, 0)
-        return commit in serial.store.commits(name, above, 1)
+        return commit.stamp in [each.stamp for each in serial.store.commits(name, above, 1)]
 
     async def _draft(self, head: StoredState, seats: Seats) -> WriteAnswer | None:
         """Draft the write; where there is nothing to propose, the answer, once that is certain."""
@@ -325,12 +367,16 @@ class _Attempt:
         exact = "exact" if self._wish.request.if_revision else ""
         return replace(answer, acknowledged=copies, precondition=exact)
 
-    def _given_up(self) -> EnvdError:
+    def given_up(self) -> EnvdError:
+        """What is to be told where it is not tried any longer."""
         if self._tried is not None:
             return OutcomeUnknown(
                 "the write was proposed, and no majority confirmed it in time",
-                hint="repeat it with the same --operation ID, or look: envctl history "
-                + self._name,
+                hint=_look(self._name),
             )
         errors = self._failed.errors if self._failed is not None else {}
         return no_majority(self._serial.seats(self._name), errors)
+
+
+def _look(name: str) -> str:
+    return f"repeat it with the same --operation ID, or look: envctl history {name}"

@@ -10,7 +10,7 @@ import pytest
 
 from envd.core.errors import NotFound, Unavailable, Unsupported
 from envd.node import calls
-from envd.node.calls import CallClient, Method
+from envd.node.calls import CallClient, Method, Patient
 from envd.node.handshake import Peer
 from tests.node.channels import FakeChannel, pair
 
@@ -62,6 +62,44 @@ async def test_a_slow_answer_holds_back_no_other() -> None:
 
     gate.set()
     assert await waiting == b"s"
+    await world.client.close()
+
+
+async def test_calls_that_wait_for_others_hold_back_none_that_those_ask() -> None:
+    gate = asyncio.Event()
+
+    async def slow(_: Peer, body: bytes) -> bytes:
+        await gate.wait()
+        return body
+
+    world = World({"slow": Patient(slow), "echo": echo})
+    waiting = [asyncio.ensure_future(world.client.call("slow", b"s")) for _ in range(100)]
+
+    assert await world.client.call("echo", b"x", timeout_s=1) == b"x1"
+
+    gate.set()
+    assert await asyncio.gather(*waiting) == [b"s"] * 100
+    await world.client.close()
+
+
+async def test_a_call_too_many_that_would_wait_for_others_is_refused_at_once() -> None:
+    gate = asyncio.Event()
+
+    async def slow(_: Peer, body: bytes) -> bytes:
+        await gate.wait()
+        return body
+
+    world = World({"slow": Patient(slow)})
+    waiting = [asyncio.ensure_future(world.client.call("slow", b"s")) for _ in range(512)]
+    await asyncio.sleep(0)
+
+    with pytest.raises(Unavailable, match="nothing was done") as caught:
+        await world.client.call("slow", b"one more", timeout_s=5)
+
+    assert caught.value.reason == "BUSY"
+    gate.set()
+    await asyncio.gather(*waiting)
+    assert await world.client.call("slow", b"again") == b"again"
     await world.client.close()
 
 

@@ -187,6 +187,27 @@ def test_of_many_writes_on_one_revision_exactly_one_is_taken() -> None:
     simulate(story)
 
 
+def test_many_writes_at_once_on_all_nodes_do_not_wait_for_each_other() -> None:
+    """Each node hands most of them to the two others, and is asked for its votes meanwhile."""
+
+    async def story(machines: Machines) -> None:
+        await voting(machines)
+        names = [f"web/e{number}" for number in range(60)]
+        puts = (Put("mode", "serial", kind=Kind.METADATA), Put("A", "1"))
+
+        answers = await asyncio.gather(
+            *(
+                machines.run(at, machines.node(at).api.write(TESTER, WriteRequest(name, puts)))
+                for at in ALL
+                for name in names
+            )
+        )
+
+        assert all(answer.acknowledged >= 2 for answer in answers)
+
+    simulate(story)
+
+
 def test_a_minority_takes_no_serial_writes_and_all_plain_ones() -> None:
     async def story(machines: Machines) -> None:
         await voting(machines)
@@ -198,6 +219,56 @@ def test_a_minority_takes_no_serial_writes_and_all_plain_ones() -> None:
 
         assert (await write(machines, "n1", Put("B", "2"))).acknowledged == 2
         assert (await machines.write("n3", "web/plain", A="1")).acknowledged == 1
+
+    simulate(story)
+
+
+def proposer_of(machines: Machines) -> str:
+    """The machine that proposes the writes of the environment, while it can be reached."""
+    uid = machines.node("n1").node.consent.proposers(ENVIRONMENT)[0]
+    return machines.factory.machine_of[uid]
+
+
+def test_a_write_of_which_its_proposer_gave_no_answer_is_unknown_not_undone() -> None:
+    async def story(machines: Machines) -> None:
+        await voting(machines)
+        await make_serial(machines)
+        proposer = proposer_of(machines)
+        asked, other = (name for name in ALL if name != proposer)
+
+        def is_logged() -> bool:
+            head = machines.node(proposer).store.head(ENVIRONMENT)
+            return head is not None and "A" in head.environment.variables
+
+        writing = asyncio.ensure_future(write(machines, asked, Put("A", "1")))
+        while not is_logged():  # noqa: ASYNC110 - before the answer is on its way
+            await asyncio.sleep(0.00001)
+        machines.cluster.network.partition([asked], [proposer, other])
+
+        with pytest.raises(OutcomeUnknown, match="handed to another node"):
+            await writing
+
+        machines.cluster.network.heal()
+        await machines.until(lambda: machines.shows(asked, ENVIRONMENT, "A", "1"), 30.0)
+
+    simulate(story)
+
+
+def test_writes_that_wait_for_each_other_all_end_in_the_time_of_one() -> None:
+    async def story(machines: Machines) -> None:
+        await voting(machines)
+        await make_serial(machines)
+        for name in ("n1", "n2"):
+            machines.cluster.crash(machines.machine(name))
+        began_s = machines.loop.time()
+
+        outcomes = await asyncio.gather(
+            *(write(machines, "n3", Put("A", str(number))) for number in range(5)),
+            return_exceptions=True,
+        )
+
+        assert all(isinstance(each, Unavailable) for each in outcomes)
+        assert machines.loop.time() - began_s < 6
 
     simulate(story)
 
@@ -308,6 +379,28 @@ def test_a_plain_write_that_did_not_know_of_the_change_is_a_conflict_on_record()
         assert all(machines.shows(name, ENVIRONMENT, "NEW", None) for name in ALL)
         lost = {(name, lost) for _, name, _, lost in machines.conflicts("n2")}
         assert lost == {("A", "late"), ("NEW", "late")}
+
+    simulate(story)
+
+
+def test_what_was_acknowledged_before_goes_on_when_an_environment_becomes_serial() -> None:
+    """The node that proposes has not heard of it yet."""
+
+    async def story(machines: Machines) -> None:
+        await voting(machines)
+        await machines.write("n1", ENVIRONMENT, A="1")
+        await machines.until(machines.equal, 30.0)
+        proposer = proposer_of(machines)
+        writer = next(name for name in ALL if name != proposer)
+        machines.cluster.network.partition([proposer], [writer])
+        assert (await machines.write(writer, ENVIRONMENT, A="2")).acknowledged == 2
+
+        await make_serial(machines, proposer, known_to=2)
+        machines.cluster.network.heal()
+        await machines.until(machines.equal, 30.0)
+
+        assert all(machines.shows(name, ENVIRONMENT, "A", "2") for name in ALL)
+        assert machines.conflicts(proposer) == []
 
     simulate(story)
 
@@ -427,6 +520,34 @@ def test_what_was_chosen_survives_the_crash_of_its_proposer() -> None:
     simulate(story)
 
 
+def test_a_write_without_an_operation_id_that_another_node_finished_is_answered() -> None:
+    """The system's own writes have none."""
+
+    async def story(machines: Machines) -> None:
+        await voting(machines)
+        revision = (await make_serial(machines)).revision
+        proposer = proposer_of(machines)
+        others = [each for each in ALL if each != proposer]
+        held = [machines.factory.directories[each].registers for each in others]
+        for other in others:
+            machines.cluster.network.cut(other, proposer)
+        request = WriteRequest(ENVIRONMENT, (Put("A", "1"),), if_revision=revision)
+        serial = machines.node(proposer).node.consent.serial
+        writing = asyncio.ensure_future(machines.run(proposer, serial.propose(request, "envd")))
+        await machines.until(lambda: all(_accepted(each) for each in held))
+        finishing = machines.node(others[0]).node.consent.serial
+        put = WriteRequest(ENVIRONMENT, (Put("B", "2"),))
+        await machines.run(others[0], finishing.propose(put, "envd"))
+        await asyncio.sleep(1.5)  # until the answers to the proposal are waited for no longer
+        machines.cluster.network.heal()
+
+        assert (await writing).precondition == "exact"
+
+        assert [len(each.changes) for each in chain_on(machines, proposer)][1:] == [1, 1]
+
+    simulate(story)
+
+
 def test_a_voter_that_leaves_for_good_is_replaced_before() -> None:
     async def story(machines: Machines) -> None:
         await voting(machines)
@@ -471,6 +592,27 @@ def test_a_strong_read_shows_what_a_majority_chose_and_a_minority_gives_none() -
         machines.cluster.network.partition(["n3"], ["n1", "n2"])
         with pytest.raises(Unavailable, match="no majority"):
             await machines.run("n3", machines.node("n3").api.get(TESTER, strong))
+
+    simulate(story)
+
+
+def test_strong_reads_are_answered_while_others_write() -> None:
+    async def story(machines: Machines) -> None:
+        await voting(machines)
+        await make_serial(machines)
+        strong = ReadRequest(ENVIRONMENT, reveal=True, consistency=Consistency.STRONG)
+        until_s = machines.loop.time() + 1
+
+        async def keep_writing(name: str) -> None:
+            while machines.loop.time() < until_s:
+                await write(machines, name, Put("A", name))
+
+        async def keep_reading(name: str) -> None:
+            while machines.loop.time() < until_s:
+                shown = await machines.run(name, machines.node(name).api.get(TESTER, strong))
+                assert shown.level is Consistency.STRONG
+
+        await asyncio.gather(*(work(name) for work in (keep_writing, keep_reading) for name in ALL))
 
     simulate(story)
 
