@@ -8,6 +8,9 @@ Rules (Kulkarni et al. 2014, with bounds that keep one wrong clock from pulling 
 * where an environment already holds a stamp that is not below the tick, the new commit goes
   right above that stamp, and the clock follows.
 
+A start draws a salt: a data directory that was put back, on a machine whose clock was too, would
+else give the very stamps again that the life which is lost gave, to other commits.
+
 So the stamps of one node strictly grow. `bound_for` names the durable upper bound that
 a node writes down ahead of its stamps, so that they grow over restarts too.
 """
@@ -18,20 +21,25 @@ from envd.core.stamp import COUNTER_BITS, Stamp
 
 MAX_PULL_MS = 500
 BOUND_AHEAD_MS = 1000
+SALT_BITS = 13
+_APART_BITS = 12
+"""Two starts from one bound are so far apart, at most half a second together."""
 
 
 class HybridClock:
     """`last` is the greatest hlc that this node gave or accepted."""
 
-    __slots__ = ("last", "node_uid")
+    __slots__ = ("_salt", "last", "node_uid")
 
-    def __init__(self, node_uid: int, last: int = 0) -> None:
+    def __init__(self, node_uid: int, last: int = 0, *, salt: int = 0) -> None:
+        """`salt` is below 2^SALT_BITS, another one at each start; all readings come from it."""
         self.node_uid = node_uid
-        self.last = last
+        self.last = last + (salt << _APART_BITS)
+        self._salt = salt
 
     def tick(self, now_ms: int) -> int:
         """Return the next hlc: at the wall clock, or right after the last one."""
-        self.last = max(now_ms << COUNTER_BITS, self.last + 1)
+        self.last = max((now_ms << COUNTER_BITS) + self._salt, self.last + 1)
         return self.last
 
     def stamp_above(self, highest: Stamp, now_ms: int) -> Stamp:

@@ -16,7 +16,7 @@ from typing import Final
 
 from envd.core.commit import LogRecord
 from envd.core.errors import Conflict, Corrupt, EnvdError, NotFound, Unavailable
-from envd.core.hlc import HybridClock
+from envd.core.hlc import SALT_BITS, HybridClock
 from envd.core.members import Member, MemberState
 from envd.node import calls, forwarding, handshake, session_reads
 from envd.node.acknowledging import Acknowledging
@@ -99,7 +99,8 @@ class Node:
         self._is_agent = place.member.role == "agent"
         self._tell_lost = on_identity_lost
         self._renew = renew
-        hlc = HybridClock(place.member.uid, ports.store.highest_hlc())
+        salt = int.from_bytes(ports.rng.token_bytes(2)) >> (16 - SALT_BITS)
+        hlc = HybridClock(place.member.uid, ports.store.highest_hlc(), salt=salt)
         self._tail = LogTail(ports.store, place.member.uid)
         self.acknowledging = Acknowledging(
             lambda: self._tail.last_own_lsn, expecting=place.expects_others

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from envd.core.hlc import BOUND_AHEAD_MS, MAX_PULL_MS, HybridClock, bound_for
+from envd.core.hlc import BOUND_AHEAD_MS, MAX_PULL_MS, SALT_BITS, HybridClock, bound_for
 from envd.core.stamp import COUNTER_BITS, Stamp
 
 NOW_MS = 1_700_000_000_000
@@ -131,3 +131,18 @@ def test_a_clock_restarted_from_its_bound_goes_on_above_every_stamp_it_gave() ->
 
     assert max(given_before) <= bound
     assert restarted.tick(NOW_MS - HOUR_MS) > max(given_before)
+
+
+def test_two_starts_from_one_bound_give_no_stamp_twice_though_the_clock_was_set_back() -> None:
+    lost, back = HybridClock(7, 5 << 16, salt=100), HybridClock(7, 5 << 16, salt=101)
+
+    given = {clock.tick(now_ms) for clock in (lost, back) for now_ms in (3, 4, 5, *range(900, 905))}
+
+    assert len(given) == 2 * 8
+
+
+def test_a_salt_moves_a_clock_by_half_a_second_at_most() -> None:
+    salt = (1 << SALT_BITS) - 1
+
+    assert HybridClock(7, 5 << 16, salt=salt).tick(0) < (5 + 513) << 16
+    assert HybridClock(7, salt=salt).tick(1000) < 1001 << 16
