@@ -371,10 +371,16 @@ class Electorate:
             self._ready_for = topology.epoch
 
     async def _take_over_from(self, uid: int, epoch: int) -> None:
-        body = await self._ask(uid, "serial.open", wire.pack(epoch))
+        found: list[wire.Open] = []
+        while True:
+            asked = wire.pack((epoch, found[-1].environment if found else ""))
+            page = wire.unpack(list[wire.Open], await self._ask(uid, "serial.open", asked))
+            if not page:
+                break
+            found += page
         await self._repairer.pull(partial(self._ask, uid))
-        for found in wire.unpack(list[wire.Open], body):
-            await self._acceptor.adopt(found)
+        for each in found:
+            await self._acceptor.adopt(each)
 
     async def _is_ready(self, uid: int, epoch: int) -> bool:
         if uid == self._me.uid:
