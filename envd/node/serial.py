@@ -38,6 +38,7 @@ from envd.node.drafting import Draft, Wish, check_request
 from envd.node.forwarding import packed, unpacked_answer
 from envd.node.operations import AnyWrite, request_digest
 from envd.node.proposing import Ask, NoQuorum, Proposer, Seats, no_majority
+from envd.node.writing import Writing
 from envd.ports import Rng, Store, StoredState
 from envd.wire import records
 
@@ -173,9 +174,10 @@ class Serial:
         attempt = _Attempt(self, wish)
         try:
             async with asyncio.timeout(within_s), self._turn(wish.request.environment):
-                return await attempt.run()
+                answer = await attempt.run()
         except TimeoutError:
             raise attempt.given_up() from None
+        return await answer if isinstance(answer, Writing) else answer
 
     async def confirm(self, name: str) -> None:
         """See to it that the log here holds, durably, all that was chosen before the call.
@@ -248,8 +250,11 @@ class _Attempt:
         self._gathered = False
         self._failed: NoQuorum | None = None
 
-    async def run(self) -> WriteAnswer:
-        """Try until it is chosen, or refused."""
+    async def run(self) -> WriteAnswer | Writing:
+        """Try until it is chosen, or refused; a Writing where it was made on a plain environment.
+
+        That is logged already, however long it is until enough nodes have it.
+        """
         try:
             return await self._decide()
         except EnvdError as error:
@@ -257,7 +262,7 @@ class _Attempt:
                 raise
             raise self.given_up() from error
 
-    async def _decide(self) -> WriteAnswer:
+    async def _decide(self) -> WriteAnswer | Writing:
         serial, turn = self._serial, 0
         while True:
             seats = serial.seats(self._name)
@@ -273,7 +278,7 @@ class _Attempt:
                 if answer is not None:
                     return answer
 
-    async def _step(self, seats: Seats) -> WriteAnswer | None:
+    async def _step(self, seats: Seats) -> WriteAnswer | Writing | None:
         """Do the next thing; None: look again at how things stand."""
         serial, name = self._serial, self._name
         head = serial.coordinator.drafter.head(name)
@@ -328,7 +333,7 @@ class _Attempt:
         above = Stamp(commit.stamp.era, commit.stamp.hlc + 1, 0)
         return commit.stamp in [each.stamp for each in serial.store.commits(name, above, 1)]
 
-    async def _draft(self, head: StoredState, seats: Seats) -> WriteAnswer | None:
+    async def _draft(self, head: StoredState, seats: Seats) -> WriteAnswer | Writing | None:
         """Draft the write; where there is nothing to propose, the answer, once that is certain."""
         serial, request = self._serial, self._wish.request
         try:
@@ -345,7 +350,7 @@ class _Attempt:
             await self._freshen(seats)
             return None
         if draft is not None:  # The chain was ended: it is plain by now.
-            return await serial.coordinator.finish(request, draft)
+            return serial.coordinator.finish(request, draft)
         await serial.acceptor.becomes_visible(self._name, position(head.environment))
         answer = serial.coordinator.answer(request, head.revision, head.environment.highest_stamp)
         return self._exactly(answer, copies=1)
