@@ -11,7 +11,7 @@ and lose what the other had on its way.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import suppress
 from typing import Final, NamedTuple
 
@@ -256,9 +256,8 @@ class AcceptorService:
         """What this node accepted and its log does not hold durably, in order of name, a page."""
         found: list[wire.Open] = []
         room = _PAGE_BYTES
-        for name, acceptor in self._registers.accepted().items():
-            proposal = acceptor.open_at(self._visible(name)) if name > after else None
-            if proposal is None or name == TOPOLOGY:
+        for name, acceptor, proposal in self._open():
+            if name <= after:
                 continue
             room -= len(proposal.value)
             if found and room < 0:
@@ -266,6 +265,16 @@ class AcceptorService:
             at = proposal.place.to_bytes()
             found.append(wire.Open(name, acceptor.promised, proposal.ballot, at, proposal.value))
         return found
+
+    def open_places(self) -> dict[str, Stamp]:
+        """Where there is something open here, by environment."""
+        return {name: proposal.place for name, _, proposal in self._open()}
+
+    def _open(self) -> Iterator[tuple[str, Acceptor, Proposal]]:
+        for name, acceptor in self._registers.accepted().items():
+            proposal = acceptor.open_at(self._visible(name))
+            if proposal is not None and name != TOPOLOGY:
+                yield name, acceptor, proposal
 
     async def adopt(self, found: wire.Open) -> None:
         """Keep what another acceptor accepted, unless this one knows better.

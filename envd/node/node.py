@@ -273,7 +273,7 @@ class Node:
                 ("replication", self.replication.run),
                 ("quarantine", self._keep_releasing),
                 ("seeds", self._keep_seeking),
-                *(() if self._is_agent else (("topology", self.consent.electorate.run),)),
+                *(() if self._is_agent else (("consent", self.consent.run),)),
             ):
                 group.create_task(guarded(name, work), name=name)
 

@@ -520,6 +520,27 @@ def test_what_was_chosen_survives_the_crash_of_its_proposer() -> None:
     simulate(story)
 
 
+def test_what_a_dead_proposer_left_is_finished_though_nobody_asks() -> None:
+    async def story(machines: Machines) -> None:
+        await voting(machines)
+        await make_serial(machines)
+        name = proposer_of(machines)
+        others = [each for each in ALL if each != name]
+        machines.factory.set_slow(machines.machine(name), slow=True)
+        writing = asyncio.ensure_future(write(machines, name, Put("A", "2"), operation="op"))
+        held = [machines.factory.directories[each].registers for each in others]
+        await machines.until(lambda: all(b"op" in _accepted(each) for each in held))
+        machines.cluster.crash(machines.machine(name))
+        with pytest.raises(NodeDied):
+            await writing
+
+        await machines.until(
+            lambda: all(machines.shows(n, ENVIRONMENT, "A", "2") for n in others), 30
+        )
+
+    simulate(story)
+
+
 def test_a_write_without_an_operation_id_that_another_node_finished_is_answered() -> None:
     """The system's own writes have none."""
 
