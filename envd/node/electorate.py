@@ -293,7 +293,11 @@ class Electorate:
         return made
 
     def check_lost(self) -> Topology:
-        """The topology whose voters are lost; raises Conflict while a majority can be reached."""
+        """The topology whose voters are lost; raises Conflict while a majority may be there.
+
+        Who can't be reached counts as there until it is known to be down: a node that just started
+        has met nobody yet, and nothing is worse than two that decide.
+        """
         topology = self.current
         if topology is None:
             raise Unavailable(
@@ -301,10 +305,12 @@ class Electorate:
                 hint="see who is there: envctl cluster members",
                 reason="NO_TOPOLOGY",
             )
-        if topology.own_quorum.is_met(self._able()):
+        here = {member.uid for member in self._others().members if member.reachable}
+        if topology.own_quorum.is_met({*self._able(), *here}):
             raise Conflict(
-                "a majority of the voters can be reached, so nothing is lost; nothing was changed",
-                hint="see: envctl cluster topology",
+                "a majority of the voters can be reached, or is not known to be down yet, "
+                "so nothing is lost; nothing was changed",
+                hint="see: envctl cluster topology, envctl cluster members",
                 reason="NOT_LOST",
             )
         return topology

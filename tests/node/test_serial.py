@@ -658,7 +658,7 @@ def test_what_is_left_of_a_cluster_goes_on_once_it_is_recovered() -> None:
         await machines.until(machines.equal, 30.0)
         for name in ("n1", "n2"):
             machines.cluster.crash(machines.machine(name))
-        await asyncio.sleep(5)
+        await asyncio.sleep(30)
 
         cluster = machines.node("n3").api.cluster
         tried = await machines.run("n3", cluster.recover(TESTER, RecoverRequest(dry_run=True)))
@@ -671,6 +671,19 @@ def test_what_is_left_of_a_cluster_goes_on_once_it_is_recovered() -> None:
         await machines.until(machines.equal, 60.0)
         assert all(machines.shows(name, ENVIRONMENT, "A", "2") for name in ALL)
         await voting_again(machines)
+
+    simulate(story)
+
+
+def test_nothing_is_recovered_by_a_node_that_has_not_met_the_others_yet() -> None:
+    async def story(machines: Machines) -> None:
+        await voting(machines)
+        machines.cluster.crash(machines.machine("n3"))
+        await machines.cluster.start(machines.machine("n3"))
+
+        recovering = machines.node("n3").api.cluster.recover(TESTER, RecoverRequest("n3"))
+        with pytest.raises(Conflict, match="nothing is lost"):
+            await machines.run("n3", recovering)
 
     simulate(story)
 
