@@ -29,9 +29,10 @@ from envd.core.chain import is_serial, position
 from envd.core.commit import Commit
 from envd.core.errors import EnvdError, OutcomeUnknown, Unavailable
 from envd.core.paxos import Proposal
-from envd.core.requests import Put, WriteRequest
+from envd.core.requests import Durability, Put, WriteRequest
 from envd.core.stamp import Stamp
 from envd.node.acceptor import AcceptorService
+from envd.node.acknowledging import WANTED_COPIES
 from envd.node.calls import UNDECIDED
 from envd.node.coordinator import Coordinator, check_same
 from envd.node.drafting import Draft, Wish, check_request
@@ -108,7 +109,7 @@ class Serial:
                     return await self._hand_over(uid, wish)
                 except OutcomeUnknown as error:
                     if error.reason != OutcomeUnknown.default_reason:
-                        raise  # It was made on a plain environment, and must not be made again.
+                        raise  # It was made, and lacks a second copy.
                     handed_over = True
                 except Unavailable as error:
                     handed_over = handed_over or error.reason in UNDECIDED
@@ -150,7 +151,11 @@ class Serial:
         return await self._write_here(Wish(request, author, may_reveal), HANDED_S)
 
     async def propose(self, request: WriteRequest, author: str) -> WriteAnswer:
-        """Have a write of the system's own chosen, proposed by this node."""
+        """Have a write of the system's own chosen, proposed by this node.
+
+        It waits for no second copy, so that a change of voters never hangs on a node that is away.
+        """
+        request = replace(request, durability=Durability.LOCAL)
         return await self._write_here(Wish(request, author, may_reveal=True), DECIDES_S)
 
     async def reopen(self, name: str, put: Put, author: str) -> None:
@@ -251,9 +256,9 @@ class _Attempt:
         self._failed: NoQuorum | None = None
 
     async def run(self) -> WriteAnswer | Writing:
-        """Try until it is chosen, or refused; a Writing where it was made on a plain environment.
+        """Try until it is chosen, or refused; a Writing where enough nodes are to have it yet.
 
-        That is logged already, however long it is until enough nodes have it.
+        That is logged already, however long it takes.
         """
         try:
             return await self._decide()
@@ -306,7 +311,7 @@ class _Attempt:
         serial.proposer.keep_lead(name, ballot, seats)
         return answer
 
-    async def _landed(self, head: StoredState) -> WriteAnswer | None:
+    async def _landed(self, head: StoredState) -> WriteAnswer | Writing | None:
         """The answer where the write is chosen already, by this try, or an earlier one."""
         serial, request = self._serial, self._wish.request
         if self._tried is not None:
@@ -362,11 +367,15 @@ class _Attempt:
         else:
             self._serial.proposer.drop_lead(self._name)
 
-    async def _logged(self, draft: Draft, encoded: bytes, copies: int) -> WriteAnswer:
+    async def _logged(self, draft: Draft, encoded: bytes, copies: int) -> WriteAnswer | Writing:
+        """The answer to what was chosen; where one voter did that, it waits for a second copy."""
         serial, commit = self._serial, draft.commit
         token = await serial.proposer.log(commit, encoded, again=True)
         answer = WriteAnswer(self._name, commit.revision.hex(), commit.stamp.hex(), token)
-        return self._exactly(answer, copies=copies)
+        answer = self._exactly(answer, copies=copies)
+        if copies >= WANTED_COPIES:
+            return answer
+        return serial.coordinator.with_copies(self._wish.request, answer)
 
     def _exactly(self, answer: WriteAnswer, *, copies: int) -> WriteAnswer:
         exact = "exact" if self._wish.request.if_revision else ""

@@ -15,6 +15,7 @@ from envd.core.paxos import Acceptor
 from envd.core.requests import (
     Consistency,
     DeleteRequest,
+    Durability,
     HistoryRequest,
     Put,
     ReadRequest,
@@ -585,6 +586,27 @@ def test_a_voter_that_leaves_for_good_is_replaced_before() -> None:
         assert len(topology.voters) == 1
 
     simulate(story)
+
+
+def test_what_one_voter_chose_waits_for_a_second_copy_and_says_so_where_there_is_none() -> None:
+    async def story(machines: Machines) -> None:
+        await voting(machines, 1)
+        await make_serial(machines)
+        name = proposer_of(machines)
+        other = next(each for each in machines.cluster.nodes if each != name)
+
+        copied = await write(machines, name, Put("A", "1"))
+        machines.cluster.network.partition([name], [other])
+        alone = await write(machines, name, Put("A", "2"))
+        strict = WriteRequest(ENVIRONMENT, (Put("A", "3"),), durability=Durability.STRICT)
+        writing = machines.run(name, machines.node(name).api.write(TESTER, strict))
+        with pytest.raises((OutcomeUnknown, Unavailable), match="no other storage node"):
+            await writing
+
+        assert (copied.acknowledged, copied.detached) == (2, False)
+        assert (alone.acknowledged, alone.detached) == (1, True)
+
+    simulate(story, 2)
 
 
 def test_five_nodes_come_to_have_five_voters() -> None:
