@@ -1,8 +1,8 @@
 """Keeps the topology: who votes, who is to vote, and that there is one at all.
 
-The first voter that can be reached governs: it takes in nodes that came, strikes those that went,
-and changes who votes (`core.topology`). That others may think the same of themselves does no harm,
-each change follows the one before exactly.
+The first voter that can be reached and whose clock is not far ahead governs: it takes in nodes that
+came, strikes those that went, and changes who votes (`core.topology`). That others may think the
+same of themselves does no harm, each change follows the one before exactly.
 
 A node that is to vote first asks each voter what is open there, which binds that voter to the
 new epoch, and then pulls all that its log holds; with a majority of the voters it has so, it is
@@ -55,12 +55,14 @@ class Others(NamedTuple):
     """How the other nodes are, as this one sees it now.
 
     `plausible` are those of which an answer can be expected; `clock_is_wrong`: this node's clock is
-    far ahead of all of theirs, so it must stamp nothing.
+    far ahead of all of theirs, so it must stamp nothing; `ahead` are those that are so far ahead of
+    this one, and may be in that case themselves.
     """
 
     members: Sequence[Member]
     plausible: Sequence[int]
     clock_is_wrong: bool
+    ahead: Sequence[int]
 
 
 class Electorate:
@@ -182,7 +184,7 @@ class Electorate:
             await self._govern(topology)
 
     def _governs(self, topology: Topology) -> bool:
-        able = self._able()
+        able = self._able().keys() - set(self._others().ahead)
         first = next((uid for uid in sorted(topology.voters) if uid in able), None)
         return first == self._me.uid
 

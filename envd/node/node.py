@@ -155,8 +155,9 @@ class Node:
         return consent
 
     def _others(self) -> Others:
-        behind = bool(self.replication.all_behind(MAX_AHEAD_MS))
-        return Others(self.membership.members(), self.replication.plausible(), behind)
+        replication = self.replication
+        behind, ahead = replication.all_behind(MAX_AHEAD_MS), replication.ahead(MAX_AHEAD_MS)
+        return Others(self.membership.members(), replication.plausible(), bool(behind), ahead)
 
     def _replication(self, feed: VectorFeed, propagated: Callable[[float], None]) -> Replication:
         ports, place = self._ports, self._place

@@ -588,6 +588,24 @@ def test_a_voter_that_leaves_for_good_is_replaced_before() -> None:
     simulate(story)
 
 
+def test_a_voter_is_replaced_though_the_clock_of_the_first_one_is_wrong() -> None:
+    async def story(machines: Machines) -> None:
+        await voting(machines)
+        topology = machines.node("n1").node.consent.electorate.current
+        assert topology is not None
+        first, second, lost = (machines.factory.machine_of[uid] for uid in topology.voters)
+        machines.machine(first).clock.jump(3_600_000)
+        machines.cluster.crash(machines.machine(lost))
+
+        def is_replaced() -> bool:
+            current = machines.node(second).node.consent.electorate.current
+            return current is not None and topology.voters[2] not in current.quorum.members
+
+        await machines.until(is_replaced, 120)
+
+    simulate(story, 4)
+
+
 def test_what_one_voter_chose_waits_for_a_second_copy_and_says_so_where_there_is_none() -> None:
     async def story(machines: Machines) -> None:
         await voting(machines, 1)
