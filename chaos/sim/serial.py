@@ -14,7 +14,7 @@ from random import Random
 from typing import Final
 
 from chaos.sim.chance import Chance
-from chaos.sim.checkers import Acknowledged, Sighting
+from chaos.sim.checkers import Acknowledged, Sighting, Violation
 from chaos.sim.cluster import Cluster, NodeDied
 from chaos.sim.linearizability import (
     Operation,
@@ -42,6 +42,7 @@ from envd.core.stamp import Stamp
 
 ENVIRONMENTS: Final = ("serial/a", "serial/b")
 CLIENTS: Final = 4
+UNDONE: Final = "5 what was said to be undone never happens"
 _TRIES: Final = 3
 _THINKING_S: Final = (0.05, 0.8)
 _RETRY_S: Final = (0.02, 0.4)
@@ -50,13 +51,17 @@ _VALUE: Final = "V"
 
 @dataclass(frozen=True, slots=True)
 class Unknown:
-    """A write whose outcome its client does not know."""
+    """A write whose outcome its client does not know.
+
+    `undone`: it was told each time that nothing was done.
+    """
 
     environment: str
     client: str
     operation: str
     called: float
     expected: str | None
+    undone: bool
 
 
 class SerialClients:
@@ -102,7 +107,7 @@ class SerialClients:
         found = list(self._told[environment])
         for unknown in self._unknown:
             if unknown.environment == environment:
-                made = _made(unknown, nodes)
+                made = what_became_of(unknown, nodes)
                 payload = Wrote(made, unknown.expected, None if made is None else True)
                 found.append(
                     Operation(unknown.operation, unknown.client, unknown.called, None, payload)
@@ -195,13 +200,14 @@ class _Client:
         operation = clients.next_operation()
         puts = (Put(MODE, SERIAL, kind=Kind.METADATA), Put(_VALUE, operation))
         request = WriteRequest(environment, puts, if_revision=expected or "", operation=operation)
-        called = clients.now_s()
+        called, undone = clients.now_s(), True
         for _ in range(tries):
             name = self._chance.choice(clients.names())
             try:
                 answer = await clients.ask_write(name, self._identity, request)
             except (OutcomeUnknown, NodeDied, TimeoutError, Unavailable, Unsupported) as error:
                 clients.note("serial unknown", f"{operation} {name} {type(error).__name__}")
+                undone = undone and isinstance(error, EnvdError) and error.changed == "nothing"
             except Conflict as error:
                 clients.note("serial refused", f"{operation} {name} {error.reason}")
                 assert expected is not None, "who wants no revision is refused none"
@@ -216,7 +222,8 @@ class _Client:
                 return
             await asyncio.sleep(self._chance.uniform(*_RETRY_S))
         self._seen.pop(environment, None)
-        clients.leave_open(Unknown(environment, self._identity.name, operation, called, expected))
+        identity = self._identity.name
+        clients.leave_open(Unknown(environment, identity, operation, called, expected, undone))
 
     def _tell(
         self, environment: str, operation: str, called: float, payload: SerialPayload
@@ -225,10 +232,15 @@ class _Client:
         self._clients.tell(environment, Operation(operation, name, called, now_s, payload))
 
 
-def _made(unknown: Unknown, nodes: Sequence[Sighting]) -> str | None:
-    """The revision that an unknown write made, None where no node has it in its history."""
+def what_became_of(unknown: Unknown, nodes: Sequence[Sighting]) -> str | None:
+    """The revision that an unknown write made, None where no node has it in its history.
+
+    Raises Violation where it was made though nothing was said to be done.
+    """
     for node in nodes:
         known = node.store.find_operation(unknown.client, unknown.operation)
         if known is not None:
+            if unknown.undone:
+                raise Violation(UNDONE, f"{unknown.operation} of {unknown.environment} was made")
             return known.revision.hex()
     return None

@@ -11,7 +11,7 @@ and lose what the other had on its way.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import suppress
 from typing import Final, NamedTuple
 
@@ -33,6 +33,7 @@ from envd.wire import records
 ARRIVES_S: Final = 0.1
 """How long what was just chosen is waited for: the proposer's stream is sending it already."""
 LEARNS_S: Final = 2.0
+_PAGE_BYTES: Final = 4 << 20
 Pull = Callable[[str, int], Awaitable[None]]
 """(environment, uid): have this node hold what that peer holds of the environment."""
 
@@ -239,28 +240,41 @@ class AcceptorService:
         return wire.pack(wire.Accepted(answer.verdict.value, answer.promised, at))
 
     async def _serve_open(self, peer: Peer, body: bytes) -> bytes:
-        """What is open here, once this node counts in that epoch or a later one.
+        """What is open here after a name, as much as fits an answer; at least one, if there is one.
 
-        From then on it accepts nothing of an earlier one.
+        Once this node counts in that epoch or a later one: from then on it accepts nothing of an
+        earlier one.
         """
-        epoch = wire.unpack(int, body)
+        epoch, after = wire.unpack(tuple[int, str], body)
         if self._epoch() < epoch:
             await self._learn(epoch, peer.uid)
         if self._epoch() < epoch:
             raise Unavailable("this node counts in an earlier epoch", reason="STALE_EPOCH")
-        return wire.pack(self.open())
+        return wire.pack(self.open(after))
 
-    def open(self) -> list[wire.Open]:
-        """All that this node accepted and that its log does not hold durably."""
-        found = []
+    def open(self, after: str = "") -> list[wire.Open]:
+        """What this node accepted and its log does not hold durably, in order of name, a page."""
+        found: list[wire.Open] = []
+        room = _PAGE_BYTES
+        for name, acceptor, proposal in self._open():
+            if name <= after:
+                continue
+            room -= len(proposal.value)
+            if found and room < 0:
+                break
+            at = proposal.place.to_bytes()
+            found.append(wire.Open(name, acceptor.promised, proposal.ballot, at, proposal.value))
+        return found
+
+    def open_places(self) -> dict[str, Stamp]:
+        """Where there is something open here, by environment."""
+        return {name: proposal.place for name, _, proposal in self._open()}
+
+    def _open(self) -> Iterator[tuple[str, Acceptor, Proposal]]:
         for name, acceptor in self._registers.accepted().items():
             proposal = acceptor.open_at(self._visible(name))
             if proposal is not None and name != TOPOLOGY:
-                at = proposal.place.to_bytes()
-                found.append(
-                    wire.Open(name, acceptor.promised, proposal.ballot, at, proposal.value)
-                )
-        return found
+                yield name, acceptor, proposal
 
     async def adopt(self, found: wire.Open) -> None:
         """Keep what another acceptor accepted, unless this one knows better.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
@@ -12,6 +13,8 @@ from envd.node.acceptor import AcceptorService
 from envd.node.calls import Method
 from envd.node.coordinator import Coordinator
 from envd.node.electorate import Electorate, Others
+from envd.node.finishing import Finisher
+from envd.node.guarding import guarded
 from envd.node.intake import Intake
 from envd.node.leases import Leases
 from envd.node.proposing import Ask, Proposer
@@ -21,7 +24,7 @@ from envd.node.world import NodePorts
 
 
 class Consent:
-    """`electorate` is to run; `serial` writes; `leases` say who is to do what one does."""
+    """`run` it; `serial` writes; `leases` say who is to do what one does."""
 
     def __init__(
         self,
@@ -70,6 +73,13 @@ class Consent:
         )
         self.leases = Leases(f"{me.uid:016x}.{ports.rng.token_bytes(4).hex()}", self.serial)
         self.electorate.connect(self._acceptor, self.serial, repairer, ask)
+        self._finisher = Finisher(self._acceptor, self.serial, ports.rng)
+
+    async def run(self) -> None:
+        """Do a storage node's part in it, for ever."""
+        async with asyncio.TaskGroup() as group:
+            for name, work in (("topology", self.electorate.run), ("left", self._finisher.run)):
+                group.create_task(guarded(name, work), name=name)
 
     def _epoch(self) -> int:
         return self.electorate.epoch

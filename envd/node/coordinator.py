@@ -220,11 +220,10 @@ class Coordinator(Reader):
     def _known(self, request: AnyWrite, known: OperationResult) -> Writing:
         """The answer to a repeat; what came from another node has two copies already."""
         answer = self.answer(request, known.revision, known.stamp)
-        if self._acknowledging is None or self._acknowledging.alone:
-            return Writing(answer)
-        if known.stamp.node_uid not in self._own_uids:
+        alone = self._acknowledging is None or self._acknowledging.alone
+        if not alone and known.stamp.node_uid not in self._own_uids:
             return Writing(replace(answer, acknowledged=WANTED_COPIES))
-        return Writing(answer, self._acknowledging.confirm_earlier(request.durability))
+        return self.with_copies(request, answer)
 
     def _forget_landed(self) -> None:
         """Let go of the oldest writes that are done; the store knows them now, or refused them."""
@@ -242,6 +241,12 @@ class Coordinator(Reader):
             confirmation = self._acknowledging.confirm(logged, request.durability)
         commit = draft.commit
         return Writing(_written(request, commit.revision, commit.stamp, token), confirmation)
+
+    def with_copies(self, request: AnyWrite, answer: WriteAnswer) -> Writing:
+        """The answer to a write that this node logged durably, once it has copies enough."""
+        if self._acknowledging is None or self._acknowledging.alone:
+            return Writing(answer)
+        return Writing(answer, self._acknowledging.confirm_earlier(request.durability))
 
     def log(self, commit: Commit, after: StoredState, encoded: bytes = b"") -> tuple[Logged, str]:
         """Log a commit to the present head as a record of this node; also its session token.

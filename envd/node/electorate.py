@@ -1,8 +1,8 @@
 """Keeps the topology: who votes, who is to vote, and that there is one at all.
 
-The first voter that can be reached governs: it takes in nodes that came, strikes those that went,
-and changes who votes (`core.topology`). That others may think the same of themselves does no harm,
-each change follows the one before exactly.
+The first voter that can be reached and whose clock is not far ahead governs: it takes in nodes that
+came, strikes those that went, and changes who votes (`core.topology`). That others may think the
+same of themselves does no harm, each change follows the one before exactly.
 
 A node that is to vote first asks each voter what is open there, which binds that voter to the
 new epoch, and then pulls all that its log holds; with a majority of the voters it has so, it is
@@ -55,12 +55,14 @@ class Others(NamedTuple):
     """How the other nodes are, as this one sees it now.
 
     `plausible` are those of which an answer can be expected; `clock_is_wrong`: this node's clock is
-    far ahead of all of theirs, so it must stamp nothing.
+    far ahead of all of theirs, so it must stamp nothing; `ahead` are those that are so far ahead of
+    this one, and may be in that case themselves.
     """
 
     members: Sequence[Member]
     plausible: Sequence[int]
     clock_is_wrong: bool
+    ahead: Sequence[int]
 
 
 class Electorate:
@@ -182,7 +184,7 @@ class Electorate:
             await self._govern(topology)
 
     def _governs(self, topology: Topology) -> bool:
-        able = self._able()
+        able = self._able().keys() - set(self._others().ahead)
         first = next((uid for uid in sorted(topology.voters) if uid in able), None)
         return first == self._me.uid
 
@@ -293,7 +295,11 @@ class Electorate:
         return made
 
     def check_lost(self) -> Topology:
-        """The topology whose voters are lost; raises Conflict while a majority can be reached."""
+        """The topology whose voters are lost; raises Conflict while a majority may be there.
+
+        Who can't be reached counts as there until it is known to be down: a node that just started
+        has met nobody yet, and nothing is worse than two that decide.
+        """
         topology = self.current
         if topology is None:
             raise Unavailable(
@@ -301,10 +307,12 @@ class Electorate:
                 hint="see who is there: envctl cluster members",
                 reason="NO_TOPOLOGY",
             )
-        if topology.own_quorum.is_met(self._able()):
+        here = {member.uid for member in self._others().members if member.reachable}
+        if topology.own_quorum.is_met({*self._able(), *here}):
             raise Conflict(
-                "a majority of the voters can be reached, so nothing is lost; nothing was changed",
-                hint="see: envctl cluster topology",
+                "a majority of the voters can be reached, or is not known to be down yet, "
+                "so nothing is lost; nothing was changed",
+                hint="see: envctl cluster topology, envctl cluster members",
                 reason="NOT_LOST",
             )
         return topology
@@ -371,10 +379,16 @@ class Electorate:
             self._ready_for = topology.epoch
 
     async def _take_over_from(self, uid: int, epoch: int) -> None:
-        body = await self._ask(uid, "serial.open", wire.pack(epoch))
+        found: list[wire.Open] = []
+        while True:
+            asked = wire.pack((epoch, found[-1].environment if found else ""))
+            page = wire.unpack(list[wire.Open], await self._ask(uid, "serial.open", asked))
+            if not page:
+                break
+            found += page
         await self._repairer.pull(partial(self._ask, uid))
-        for found in wire.unpack(list[wire.Open], body):
-            await self._acceptor.adopt(found)
+        for each in found:
+            await self._acceptor.adopt(each)
 
     async def _is_ready(self, uid: int, epoch: int) -> bool:
         if uid == self._me.uid:

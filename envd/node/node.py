@@ -156,8 +156,9 @@ class Node:
         return consent
 
     def _others(self) -> Others:
-        behind = bool(self.replication.all_behind(MAX_AHEAD_MS))
-        return Others(self.membership.members(), self.replication.plausible(), behind)
+        replication = self.replication
+        behind, ahead = replication.all_behind(MAX_AHEAD_MS), replication.ahead(MAX_AHEAD_MS)
+        return Others(self.membership.members(), replication.plausible(), bool(behind), ahead)
 
     def _replication(self, feed: VectorFeed, propagated: Callable[[float], None]) -> Replication:
         ports, place = self._ports, self._place
@@ -274,7 +275,7 @@ class Node:
                 ("replication", self.replication.run),
                 ("quarantine", self._keep_releasing),
                 ("seeds", self._keep_seeking),
-                *(() if self._is_agent else (("topology", self.consent.electorate.run),)),
+                *(() if self._is_agent else (("consent", self.consent.run),)),
             ):
                 group.create_task(guarded(name, work), name=name)
 

@@ -184,6 +184,11 @@ class Replication:
         self._behind = (now + HEARTBEAT_S, found)
         return found
 
+    def ahead(self, limit_ms: int) -> Sequence[int]:
+        """The peers whose clocks are so far ahead of ours."""
+        links = [peer.link for _, peer in sorted(self._peers.items())]
+        return [link.uid for link in links if (link.offset_ms or 0) > limit_ms]
+
     def _look_behind(self, now: float, limit_ms: int) -> Sequence[int]:
         links = [peer.link for _, peer in sorted(self._peers.items())]
         able = [link for link in links if link.plausible(now)]

@@ -29,15 +29,17 @@ from envd.core.chain import is_serial, position
 from envd.core.commit import Commit
 from envd.core.errors import EnvdError, OutcomeUnknown, Unavailable
 from envd.core.paxos import Proposal
-from envd.core.requests import Put, WriteRequest
+from envd.core.requests import Durability, Put, WriteRequest
 from envd.core.stamp import Stamp
 from envd.node.acceptor import AcceptorService
+from envd.node.acknowledging import WANTED_COPIES
 from envd.node.calls import UNDECIDED
 from envd.node.coordinator import Coordinator, check_same
 from envd.node.drafting import Draft, Wish, check_request
 from envd.node.forwarding import packed, unpacked_answer
 from envd.node.operations import AnyWrite, request_digest
 from envd.node.proposing import Ask, NoQuorum, Proposer, Seats, no_majority
+from envd.node.writing import Writing
 from envd.ports import Rng, Store, StoredState
 from envd.wire import records
 
@@ -107,7 +109,7 @@ class Serial:
                     return await self._hand_over(uid, wish)
                 except OutcomeUnknown as error:
                     if error.reason != OutcomeUnknown.default_reason:
-                        raise  # It was made on a plain environment, and must not be made again.
+                        raise  # It was made, and lacks a second copy.
                     handed_over = True
                 except Unavailable as error:
                     handed_over = handed_over or error.reason in UNDECIDED
@@ -149,7 +151,11 @@ class Serial:
         return await self._write_here(Wish(request, author, may_reveal), HANDED_S)
 
     async def propose(self, request: WriteRequest, author: str) -> WriteAnswer:
-        """Have a write of the system's own chosen, proposed by this node."""
+        """Have a write of the system's own chosen, proposed by this node.
+
+        It waits for no second copy, so that a change of voters never hangs on a node that is away.
+        """
+        request = replace(request, durability=Durability.LOCAL)
         return await self._write_here(Wish(request, author, may_reveal=True), DECIDES_S)
 
     async def reopen(self, name: str, put: Put, author: str) -> None:
@@ -173,9 +179,10 @@ class Serial:
         attempt = _Attempt(self, wish)
         try:
             async with asyncio.timeout(within_s), self._turn(wish.request.environment):
-                return await attempt.run()
+                answer = await attempt.run()
         except TimeoutError:
             raise attempt.given_up() from None
+        return await answer if isinstance(answer, Writing) else answer
 
     async def confirm(self, name: str) -> None:
         """See to it that the log here holds, durably, all that was chosen before the call.
@@ -248,8 +255,11 @@ class _Attempt:
         self._gathered = False
         self._failed: NoQuorum | None = None
 
-    async def run(self) -> WriteAnswer:
-        """Try until it is chosen, or refused."""
+    async def run(self) -> WriteAnswer | Writing:
+        """Try until it is chosen, or refused; a Writing where enough nodes are to have it yet.
+
+        That is logged already, however long it takes.
+        """
         try:
             return await self._decide()
         except EnvdError as error:
@@ -257,7 +267,7 @@ class _Attempt:
                 raise
             raise self.given_up() from error
 
-    async def _decide(self) -> WriteAnswer:
+    async def _decide(self) -> WriteAnswer | Writing:
         serial, turn = self._serial, 0
         while True:
             seats = serial.seats(self._name)
@@ -273,7 +283,7 @@ class _Attempt:
                 if answer is not None:
                     return answer
 
-    async def _step(self, seats: Seats) -> WriteAnswer | None:
+    async def _step(self, seats: Seats) -> WriteAnswer | Writing | None:
         """Do the next thing; None: look again at how things stand."""
         serial, name = self._serial, self._name
         head = serial.coordinator.drafter.head(name)
@@ -301,7 +311,7 @@ class _Attempt:
         serial.proposer.keep_lead(name, ballot, seats)
         return answer
 
-    async def _landed(self, head: StoredState) -> WriteAnswer | None:
+    async def _landed(self, head: StoredState) -> WriteAnswer | Writing | None:
         """The answer where the write is chosen already, by this try, or an earlier one."""
         serial, request = self._serial, self._wish.request
         if self._tried is not None:
@@ -328,7 +338,7 @@ class _Attempt:
         above = Stamp(commit.stamp.era, commit.stamp.hlc + 1, 0)
         return commit.stamp in [each.stamp for each in serial.store.commits(name, above, 1)]
 
-    async def _draft(self, head: StoredState, seats: Seats) -> WriteAnswer | None:
+    async def _draft(self, head: StoredState, seats: Seats) -> WriteAnswer | Writing | None:
         """Draft the write; where there is nothing to propose, the answer, once that is certain."""
         serial, request = self._serial, self._wish.request
         try:
@@ -345,7 +355,7 @@ class _Attempt:
             await self._freshen(seats)
             return None
         if draft is not None:  # The chain was ended: it is plain by now.
-            return await serial.coordinator.finish(request, draft)
+            return serial.coordinator.finish(request, draft)
         await serial.acceptor.becomes_visible(self._name, position(head.environment))
         answer = serial.coordinator.answer(request, head.revision, head.environment.highest_stamp)
         return self._exactly(answer, copies=1)
@@ -357,11 +367,15 @@ class _Attempt:
         else:
             self._serial.proposer.drop_lead(self._name)
 
-    async def _logged(self, draft: Draft, encoded: bytes, copies: int) -> WriteAnswer:
+    async def _logged(self, draft: Draft, encoded: bytes, copies: int) -> WriteAnswer | Writing:
+        """The answer to what was chosen; where one voter did that, it waits for a second copy."""
         serial, commit = self._serial, draft.commit
         token = await serial.proposer.log(commit, encoded, again=True)
         answer = WriteAnswer(self._name, commit.revision.hex(), commit.stamp.hex(), token)
-        return self._exactly(answer, copies=copies)
+        answer = self._exactly(answer, copies=copies)
+        if copies >= WANTED_COPIES:
+            return answer
+        return serial.coordinator.with_copies(self._wish.request, answer)
 
     def _exactly(self, answer: WriteAnswer, *, copies: int) -> WriteAnswer:
         exact = "exact" if self._wish.request.if_revision else ""

@@ -18,11 +18,13 @@ from chaos.sim.checkers.same_everywhere import Convergence, SameHistory
 from chaos.sim.checkers.session_tokens import SessionTokens
 from chaos.sim.checkers.whole_commits import GROUP, WholeCommits
 from chaos.sim.controls import CONTROLS
+from chaos.sim.serial import Unknown, what_became_of
 from envd.core import digest
 from envd.core.answers import EnvironmentView, WriteAnswer
-from envd.core.commit import Change, Commit, Kind
+from envd.core.commit import Change, Commit, Kind, LogRecord
 from envd.core.environment import Environment
 from envd.core.history import ConflictRecord, Retention
+from envd.core.ring import partition_of
 from envd.core.stamp import COUNTER_BITS, ZERO, Stamp
 from envd.ports import Applied, StoredState
 from envd.storage.memory import MemoryStore
@@ -374,3 +376,20 @@ def test_who_gives_a_token_is_shown_its_write_or_later(shown: int, is_right: boo
     assert bool(told) is not is_right
     checker.disk_lost("n2", {}, 0.0)
     checker.read_back("n1", "n2", written, view)
+
+
+async def test_a_write_of_which_all_said_that_nothing_was_done_is_found_in_the_history() -> None:
+    node = Node("one", 7)
+    put = Change(Kind.VARIABLE, "V", "1", False, ZERO)
+    commit = Commit(NAME, Stamp(0, 1, 7), (put,), author="s1", operation="serial-1")
+    after = StoredState(Environment(NAME).apply(commit), b"r" * 16)
+    unknown = Unknown(NAME, "s1", "serial-1", 0.0, None, undone=False)
+    undone = replace(unknown, undone=True)
+    before = what_became_of(undone, [node.seen])
+
+    await node.store.append(LogRecord(partition_of(NAME), 7, 1, commit), after)
+
+    assert before is None
+    assert what_became_of(unknown, [node.seen]) is not None
+    with pytest.raises(Violation, match="serial-1"):
+        what_became_of(undone, [node.seen])

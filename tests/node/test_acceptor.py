@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from envd.core.commit import Commit
+from envd.core.commit import Change, Commit, Kind
 from envd.core.errors import Corrupt, Unavailable
 from envd.core.paxos import NEVER, Acceptor, Ballot, Held, Proposal, Verdict
 from envd.core.stamp import ZERO, Stamp
@@ -482,8 +482,8 @@ def test_an_answer_that_is_none_is_refused(body: wire.Accepted) -> None:
 # -- going over to other voters ----------------------------------------------------------------
 
 
-async def opened(voter: Voter, epoch: int) -> list[wire.Open]:
-    body = await voter.service.methods()["serial.open"](PEER, wire.pack(epoch))
+async def opened(voter: Voter, epoch: int, after: str = "") -> list[wire.Open]:
+    body = await voter.service.methods()["serial.open"](PEER, wire.pack((epoch, after)))
     return wire.unpack(list[wire.Open], body)
 
 
@@ -502,6 +502,23 @@ async def test_what_is_open_is_told_and_nothing_else() -> None:
 
     at = OPENING.stamp.to_bytes()
     assert found == [wire.Open(NAME, LOW, LOW, at, records.encode_commit(FIRST))]
+
+
+@virtually
+async def test_what_is_open_is_told_in_pages_that_a_channel_carries() -> None:
+    voter = Voter()
+    names = [f"web/e{number}" for number in range(4)]
+    for name in names:
+        put = Change(Kind.VARIABLE, "X", "x" * (2 << 20), False, ZERO)
+        large = replace(opening(name=name), changes=(*opening().changes, put))
+        await voter.service.accept(name, proposed(large), 1, 9)
+
+    found = first = await opened(voter, 1)
+    while page := await opened(voter, 1, found[-1].environment):
+        found = [*found, *page]
+
+    assert [each.environment for each in found] == names
+    assert sum(len(each.value) for each in first) <= 4 << 20
 
 
 @virtually

@@ -10,10 +10,13 @@ import pytest
 from envd.core.commit import Commit
 from envd.core.errors import Unavailable
 from envd.core.paxos import Ballot, Proposal, Quorum
+from envd.core.requests import Put, WriteRequest
 from envd.core.topology import TOPOLOGY
 from envd.node.handshake import Peer
 from envd.node.proposing import NoQuorum, Proposer, Seats
+from envd.node.serial import HANDED_S, Serial
 from envd.wire import records
+from tests.node.channels import CountingRng
 from tests.node.conftest import DIGEST_KEY
 from tests.node.voters import (
     FIRST,
@@ -201,6 +204,38 @@ async def test_nothing_is_finished_by_voters_who_were_replaced_meanwhile() -> No
     accepted = [voter.registers.get(TOPOLOGY).accepted for voter in council.voters.values()]
     assert council.voters[1].holds(third)
     assert sum(each is not None and each.value == _raw(third) for each in accepted[1:]) >= 1
+
+
+@virtually
+async def test_a_write_of_a_chain_that_ended_is_answered_once_the_log_has_it() -> None:
+    """However long that takes: it is on its way, and must not be told to be undone."""
+    alone = seats_of(1)
+    council = Council(seats=alone)
+    voter = council.voters[1]
+    serial = Serial(
+        1,
+        voter.store,
+        voter.coordinator,
+        voter.service,
+        council.proposer,
+        CountingRng(),
+        ask=council.ask,
+        seats=lambda _: alone,
+        preferred=lambda _: (1,),
+        reached=lambda: (1,),
+        digest_key=DIGEST_KEY,
+        clock_is_wrong=lambda: False,
+    )
+    voter.store.slow = True
+    request = WriteRequest(NAME, (Put("X", "1"),))
+
+    writing = asyncio.ensure_future(serial.write_here(request, "someone", True))
+    await asyncio.sleep(2 * HANDED_S)
+    still_waits = not writing.done()
+    voter.store.finish()
+
+    assert still_waits
+    assert (await writing).environment == NAME
 
 
 def _raw(commit: Commit) -> bytes:

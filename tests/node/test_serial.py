@@ -15,6 +15,7 @@ from envd.core.paxos import Acceptor
 from envd.core.requests import (
     Consistency,
     DeleteRequest,
+    Durability,
     HistoryRequest,
     Put,
     ReadRequest,
@@ -520,6 +521,27 @@ def test_what_was_chosen_survives_the_crash_of_its_proposer() -> None:
     simulate(story)
 
 
+def test_what_a_dead_proposer_left_is_finished_though_nobody_asks() -> None:
+    async def story(machines: Machines) -> None:
+        await voting(machines)
+        await make_serial(machines)
+        name = proposer_of(machines)
+        others = [each for each in ALL if each != name]
+        machines.factory.set_slow(machines.machine(name), slow=True)
+        writing = asyncio.ensure_future(write(machines, name, Put("A", "2"), operation="op"))
+        held = [machines.factory.directories[each].registers for each in others]
+        await machines.until(lambda: all(b"op" in _accepted(each) for each in held))
+        machines.cluster.crash(machines.machine(name))
+        with pytest.raises(NodeDied):
+            await writing
+
+        await machines.until(
+            lambda: all(machines.shows(n, ENVIRONMENT, "A", "2") for n in others), 30
+        )
+
+    simulate(story)
+
+
 def test_a_write_without_an_operation_id_that_another_node_finished_is_answered() -> None:
     """The system's own writes have none."""
 
@@ -564,6 +586,45 @@ def test_a_voter_that_leaves_for_good_is_replaced_before() -> None:
         assert len(topology.voters) == 1
 
     simulate(story)
+
+
+def test_a_voter_is_replaced_though_the_clock_of_the_first_one_is_wrong() -> None:
+    async def story(machines: Machines) -> None:
+        await voting(machines)
+        topology = machines.node("n1").node.consent.electorate.current
+        assert topology is not None
+        first, second, lost = (machines.factory.machine_of[uid] for uid in topology.voters)
+        machines.machine(first).clock.jump(3_600_000)
+        machines.cluster.crash(machines.machine(lost))
+
+        def is_replaced() -> bool:
+            current = machines.node(second).node.consent.electorate.current
+            return current is not None and topology.voters[2] not in current.quorum.members
+
+        await machines.until(is_replaced, 120)
+
+    simulate(story, 4)
+
+
+def test_what_one_voter_chose_waits_for_a_second_copy_and_says_so_where_there_is_none() -> None:
+    async def story(machines: Machines) -> None:
+        await voting(machines, 1)
+        await make_serial(machines)
+        name = proposer_of(machines)
+        other = next(each for each in machines.cluster.nodes if each != name)
+
+        copied = await write(machines, name, Put("A", "1"))
+        machines.cluster.network.partition([name], [other])
+        alone = await write(machines, name, Put("A", "2"))
+        strict = WriteRequest(ENVIRONMENT, (Put("A", "3"),), durability=Durability.STRICT)
+        writing = machines.run(name, machines.node(name).api.write(TESTER, strict))
+        with pytest.raises((OutcomeUnknown, Unavailable), match="no other storage node"):
+            await writing
+
+        assert (copied.acknowledged, copied.detached) == (2, False)
+        assert (alone.acknowledged, alone.detached) == (1, True)
+
+    simulate(story, 2)
 
 
 def test_five_nodes_come_to_have_five_voters() -> None:
@@ -637,7 +698,7 @@ def test_what_is_left_of_a_cluster_goes_on_once_it_is_recovered() -> None:
         await machines.until(machines.equal, 30.0)
         for name in ("n1", "n2"):
             machines.cluster.crash(machines.machine(name))
-        await asyncio.sleep(5)
+        await asyncio.sleep(30)
 
         cluster = machines.node("n3").api.cluster
         tried = await machines.run("n3", cluster.recover(TESTER, RecoverRequest(dry_run=True)))
@@ -650,6 +711,19 @@ def test_what_is_left_of_a_cluster_goes_on_once_it_is_recovered() -> None:
         await machines.until(machines.equal, 60.0)
         assert all(machines.shows(name, ENVIRONMENT, "A", "2") for name in ALL)
         await voting_again(machines)
+
+    simulate(story)
+
+
+def test_nothing_is_recovered_by_a_node_that_has_not_met_the_others_yet() -> None:
+    async def story(machines: Machines) -> None:
+        await voting(machines)
+        machines.cluster.crash(machines.machine("n3"))
+        await machines.cluster.start(machines.machine("n3"))
+
+        recovering = machines.node("n3").api.cluster.recover(TESTER, RecoverRequest("n3"))
+        with pytest.raises(Conflict, match="nothing is lost"):
+            await machines.run("n3", recovering)
 
     simulate(story)
 
