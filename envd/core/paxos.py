@@ -154,5 +154,16 @@ def to_finish(held: Iterable[Held], position: Stamp) -> Proposal | None:
     return max(at_place, key=lambda proposal: proposal.ballot, default=None)
 
 
+def never_chosen(quorum: Quorum, held: Mapping[int, Held], place: Stamp) -> bool:
+    """Whether nothing was chosen at `place`, nor will be under a lower ballot than was promised.
+
+    `held` is of those that promised: who of them holds nothing open there accepts nothing any more.
+    So nothing is chosen where the others are no majority, of none of the groups: a group alone may
+    have been enough before.
+    """
+    empty = {uid for uid, at in held.items() if at.accepted is None or at.accepted.place != place}
+    return all(2 * len(group - empty) <= len(group) for group in quorum.groups)
+
+
 def _descending(stamp: Stamp) -> tuple[int, int, int]:
     return (-stamp.era, -stamp.hlc, -stamp.node_uid)

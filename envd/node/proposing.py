@@ -18,7 +18,18 @@ from envd.core import digest
 from envd.core.chain import position
 from envd.core.commit import Commit
 from envd.core.errors import EnvdError, Unavailable
-from envd.core.paxos import NEVER, Ballot, Held, Proposal, Quorum, Verdict, farthest, to_finish
+from envd.core.paxos import (
+    NEVER,
+    Ballot,
+    Held,
+    Proposal,
+    Quorum,
+    Verdict,
+    farthest,
+    never_chosen,
+    to_finish,
+)
+from envd.core.stamp import ZERO, Stamp
 from envd.core.topology import TOPOLOGY
 from envd.node.acceptor import (
     AcceptorService,
@@ -102,6 +113,7 @@ class Proposer:
         self._seats = seats
         self._leads: OrderedDict[str, _Lead] = OrderedDict()
         self._highest: OrderedDict[str, Ballot] = OrderedDict()
+        self._dead: OrderedDict[str, tuple[Stamp, Ballot]] = OrderedDict()
 
     def ballot(self, name: str, seats: Seats) -> Ballot | None:
         """The ballot under which this node may propose at once, None where it must ask first."""
@@ -118,21 +130,32 @@ class Proposer:
         while len(self._leads) > _LEADS_KEPT:
             self._leads.popitem(last=False)
 
-    async def lead(self, name: str, seats: Seats) -> None:
+    async def lead(self, name: str, seats: Seats, *, everyone: bool = False) -> None:
         """Get a majority's promise, and finish what it may have chosen already.
 
-        Raises NoQuorum, or what the log refuses with.
+        What would begin a chain takes back all plain writes since it was proposed, so `everyone` is
+        asked before it is finished: often that tells that it can't have been chosen. Raises
+        NoQuorum, or what the log refuses with.
         """
         ballot = self._next_ballot(name)
         body = wire.pack(wire.Prepare(name, seats.epoch, ballot))
         local = partial(self._acceptor.prepare, name, ballot, seats.epoch, self._uid)
-        found = await self._round(seats, "serial.prepare", body, local, read_promise)
+        found = await self._round(
+            seats, "serial.prepare", body, local, read_promise, everyone=everyone
+        )
         self._note_highest(name, max(ballot, found.highest()))
         promised = found.agreeing()
         if not seats.quorum.is_met(promised):
             raise NoQuorum(found.errors)
         held = {uid: found.answers[uid].held for uid in promised}
         unfinished = await self._reached(name, held)
+        if unfinished is not None and not unfinished.place.hlc:
+            if not everyone:
+                await self.lead(name, seats, everyone=True)
+                return
+            if never_chosen(seats.quorum, held, unfinished.place):
+                self._note_dead(name, unfinished.place, ballot)
+                unfinished = None
         if unfinished is not None:
             await self.choose(name, seats, Proposal(ballot, unfinished.place, unfinished.value))
             await self.log(records.decode_commit(unfinished.value), unfinished.value)
@@ -205,7 +228,18 @@ class Proposer:
         here = self._acceptor.position(name)
         if here < held[uid].position:
             raise NoQuorum
-        return to_finish(held.values(), here)
+        unfinished = to_finish(held.values(), here)
+        place, ballot = self._dead.get(name, (ZERO, NEVER))
+        if unfinished is not None and unfinished.place == place and unfinished.ballot < ballot:
+            return None
+        return unfinished
+
+    def _note_dead(self, name: str, place: Stamp, ballot: Ballot) -> None:
+        """What was proposed there under a lower ballot was not chosen, and never will be."""
+        self._dead.pop(name, None)
+        self._dead[name] = (place, ballot)
+        while len(self._dead) > _LEADS_KEPT:
+            self._dead.popitem(last=False)
 
     async def log(self, commit: Commit, encoded: bytes, *, again: bool = False) -> str:
         """Log a commit that was chosen, and return a session token for it.
@@ -230,8 +264,13 @@ class Proposer:
         body: bytes,
         local: Callable[[], Awaitable[AnswerT]],
         read: Callable[[bytes], AnswerT],
+        *,
+        everyone: bool = False,
     ) -> _Round[AnswerT]:
-        """Ask all acceptors at once, until enough agree, or no longer can, or it takes too long."""
+        """Ask all acceptors at once, until enough agree, or no longer can, or it takes too long.
+
+        With `everyone` until all have answered, or it takes too long.
+        """
 
         async def ask(uid: int) -> AnswerT:
             return await local() if uid == self._uid else read(await self._ask(uid, method, body))
@@ -246,7 +285,7 @@ class Proposer:
                     for task in done:
                         _take(task, tasks[task], found)
                     lost = found.answers.keys() - found.agreeing() | found.errors.keys()
-                    agreed = seats.quorum.is_met(found.agreeing())
+                    agreed = seats.quorum.is_met(found.agreeing()) and not everyone
                     if agreed or not seats.quorum.can_be_met(lost):
                         break
         except TimeoutError:

@@ -18,6 +18,7 @@ from envd.core.paxos import (
     Verdict,
     accept,
     farthest,
+    never_chosen,
     prepare,
     to_finish,
 )
@@ -278,3 +279,15 @@ def _insist(world: World, uid: int) -> Entry:
             if node.log and node.log[-1] == value:
                 return value
     raise AssertionError("nothing was chosen")
+
+
+def test_nothing_was_chosen_where_those_that_hold_something_are_no_majority_of_any_group() -> None:
+    place, nothing = Stamp(1, 0, 0), Held(Stamp(1, 0, 0))
+    something = Held(place, Proposal(Ballot(1, 1), place, b"v"))
+    one, joint = Quorum((frozenset({1, 2, 3}),)), Quorum((frozenset({1}), frozenset({1, 2, 3})))
+
+    assert never_chosen(one, {1: nothing, 2: nothing, 3: something}, place)
+    assert not never_chosen(one, {1: nothing, 3: something}, place)  # 2 may hold it too.
+    assert not never_chosen(one, {1: nothing, 2: something, 3: something}, place)
+    assert not never_chosen(joint, {1: something, 2: nothing, 3: nothing}, place)
+    assert never_chosen(joint, {1: nothing, 2: nothing}, place)

@@ -11,7 +11,7 @@ from envd.core.answers import WriteAnswer
 from envd.core.chain import is_serial
 from envd.core.commit import Commit, Kind
 from envd.core.errors import Conflict, NotFound, OutcomeUnknown, Unavailable, Unsupported
-from envd.core.paxos import Acceptor
+from envd.core.paxos import Acceptor, Ballot, Proposal, Verdict
 from envd.core.requests import (
     Consistency,
     DeleteRequest,
@@ -26,6 +26,8 @@ from envd.core.requests import (
 )
 from envd.core.stamp import ZERO
 from envd.node.conflicts import KEPT
+from envd.node.drafting import Wish
+from envd.wire import records
 from tests.node.machines import TESTER, Machines, simulate
 
 ENVIRONMENT = "web/prod"
@@ -736,5 +738,37 @@ def test_nothing_is_recovered_while_a_majority_is_there() -> None:
             request = RecoverRequest(dry_run=dry_run)
             with pytest.raises(Conflict, match="nothing is lost"):
                 await machines.run("n3", machines.node("n3").api.cluster.recover(TESTER, request))
+
+    simulate(story)
+
+
+def test_what_a_minority_accepted_takes_back_no_plain_write() -> None:
+    """One acceptor holds the first commit of a chain; all others went on with plain writes."""
+
+    async def story(machines: Machines) -> None:
+        await voting(machines)
+        await machines.write("n1", ENVIRONMENT, X="1")
+        await machines.until(machines.equal, 30.0)
+        consent, other = machines.node("n1").node.consent, machines.node("n3").node.consent
+        head = machines.node("n1").node.coordinator.drafter.head(ENVIRONMENT)
+        opening = WriteRequest(ENVIRONMENT, (Put("mode", "serial", kind=Kind.METADATA),))
+        draft = machines.node("n1").node.coordinator.draft(Wish(opening, "ann", True), head)
+        assert draft is not None
+        proposal = Proposal(
+            Ballot(1, machines.node("n1").uid),
+            draft.commit.follows,
+            records.encode_commit(draft.commit),
+        )
+        epoch = consent.electorate.epoch
+        accepting = other._acceptor.accept(ENVIRONMENT, proposal, epoch, machines.node("n1").uid)
+        assert (await machines.run("n3", accepting)).verdict is Verdict.YES
+        await machines.write("n1", ENVIRONMENT, X="2")
+
+        await asyncio.sleep(60)
+
+        assert all(machines.shows(name, ENVIRONMENT, "X", "2") for name in ALL)
+        assert machines.conflicts("n2") == []
+        await make_serial(machines, "n3")
+        assert all(machines.shows(name, ENVIRONMENT, "X", "2") for name in ALL)
 
     simulate(story)
