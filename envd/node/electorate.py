@@ -87,6 +87,7 @@ class Electorate:
         self._changed_s = self._loop.time()
         self._leaving = False
         self._founding = False
+        self._waits_for = ""
         self._ready_for = 0
         self._cached: tuple[bytes, Topology | None] = (b"", None)
         self.current = self._in(store.visible(TOPOLOGY))
@@ -122,9 +123,18 @@ class Electorate:
                 return Seats(Quorum((frozenset({self._me.uid}),)), 0)
         elif self.current is not None:
             return Seats(self.current.quorum, self.current.epoch)
-        raise Unavailable(
+        raise self._unknown()
+
+    def _unknown(self) -> Unavailable:
+        hint = "try again in a moment; see: envctl cluster topology"
+        if self._waits_for:
+            name = self._waits_for
+            hint = (
+                f"{name} is to be asked first; if it is lost for good: envctl cluster remove {name}"
+            )
+        return Unavailable(
             "this node does not know yet who decides about serial environments; nothing was done",
-            hint="try again in a moment; see: envctl cluster topology",
+            hint=hint,
             reason="NO_TOPOLOGY",
             retry_after_ms=1000,
         )
@@ -209,7 +219,9 @@ class Electorate:
         others = [
             member
             for member in self._others().members
-            if member.uid != self._me.uid and member.role == "storage"
+            if member.uid != self._me.uid
+            and member.role == "storage"
+            and member.state is not MemberState.GONE
         ]
         if not others and self._expects_others:
             return
@@ -219,8 +231,10 @@ class Electorate:
         ):
             return
         for member in others:
+            self._waits_for = member.name
             if wire.unpack(bool, await self._ask(member.uid, "topology.known", b"")):
                 return
+        self._waits_for = ""
         self._founding = True
         mode = Put(MODE, SERIAL, kind=Kind.METADATA)
         await self._write(founded(self._me), "the first topology", mode)

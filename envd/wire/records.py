@@ -35,8 +35,11 @@ from envd.ports import OperationResult, StoredState
 
 FORMAT = 1
 LOCAL_FORMAT = 2
+CHAINED_FORMAT = 2
+"""Of commits of a serial environment: who knows no chains must not take one for a plain commit."""
 _FORMAT_BYTE = bytes([FORMAT])
 _LOCAL_BYTE = bytes([LOCAL_FORMAT])
+_CHAINED_BYTE = bytes([CHAINED_FORMAT])
 _BASE_KIND = 1
 _HISTORY_SUM_BYTES = 16
 _METADATA = 1
@@ -234,7 +237,7 @@ def encode_commit(commit: Commit) -> bytes:
     )
     if commit.follows != ZERO:
         chained = _ChainedCommitRow(*fields, commit.resolves, commit.follows.to_bytes())
-        return _FORMAT_BYTE + _encoder.encode(chained)
+        return _CHAINED_BYTE + _encoder.encode(chained)
     if commit.resolves:
         return _FORMAT_BYTE + _encoder.encode(_ResolvingCommitRow(*fields, commit.resolves))
     return _FORMAT_BYTE + _encoder.encode(_CommitRow(*fields))
@@ -261,7 +264,7 @@ def _change_columns(
 
 def decode_commit(raw: bytes) -> Commit:
     """The inverse of `encode_commit`; raises Corrupt, or StorageError for a newer format."""
-    row = _decode(_commit_decoder, raw, "commit")
+    row = _decode(_commit_decoder, raw, "commit", CHAINED_FORMAT)
     stamps = _stamps(row.stamps)
     if not len(row.flags) == len(row.names) == len(row.values) == len(row.overwrites):
         raise Corrupt("a commit's columns differ in length")

@@ -359,7 +359,7 @@ def test_a_stamp_that_stands_often_is_stored_once() -> None:
 
 
 @pytest.mark.parametrize("decode", DECODERS)
-@pytest.mark.parametrize("format_byte", [2, 3, 255])
+@pytest.mark.parametrize("format_byte", [3, 4, 255])
 def test_a_newer_format_is_told_apart_from_damage(
     decode: Callable[[bytes], object], format_byte: int
 ) -> None:
