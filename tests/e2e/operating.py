@@ -94,6 +94,10 @@ class Machine(Node):
         """The file that says how many seconds the clock is ahead."""
         return self.directory / "clock"
 
+    def environ(self, **more: str) -> dict[str, str]:
+        """Commands that enter a disk are no more in this directory, so it is named."""
+        return super().environ(PYTHONPATH=str(ROOT), **more)
+
     def command(self, *flags: str) -> list[str]:
         envd = ["-m", "envd.daemon"]
         if self.wrong_clock:
@@ -110,6 +114,8 @@ class Machine(Node):
     def has_small_disk(self) -> bool:
         """Give it a disk of its own for its data; tells whether this machine lets us."""
         self.data.mkdir()
+        with (self.directory / "etc" / "envd.toml").open("a") as settings:
+            settings.write(f"\n[storage]\nsegment_bytes = {16 << 20}\n")
         mount = f'mount -t tmpfs -o size={SMALL_DISK_MB}m,mode=700 none "$0" && echo && exec cat'
         try:
             inside = subprocess.Popen(
