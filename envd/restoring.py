@@ -57,9 +57,12 @@ class OpenBackup:
             pass
         return check.figures
 
-    def restore(self, data_dir: Path, key_file: Path, rng: Rng) -> NodeRecord:
+    def restore(
+        self, data_dir: Path, key_file: Path, rng: Rng, *, secured: bool = True
+    ) -> NodeRecord:
         """Make a node of it in `data_dir`, which must be empty or not there.
 
+        One that is not `secured` has no token and is started with `--insecure`.
         Raises Corrupt for damage, StorageError or a child for the directory; nothing is left
         then. `verify` comes before.
         """
@@ -73,7 +76,12 @@ class OpenBackup:
 
         digest_key = node_check.node.digest_key
         return create_restored(
-            data_dir, key_file=key_file, digest_key=digest_key, rng=rng, fill=fill
+            data_dir,
+            key_file=key_file,
+            digest_key=digest_key,
+            rng=rng,
+            fill=fill,
+            secured=secured,
         )
 
 

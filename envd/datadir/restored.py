@@ -32,9 +32,11 @@ def create_restored(
     digest_key: bytes,
     rng: Rng,
     fill: Callable[[Path, LocalSealer], None],
+    secured: bool = True,
 ) -> NodeRecord:
     """Create a node that was not started yet, of a cluster of its own, from a backup.
 
+    One that is not `secured` has no token, and may be started with `--insecure`.
     `fill(state, sealer)` writes its state. The directory must be empty or not there; a key file
     elsewhere is used if it is there. Raises StorageError or a child, or what `fill` raises;
     then the directory is as it was.
@@ -43,7 +45,7 @@ def create_restored(
     make_directory(path)
     check_empty(path, key_file)
     lock = take_lock(path)
-    record = NodeRecord(new_uid(rng), rng.token_bytes(16).hex(), 0, secured=True)
+    record = NodeRecord(new_uid(rng), rng.token_bytes(16).hex(), 0, secured=secured)
     try:
         check_empty(path, key_file)
         _clear(path)
@@ -116,7 +118,8 @@ def _build(
     key = read_key_file(key_file)
     keyring = create_keyring(partial / "keyring", key, rng, digest_key=digest_key)
     fill(partial / "state", LocalSealer(keyring.storage_keys, rng))
-    write_admin_token(partial / "admin.token", new_admin_token(rng))
+    if record.secured:
+        write_admin_token(partial / "admin.token", new_admin_token(rng))
     write_record(partial, record)
 
 

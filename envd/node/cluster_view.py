@@ -174,7 +174,7 @@ class ClusterApi:
     async def remove(self, identity: Identity, request: RemoveRequest) -> Membership:
         """Strike a member that is down; see RemoveRequest."""
         self._allow(identity, MANAGE, "")
-        member = self._named(request.member)
+        member = self._named(request.member, meant=lambda each: each.state is MemberState.DOWN)
         if member.reachable:
             raise Conflict(
                 f"{member.name} is {member.state.name.lower()}, and only what is down is removed; "
@@ -218,8 +218,13 @@ class ClusterApi:
             tuple(self._cluster.seeds()),
         )
 
-    def _named(self, text: str) -> Member:
-        """The member with this name, uid, or unique beginning of a uid."""
+    def _named(
+        self, text: str, meant: Callable[[Member], bool] = lambda member: member.reachable
+    ) -> Member:
+        """The member with this name, uid, or beginning of one; of several the one that is `meant`.
+
+        A node with a new disk has the name of the one that it replaces.
+        """
         members = self._cluster.members()
         named = [each for each in members if each.name == text]
         if not named and len(text) >= MIN_UID_DIGITS:
@@ -231,9 +236,11 @@ class ClusterApi:
                 reason="MEMBER_NOT_FOUND",
             )
         if len(named) > 1:
+            named = [each for each in named if meant(each)] or named
+        if len(named) > 1:
             raise Conflict(
                 f"{len(named)} members are called {text[:_MAX_SHOWN]!a}",
-                hint="say which by its uid: " + ", ".join(map(uid_text, named[:5])),
+                hint="say which by its uid: " + ", ".join(map(_told_apart, named[:5])),
                 reason="AMBIGUOUS_MEMBER",
             )
         return named[0]
@@ -252,6 +259,10 @@ def shown_state(state: MemberState) -> str:
 def uid_text(member: Member) -> str:
     """The uid of a member as it is shown: 16 hexadecimal digits."""
     return f"{member.uid:016x}"
+
+
+def _told_apart(member: Member) -> str:
+    return f"{uid_text(member)} ({shown_state(member.state)})"
 
 
 def _member_view(member: Member, own: int) -> MemberView:

@@ -101,7 +101,7 @@ def join_methods(ticket: Ticket, secret: ClusterSecret) -> Mapping[str, Method]:
 
 @dataclass(slots=True)
 class _Empty:
-    """Another node without a cluster, the empty ones that it knows of, when it last said so."""
+    """A node without a cluster, those that are to found one as it knows them, when it said so."""
 
     expect: int
     knows: frozenset[int]
@@ -196,7 +196,7 @@ class Joiner:
         """An empty node says which empty nodes it knows of, itself first."""
         if not empty or empty[0][0] != uid or len(self._empty) >= _MAX_EMPTY:
             return
-        known = frozenset(other for other, _ in empty)
+        known = frozenset(other for other, expect in empty if expect)
         self._empty[uid] = _Empty(empty[0][1], known, self._loop.time())
 
     def _known_empty(self) -> list[tuple[int, int]]:
@@ -208,10 +208,13 @@ class Joiner:
         return [(self._me.uid, self._expect), *others]
 
     def _founds(self) -> bool:
-        """Tell whether this node is the lowest of enough empty ones that all know of each other."""
+        """Tell whether this node is the lowest of enough empty ones that all know of each other.
+
+        Those that only wait for a cluster to join have no say.
+        """
         if not self._expect:
             return False
-        known = {uid for uid, _ in self._known_empty()}
+        known = {uid for uid, expect in self._known_empty() if expect}
         agreed = [
             uid
             for uid, empty in self._empty.items()

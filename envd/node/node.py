@@ -417,7 +417,8 @@ class Node:
             _log.info(f"member.{member.state.name.lower()}", extra=extra)
         self.replication.member_changed(member)
         self.consent.electorate.member_changed(member)
-        if member.state is MemberState.DOWN and self._was_this_node(member):
+        is_away = member.state in (MemberState.DOWN, MemberState.LEFT)
+        if is_away and self._was_this_node(member):  # It took its leave to become this one.
             asyncio.get_running_loop().call_soon(self._strike, member.uid)
 
     def _was_this_node(self, member: Member) -> bool:

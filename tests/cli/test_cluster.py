@@ -242,7 +242,7 @@ def test_doctor_finds_nothing_wrong_with_a_sound_cluster(
     names = ("members", "seeds", "ports", "streams", "clocks", "handoff")
     assert {name: found[name][0] for name in names} == dict.fromkeys(names, "ok")
     assert not {"detached", "quarantine"} & found.keys()
-    assert found["clocks"][1] == "n2 is 4 ms ahead, the most of all"
+    assert found["clocks"][1] == "the clock of n2 is 4 ms ahead of this node's"
 
 
 def test_doctor_tells_what_is_wrong_with_a_cluster(envctl: Envctl, cluster: FakeCluster) -> None:
@@ -261,7 +261,7 @@ def test_doctor_tells_what_is_wrong_with_a_cluster(envctl: Envctl, cluster: Fake
     assert found["ports"][0] == "warn"
     assert "n3 at 127.0.0.1:7440 (Connection refused)" in found["ports"][1]
     assert found["streams"] == ("fail", "no commits go to n3 (another secret)")
-    assert found["clocks"] == ("fail", "n3 is 6000 ms behind, the most of all")
+    assert found["clocks"] == ("fail", "the clock of n3 is 6 s behind this node's")
     assert found["handoff"][0] == found["detached"][0] == "warn"
     assert found["quarantine"][0] == "fail"
 
@@ -275,6 +275,20 @@ def test_clocks_that_are_apart_are_judged(
     cluster.links = [peer(8, "n2", clock_offset_ms=offset_ms), peer(9, "n3")]
 
     assert checks(envctl)["clocks"][0] == status
+
+
+@pytest.mark.parametrize(
+    ("offset_ms", "said"), [(-119_800, "120 s ahead of"), (6000, "6 s behind")]
+)
+def test_a_clock_that_is_apart_from_all_others_is_this_nodes_own(
+    envctl: Envctl, cluster: FakeCluster, offset_ms: int, said: str
+) -> None:
+    cluster.links = [peer(uid, f"n{uid}", clock_offset_ms=offset_ms) for uid in (8, 9)]
+
+    shown = envctl.ok("cluster status").lines[-1]
+
+    assert checks(envctl)["clocks"] == ("fail", f"this node's clock is {said} all others")
+    assert shown == f"this node's clock is {said} all others; see envctl doctor."
 
 
 def test_one_of_several_seeds_is_a_warning(envctl: Envctl, cluster: FakeCluster) -> None:

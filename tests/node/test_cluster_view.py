@@ -157,16 +157,28 @@ async def test_a_member_that_may_be_up_is_not_removed(state: MemberState) -> Non
     assert cluster.asked == []
 
 
+async def test_of_several_with_one_name_the_only_one_that_is_down_is_removed() -> None:
+    replaced = member(0xABCD << 48, "n2", MemberState.DOWN)
+    gone = member(0xABCE << 48, "n2", MemberState.LEFT)
+    cluster = FakeCluster()
+    cluster.known += [gone, replaced]
+
+    await api_of(cluster).remove(ADMIN, RemoveRequest("n2"))
+
+    assert cluster.asked == [("remove", replaced.uid)]
+
+
 async def test_of_several_with_one_name_the_uid_says_which() -> None:
     twin = member(0xABCD << 48, "n2", MemberState.DOWN)
     cluster = FakeCluster()
+    cluster.become(8, MemberState.DOWN)
     cluster.known.append(twin)
 
     with pytest.raises(Conflict, match="2 members are called") as caught:
         await api_of(cluster).remove(ADMIN, RemoveRequest("n2"))
     await api_of(cluster).remove(ADMIN, RemoveRequest("abcd"))
 
-    assert "abcd000000000000" in caught.value.hint
+    assert "abcd000000000000 (down)" in caught.value.hint
     assert cluster.asked == [("remove", twin.uid)]
 
 

@@ -13,7 +13,10 @@ _PARTS = {
     "create": ("backup_making:create", ("--file", "--new-recovery-key", *_OPENING)),
     "list": ("backup_reading:list_backups", ("--check",)),
     "verify": ("backup_reading:verify", ("--open", *_OPENING)),
-    "restore": ("backup_restoring:restore", ("--data-dir", "--key-file", "--dry-run", *_OPENING)),
+    "restore": (
+        "backup_restoring:restore",
+        ("--data-dir", "--key-file", "--insecure", "--dry-run", *_OPENING),
+    ),
 }
 
 
@@ -81,6 +84,7 @@ BACKUP = Command(
         Flag("--check", "list: check the checksums too"),
         Flag("--open", "verify: open it, and ask for the passphrase"),
         Flag("--data-dir", "restore: an empty or new directory", "DIR"),
+        Flag("--insecure", "restore: a node to be started with envd --insecure"),
         Flag("--key-file", "restore: the key file, if not local.key in DIR", "FILE"),
         DRY_RUN,
     ),

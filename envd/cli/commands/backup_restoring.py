@@ -30,6 +30,7 @@ def restore(invocation: Invocation, words: Sequence[str]) -> int:
         raise UsageError("no directory is named", hint="name an empty or new one: --data-dir DIR")
     cwd = Path(invocation.world.cwd)
     path, data_dir = cwd / words[0], cwd / named
+    secured = not invocation.arguments.on("--insecure")
     key_file = cwd / (invocation.arguments.text("--key-file") or data_dir / "local.key")
     with BackupFile(path) as file:
         if data_dir.exists():
@@ -45,7 +46,7 @@ def restore(invocation: Invocation, words: Sequence[str]) -> int:
             return exits.DONE
         with invocation.progress("MiB restored", size_mib) as progress:
             backup = OpenBackup(file, key, Steps(progress.advance))
-            record = backup.restore(data_dir, key_file, SystemRng())
+            record = backup.restore(data_dir, key_file, SystemRng(), secured=secured)
     if not invocation.shows_tables():
         node = {"node_uid": f"{record.node_uid:016x}", "cluster_id": record.cluster_id}
         invocation.document({**node, "data_dir": str(data_dir), "backup": to_plain(found)})
@@ -55,7 +56,8 @@ def restore(invocation: Invocation, words: Sequence[str]) -> int:
     line(f"as of {local_time(found.created)} on node {found.node}; revisions are as they were")
     line(f"node {record.node_uid:016x} of the new cluster {record.cluster_id}")
     line()
-    line(f"start it:   envd --data-dir {data_dir}")
-    line(f"its token:  {data_dir / 'admin.token'}")
+    line(f"start it:   envd --data-dir {data_dir}{'' if secured else ' --insecure'}")
+    if secured:
+        line(f"its token:  {data_dir / 'admin.token'}")
     line(f"its key:    {key_file} (keep a copy in a safe place)")
     return exits.DONE

@@ -9,11 +9,13 @@ from envd.cli.commands import topology as voting
 from envd.cli.exits import UsageError
 from envd.cli.grammar import DRY_RUN, YES, Command
 from envd.cli.invocation import Invocation
-from envd.core.answers import Membership, MemberView, Status, TopologyView
+from envd.core.answers import Membership, MemberView, PeerView, Status, TopologyView
 from envd.core.requests import JoinRequest, LeaveRequest, RemoveRequest
 from envd.wire.plain import to_plain
 
 SHORT_UID = 8
+OFFSET_WARN_MS, OFFSET_FAIL_MS = 250, 5_000
+"""A clock is followed up to 500 ms; writes stamped a minute ahead are refused (CLOCK_SKEW)."""
 _STATES = ("alive", "suspect", "down", "left")
 _COLOURS = {"alive": "", "suspect": "yellow", "down": "red", "left": "dim"}
 
@@ -95,6 +97,9 @@ def trouble(
             yield f"{names[0]} {one}; writes go on, and it gets them once it is back."
         elif names:
             yield f"{', '.join(names)} {several}; writes go on, and reach them once they are back."
+    apart = clocks_apart(membership.peers)
+    if apart and abs(apart[0]) >= OFFSET_FAIL_MS:
+        yield f"{apart[1]}; see envctl doctor."
     if topology is not None and not topology.majority:
         yield "serial environments take no writes; see envctl cluster topology."
     cut = [each for each in membership.peers if not each.connected and _is_up(membership, each.uid)]
@@ -109,6 +114,31 @@ def trouble(
     if status.quarantined:
         waits = "waits" if status.quarantined == 1 else "wait"
         yield f"{counted(status.quarantined, 'record')} of the future {waits}; see envctl doctor."
+
+
+def clocks_apart(peers: Sequence[PeerView]) -> tuple[int, str] | None:
+    """By how much the clocks are apart (milliseconds), and in words; None where nobody measured.
+
+    It is this node's clock that is told of where those of several others agree on that.
+    """
+    measured = [
+        (each.clock_offset_ms, each.name) for each in peers if each.clock_offset_ms is not None
+    ]
+    if not measured:
+        return None
+    least, most = min(measured)[0], max(measured)[0]
+    if len(measured) > 1 and (least >= OFFSET_WARN_MS or most <= -OFFSET_WARN_MS):
+        offset_ms = least if least > 0 else most
+        return offset_ms, f"this node's clock is {_offset(-offset_ms)} all others"
+    offset_ms, name = max(measured, key=lambda one: abs(one[0]))
+    return offset_ms, f"the clock of {name} is {_offset(offset_ms)} this node's"
+
+
+def _offset(offset_ms: int) -> str:
+    ahead = "ahead of" if offset_ms >= 0 else "behind"
+    if abs(offset_ms) < OFFSET_FAIL_MS:
+        return f"{abs(offset_ms)} ms {ahead}"
+    return f"{abs(offset_ms) / 1000:,.0f} s {ahead}"
 
 
 def counted(count: int, noun: str) -> str:
@@ -195,7 +225,10 @@ def _remove(invocation: Invocation, words: Sequence[str]) -> int:
         membership = invocation.connection.remove(RemoveRequest(member, dry_run=True))
         said = f"{member} would be removed"
     else:
-        invocation.confirm(f"{member} is struck from the cluster, and can't come back. Go on?")
+        invocation.confirm(
+            f"{member} is struck from the cluster. If its machine is to join again, then with an "
+            "empty data directory. Go on?"
+        )
         membership = invocation.connection.remove(RemoveRequest(member))
         said = f"removed {member}"
     _tell(invocation, said, membership)

@@ -7,11 +7,9 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from envd.cli.commands import topology as voting
-from envd.cli.commands.cluster import counted
+from envd.cli.commands.cluster import OFFSET_FAIL_MS, OFFSET_WARN_MS, clocks_apart, counted
 from envd.core.answers import Membership, MemberView, PeerView, Status, TopologyView
 
-OFFSET_WARN_MS, OFFSET_FAIL_MS = 250, 5_000
-"""A clock is followed up to 500 ms; writes stamped a minute ahead are refused (CLOCK_SKEW)."""
 LAG_WARN_MS = 10_000
 _CONNECT_S = 2.0
 Reach = Callable[[str], str]
@@ -167,15 +165,10 @@ def _streams(membership: Membership) -> Check:
 
 
 def _clocks(peers: tuple[PeerView, ...]) -> Check:
-    measured = [
-        (each.clock_offset_ms, each.name) for each in peers if each.clock_offset_ms is not None
-    ]
-    if not measured:
+    apart = clocks_apart(peers)
+    if apart is None:
         return Check("clocks", "ok", "not measured yet")
-    offset_ms, name = max(measured, key=lambda one: abs(one[0]))
-    detail = (
-        f"{name} is {abs(offset_ms)} ms {'ahead' if offset_ms >= 0 else 'behind'}, the most of all"
-    )
+    offset_ms, detail = apart
     if abs(offset_ms) < OFFSET_WARN_MS:
         return Check("clocks", "ok", detail)
     return Check(
