@@ -287,8 +287,7 @@ def test_a_node_tells_of_its_schedule_and_of_the_backups_in_its_directory(
 
 
 def test_a_backup_over_grpc_is_the_same(node: Node, tmp_path: Path) -> None:
-    assert node.events[-1]["event"] == "node.ready"
-    listen = node.events[-1]["listen"]
+    listen = next(event for event in node.events if event["event"] == "node.ready")["listen"]
     token = (node.data / "admin.token").read_text().strip()
     node.envctl("set", "web/prod", "A=1")
 

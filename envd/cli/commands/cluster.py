@@ -286,7 +286,6 @@ CLUSTER = Command(
     """,
     examples=(
         ("envctl cluster status", "is all well?"),
-        ("envctl cluster members", "who belongs to it"),
         ("envctl cluster topology", "do serial environments take writes?"),
         ("envctl cluster where web/prod", "which nodes hold it?"),
         ("envctl cluster leave --server 10.0.0.3:7420", "take that node out"),
