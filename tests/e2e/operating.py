@@ -34,7 +34,9 @@ _HEADING = re.compile(r"^## (.+)$", re.MULTILINE)
 _CONSOLE = re.compile(r"^```console\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _SETTINGS = re.compile(r"^```toml\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _TYPED = re.compile(r"^(n\d)?\$ (.+)$")
-_LOOKS = re.compile(r"cluster (status|members|topology)| (list|get|doctor|conflicts)\b|^diff ")
+_LOOKS = re.compile(
+    r"cluster (status|members|topology)| (list|get|doctor|conflicts)\b|^diff |--dry-run"
+)
 _VARIES = (
     (re.compile(r"\b[0-9a-f]{8,16}\b"), "#"),
     (re.compile(r"epoch \d+"), "epoch #"),
