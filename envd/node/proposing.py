@@ -282,7 +282,7 @@ class Proposer:
             async with asyncio.timeout(ROUND_S):
                 while pending:
                     done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
-                    for task in done:
+                    for task in (each for each in tasks if each in done):  # In order of uids.
                         _take(task, tasks[task], found)
                     lost = found.answers.keys() - found.agreeing() | found.errors.keys()
                     agreed = seats.quorum.is_met(found.agreeing()) and not everyone
@@ -291,10 +291,9 @@ class Proposer:
         except TimeoutError:
             pass
         finally:
-            for task in pending:
+            for task in tasks:
                 task.cancel()
-            if pending:
-                await asyncio.wait(pending)
+            await asyncio.wait(tasks)
         return found
 
     def _next_ballot(self, name: str) -> Ballot:
