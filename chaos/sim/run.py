@@ -40,7 +40,8 @@ from envd.core.answers import EnvironmentView, Identity, WriteAnswer
 from envd.core.errors import EnvdError
 from envd.core.history import Retention
 from envd.core.requests import Put, WriteRequest
-from envd.core.stamp import Stamp
+from envd.core.stamp import COUNTER_BITS, Stamp
+from envd.node.intake import MAX_AHEAD_MS
 from envd.ports import Applied
 
 CONVERGES_WITHIN_S: Final = 120.0
@@ -362,11 +363,19 @@ class Run:
             await asyncio.sleep(_LOOK_AGAIN_S)
 
     def _mend_clocks(self) -> None:
-        """All clocks go right; and where a stamp is from the future, that is now."""
+        """All clocks go right; and where a stamp is from the future, that is now.
+
+        So it is where only a node's own clock of stamps is, because what it stamped was refused.
+        """
         nodes = self._factory.sightings()
         latest_ms = max((newest_ms(node.store) for node in nodes), default=0)
+        running = self._cluster.nodes.values()
+        clocks = [one.node.coordinator.drafter.hlc.last >> COUNTER_BITS for one in running]
+        highest_ms = max(clocks, default=0)
         for machine in self._cluster.machines.values():
-            machine.clock.mend(max(0, latest_ms - machine.clock.true_ms()))
+            true_ms = machine.clock.true_ms()
+            ahead_ms = highest_ms if highest_ms > true_ms + MAX_AHEAD_MS else latest_ms
+            machine.clock.mend(max(0, ahead_ms - true_ms))
 
     async def _apart(self) -> str:
         """Why the nodes are not equal yet, "" where they are."""

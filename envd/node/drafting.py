@@ -72,7 +72,7 @@ class Drafter:
         self._clock = clock
         self._node = node
         self._digest_key = digest_key
-        self._hlc = hlc
+        self.hlc = hlc
 
     def head(self, name: str) -> StoredState:
         """The state that the next commit to `name` follows."""
@@ -166,7 +166,7 @@ class Drafter:
     ) -> Draft:
         before, request = head.environment, wish.request
         now_ms = self._clock.wall_ms()
-        stamp = self._hlc.stamp_above(before.highest_stamp, now_ms)
+        stamp = self.hlc.stamp_above(before.highest_stamp, now_ms)
         follows, said = ZERO, ""
         if is_serial(before) or _opens(changes):
             follows = bottom(stamp.era + 1) if reopens else position(before)
