@@ -374,8 +374,9 @@ class Run:
         highest_ms = max(clocks, default=0)
         for machine in self._cluster.machines.values():
             true_ms = machine.clock.true_ms()
-            ahead_ms = highest_ms if highest_ms > true_ms + MAX_AHEAD_MS else latest_ms
-            machine.clock.mend(max(0, ahead_ms - true_ms))
+            is_ahead = highest_ms > true_ms + MAX_AHEAD_MS
+            reached_ms = max(latest_ms, highest_ms if is_ahead else 0)
+            machine.clock.mend(max(0, reached_ms - true_ms))
 
     async def _apart(self) -> str:
         """Why the nodes are not equal yet, "" where they are."""
