@@ -40,8 +40,7 @@ from envd.core.answers import EnvironmentView, Identity, WriteAnswer
 from envd.core.errors import EnvdError
 from envd.core.history import Retention
 from envd.core.requests import Put, WriteRequest
-from envd.core.stamp import COUNTER_BITS, Stamp
-from envd.node.intake import MAX_AHEAD_MS
+from envd.core.stamp import Stamp
 from envd.ports import Applied
 
 CONVERGES_WITHIN_S: Final = 120.0
@@ -363,20 +362,11 @@ class Run:
             await asyncio.sleep(_LOOK_AGAIN_S)
 
     def _mend_clocks(self) -> None:
-        """All clocks go right; and where a stamp is from the future, that is now.
-
-        So it is where only a node's own clock of stamps is, because what it stamped was refused.
-        """
+        """All clocks go right; and where a stamp is from the future, that is now."""
         nodes = self._factory.sightings()
         latest_ms = max((newest_ms(node.store) for node in nodes), default=0)
-        running = self._cluster.nodes.values()
-        clocks = [one.node.coordinator.drafter.hlc.last >> COUNTER_BITS for one in running]
-        highest_ms = max(clocks, default=0)
         for machine in self._cluster.machines.values():
-            true_ms = machine.clock.true_ms()
-            is_ahead = highest_ms > true_ms + MAX_AHEAD_MS
-            reached_ms = max(latest_ms, highest_ms if is_ahead else 0)
-            machine.clock.mend(max(0, reached_ms - true_ms))
+            machine.clock.mend(max(0, latest_ms - machine.clock.true_ms()))
 
     async def _apart(self) -> str:
         """Why the nodes are not equal yet, "" where they are."""

@@ -42,6 +42,13 @@ class HybridClock:
         self.last = max((now_ms << COUNTER_BITS) + self._salt, self.last + 1)
         return self.last
 
+    def ahead_ms(self, now_ms: int) -> int:
+        """How far the next stamp is ahead of the wall clock.
+
+        Example: 7,200,000 on a node whose wall clock was two hours fast and is right again.
+        """
+        return max(0, (self.last >> COUNTER_BITS) - now_ms)
+
     def stamp_above(self, highest: Stamp, now_ms: int) -> Stamp:
         """Return a stamp of this node above `highest`, the environment's highest so far.
 

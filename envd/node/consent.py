@@ -98,7 +98,7 @@ class Consent:
         The same order on all nodes, so that one proposes; another one for each partition.
         """
         members = self.electorate.seats(name).quorum.members
-        live = members.intersection((self._uid, *self._others().plausible))
+        live = members.intersection((self._uid, *self._others().answering))
         partition = partition_of(name)
         return sorted(live, key=lambda uid: rank(partition, uid))
 

@@ -54,13 +54,13 @@ _log = logging.getLogger(__name__)
 class Others(NamedTuple):
     """How the other nodes are, as this one sees it now.
 
-    `plausible` are those of which an answer can be expected; `clock_is_wrong`: this node's clock is
+    `answering` are those of which an answer can be expected; `clock_is_wrong`: this node's clock is
     far ahead of all of theirs, so it must stamp nothing; `ahead` are those that are so far ahead of
     this one, and may be in that case themselves.
     """
 
     members: Sequence[Member]
-    plausible: Sequence[int]
+    answering: Sequence[int]
     clock_is_wrong: bool
     ahead: Sequence[int]
 
@@ -204,7 +204,7 @@ class Electorate:
         others = self._others()
         for member in others.members:
             alive = member.role == "storage" and member.state is MemberState.ALIVE
-            if alive and member.uid in others.plausible:
+            if alive and member.uid in others.answering:
                 found.setdefault(member.uid, member)
         return found
 

@@ -94,7 +94,7 @@ class Mending:
             await asyncio.sleep(AHEAD_S / 2)
             now, ours = self._loop.time(), self._around.store.vectors()
             for _, peer in sorted(self._peers.items()):
-                ahead = peer.link.vectors.ahead_of(ours) if peer.link.plausible(now) else ()
+                ahead = peer.link.vectors.ahead_of(ours) if peer.link.answers(now) else ()
                 if not ahead or ahead != peer.ahead[1]:
                     peer.ahead = (now, ahead)
                 elif now - peer.ahead[0] >= _patience_s(peer) and not peer.catching_up:
@@ -129,7 +129,7 @@ class Mending:
         uid = next(iter(self._soon))
         once_more = self._soon.pop(uid)
         peer = self._peers.get(uid)
-        able = peer is not None and peer.link.plausible(self._loop.time())
+        able = peer is not None and peer.link.answers(self._loop.time())
         return (peer if able else None), once_more
 
     async def _compare(self, peer: KnownPeer, once_more: bool, ask: Ask) -> None:
@@ -162,7 +162,7 @@ class Mending:
         if preferred is not None:
             return preferred
         now = self._loop.time()
-        able = [peer for _, peer in sorted(self._peers.items()) if peer.link.plausible(now)]
+        able = [peer for _, peer in sorted(self._peers.items()) if peer.link.answers(now)]
         return able[int(self._chance() * len(able))] if able else None
 
     def _chance(self) -> float:

@@ -100,7 +100,7 @@ class Node:
         self._tell_lost = on_identity_lost
         self._renew = renew
         salt = int.from_bytes(ports.rng.token_bytes(2)) >> (16 - SALT_BITS)
-        hlc = HybridClock(place.member.uid, ports.store.highest_hlc(), salt=salt)
+        self._hlc = hlc = HybridClock(place.member.uid, ports.store.highest_hlc(), salt=salt)
         self._tail = LogTail(ports.store, place.member.uid)
         self.acknowledging = Acknowledging(
             lambda: self._tail.last_own_lsn, expecting=place.expects_others
@@ -158,7 +158,7 @@ class Node:
     def _others(self) -> Others:
         replication = self.replication
         behind, ahead = replication.all_behind(MAX_AHEAD_MS), replication.ahead(MAX_AHEAD_MS)
-        return Others(self.membership.members(), replication.plausible(), bool(behind), ahead)
+        return Others(self.membership.members(), replication.answering(), bool(behind), ahead)
 
     def _replication(self, feed: VectorFeed, propagated: Callable[[float], None]) -> Replication:
         ports, place = self._ports, self._place
@@ -190,6 +190,7 @@ class Node:
             self._identity_lost,
             is_agent=self._is_agent,
             on_heard=self._heard_from,
+            lead_ms=self._lead_ms,
             propagated=propagated,
         )
 
@@ -317,6 +318,14 @@ class Node:
                 f"{self.quarantined} records from the future wait in quarantine; "
                 "nothing was changed",
                 hint="see envctl doctor; to stop the node, send it SIGTERM: its data stay",
+                reason="NOT_DRAINED",
+            )
+        ahead_ms = self._lead_ms()
+        if ahead_ms > MAX_AHEAD_MS:
+            raise Unavailable(
+                f"what this node wrote while its clock was ahead waits elsewhere for its time, "
+                f"{ahead_ms // 1000} s from now; nothing was changed",
+                hint="leave then; to stop the node, send it SIGTERM: its data stay",
                 reason="NOT_DRAINED",
             )
         await self.consent.electorate.resign(_RESIGNS * patience_s)
@@ -467,8 +476,12 @@ class Node:
     async def _ask(self, uid: int, method: str, body: bytes) -> bytes:
         return await self.replication.ask(uid, method, body)
 
+    def _lead_ms(self) -> int:
+        """How far this node's stamps are ahead of its wall clock."""
+        return self._hlc.ahead_ms(self._ports.clock.wall_ms())
+
     def _forward_to(self) -> Sequence[int]:
-        """Whom to hand writes to: nobody, unless this node's clock is far ahead of all others.
+        """Whom to hand writes to: nobody, unless its stamps would be far ahead of all others.
 
         An agent always hands them on.
         """

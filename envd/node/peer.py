@@ -36,6 +36,7 @@ class PeerLink:
         self.vectors = PeerVectors()
         self.problem = ""
         self._phi = PhiDetector(first_interval_ms=HEARTBEAT_S * 1000)
+        self._phi_of_its_log: PhiDetector | None = None
         self._offsets: deque[tuple[float, int]] = deque(maxlen=_OFFSETS_KEPT)
 
     def heard(self, now_s: float) -> None:
@@ -50,6 +51,22 @@ class PeerLink:
     def plausible(self, now_s: float) -> bool:
         """Whether the peer is worth waiting for."""
         return self.streaming and not self._phi.suspects(now_s * 1000)
+
+    def answers(self, now_s: float) -> bool:
+        """Whether the peer is worth asking: also while it refuses our log, but sends us its own."""
+        beats = self._phi_of_its_log
+        return self.plausible(now_s) or (beats is not None and not beats.suspects(now_s * 1000))
+
+    def beat(self, now_s: float) -> None:
+        """A heartbeat came on the channel of the peer's own log."""
+        self.heard_s = now_s
+        if self._phi_of_its_log is None:
+            self._phi_of_its_log = PhiDetector(first_interval_ms=HEARTBEAT_S * 1000)
+        self._phi_of_its_log.heartbeat(now_s * 1000)
+
+    def beats_no_more(self) -> None:
+        """The channel of the peer's own log ended."""
+        self._phi_of_its_log = None
 
     def began(self, now_s: float) -> None:
         """A channel came up: the silence before it says nothing."""

@@ -79,6 +79,7 @@ class LogReceiver:
             raise first_of(errors) from None
         finally:
             self._feed.leave(changes)
+            self._link.beats_no_more()
         raise Unavailable("the channel ended")
 
     def _resume(self) -> wire.Resume:
@@ -139,7 +140,7 @@ class LogReceiver:
             self._remember(done.through_lsn, 0)
 
     def _hear(self, beat: wire.Beat) -> None:
-        self._link.heard_s = self._loop.time()
+        self._link.beat(self._loop.time())
         self._remember(beat.own_lsn, beat.relay_lsn)
 
     def _remember(self, own_lsn: int, relay_lsn: int) -> None:

@@ -57,11 +57,13 @@ class Replication:
         *,
         on_heard: Callable[[int], None] = lambda _: None,
         is_agent: bool = False,
+        lead_ms: Callable[[], int] = lambda: 0,
         propagated: Callable[[float], None] = lambda _: None,
     ) -> None:
         """An agent ships nothing and is no replica: it is fed by one storage node.
 
-        `propagated` is told how long own records took to each peer; see LogShipper.
+        `lead_ms` tells how far our stamps are ahead of our wall clock; `propagated` is told how
+        long own records took to each peer, see LogShipper.
         """
         self._is_agent = is_agent
         self._leaving = False
@@ -76,6 +78,7 @@ class Replication:
         self._repairer = repairer
         self._methods = methods
         self._on_identity_lost = on_identity_lost
+        self._lead_ms = lead_ms
         self._propagated = propagated
         self._loop = asyncio.get_running_loop()
         self._peers: dict[int, KnownPeer] = {}
@@ -144,10 +147,10 @@ class Replication:
         """The other storage nodes, with what is known of each."""
         return [(peer.member, peer.link) for _, peer in sorted(self._peers.items())]
 
-    def plausible(self) -> Sequence[int]:
+    def answering(self) -> Sequence[int]:
         """The peers of which a timely answer can be expected."""
         now = self._loop.time()
-        return [uid for uid, peer in sorted(self._peers.items()) if peer.link.plausible(now)]
+        return [uid for uid, peer in sorted(self._peers.items()) if peer.link.answers(now)]
 
     def waiting_for(self, link: PeerLink) -> int:
         """How many own commits a peer has not synced yet."""
@@ -173,8 +176,9 @@ class Replication:
         )
 
     def all_behind(self, limit_ms: int) -> Sequence[int]:
-        """The peers that can be asked, where the clocks of all of them are so far behind ours.
+        """The peers that can be asked, where the clocks of all are so far behind our stamps.
 
+        Those run ahead of our wall clock for as long as that was fast, after it was set right.
         Asked for at each write, and looked at once a heartbeat.
         """
         now = self._loop.time()
@@ -191,8 +195,9 @@ class Replication:
 
     def _look_behind(self, now: float, limit_ms: int) -> Sequence[int]:
         links = [peer.link for _, peer in sorted(self._peers.items())]
-        able = [link for link in links if link.plausible(now)]
-        behind = [link.offset_ms is not None and link.offset_ms < -limit_ms for link in able]
+        able = [link for link in links if link.answers(now)]
+        limit_ms -= self._lead_ms()
+        behind = [(link.offset_ms or 0) < -limit_ms for link in able]
         return [link.uid for link in able] if able and all(behind) else ()
 
     # -- running -----------------------------------------------------------------------------
@@ -450,7 +455,7 @@ class Replication:
         def rank(uid: int) -> tuple[bool, bool, bool]:
             link = self._peers[uid].link
             said_so = link.vectors.holds(partition, origin, seq)
-            return not said_so, not link.plausible(now), uid != origin
+            return not said_so, not link.answers(now), uid != origin
 
         return sorted(self.storage(), key=rank)
 

@@ -42,7 +42,7 @@ def peer(uid: int) -> Any:
     return SimpleNamespace(
         member=SimpleNamespace(uid=uid, name=f"n{uid}"),
         link=SimpleNamespace(
-            plausible=lambda _: True,
+            answers=lambda _: True,
             vectors=SimpleNamespace(ahead_of=lambda _: (((5, uid), 2, 1),)),
         ),
         asking=SimpleNamespace(call=None),

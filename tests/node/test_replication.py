@@ -290,6 +290,32 @@ def test_a_node_far_ahead_of_all_others_has_a_peer_stamp_its_writes() -> None:
     simulate(story)
 
 
+def test_a_node_whose_clock_was_far_ahead_has_a_peer_stamp_until_time_caught_up() -> None:
+    async def story(machines: Machines) -> None:
+        await machines.start()
+        machines.cluster.network.partition(["n1"], ["n2", "n3"])
+        machines.machine("n1").clock.jump(300_000)
+        await asyncio.sleep(3)
+        await machines.write("n1", "web/early", PORT="1")
+        machines.machine("n1").clock.mend()
+        machines.cluster.network.heal()
+        answering = machines.node("n1").node.replication.answering
+        await machines.until(lambda: len(answering()) == 2, 20.0)
+        await asyncio.sleep(1)
+
+        written = await machines.write("n1", "web/prod", PORT="2")
+
+        assert not written.detached
+        uid = f"{machines.node('n1').node.membership.me.uid:016x}"
+        assert not written.stamp.endswith(uid)
+        await machines.until(lambda: machines.shows("n3", "web/prod", "PORT", "2"))
+        await asyncio.sleep(300)
+        later = await machines.write("n1", "web/later", PORT="3")
+        assert later.stamp.endswith(uid)
+
+    simulate(story)
+
+
 def test_a_commit_from_the_future_waits_until_its_time_has_come() -> None:
     async def story(machines: Machines) -> None:
         await machines.start()
