@@ -20,6 +20,8 @@ DEFAULT_KEPT_DAYS = 90
 LEASES = "sys/leases"
 """Environments below it are written every few seconds, and only who holds one matters."""
 _LEASE_COMMITS = 16
+_TOPOLOGY = "sys/topology"
+"""Each of its commits may have the whole partition table, and a move of many has many."""
 _DAY_MS = 86_400_000
 
 
@@ -31,9 +33,11 @@ class Retention:
     days: int = DEFAULT_KEPT_DAYS
 
     def of(self, environment: str) -> Retention:
-        """What is kept of one environment: less of a lease, the same on every node."""
+        """What is kept of one environment: less of the system's own, the same on every node."""
         if environment.startswith(LEASES + "/"):
             return Retention(_LEASE_COMMITS, 0)
+        if environment == _TOPOLOGY:
+            return Retention(self.commits, 0)
         return self
 
     def oldest_kept_ms(self, newest: Stamp) -> int:

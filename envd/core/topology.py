@@ -22,13 +22,16 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
+from envd.core import partitions
 from envd.core.environment import Environment
 from envd.core.errors import Corrupt
+from envd.core.partitions import PartitionTable
 from envd.core.paxos import Quorum
 from envd.core.placement import Site
 
 TOPOLOGY: Final = "sys/topology"
 VARIABLE: Final = "TOPOLOGY"
+TABLE: Final = "PARTITIONS"
 MOST_VOTERS: Final = 5
 RECOVERED_EPOCHS: Final = 1000
 _UID_DIGITS: Final = 16
@@ -38,8 +41,9 @@ _UID_DIGITS: Final = 16
 class Topology:
     """One epoch: the storage nodes in order of uid, those that vote, those that are to vote next.
 
-    `leaving` are about to go for good and must not vote any more. Raises ValueError where a voter
-    is no node, or nobody votes.
+    `leaving` are about to go for good and must not vote any more. Without a `table` every node
+    holds everything; it is a variable of its own, because it seldom changes and is large. Raises
+    ValueError where a voter is no node, or nobody votes.
     """
 
     epoch: int
@@ -47,6 +51,7 @@ class Topology:
     voters: tuple[int, ...]
     joining: tuple[int, ...] = ()
     leaving: tuple[int, ...] = ()
+    table: PartitionTable | None = None
 
     def __post_init__(self) -> None:
         known = {site.uid for site in self.nodes}
@@ -65,7 +70,7 @@ class Topology:
         return Quorum((frozenset(self.voters),))
 
     def encode(self) -> str:
-        """The value of the variable that holds it: JSON, fields are only added."""
+        """The value of the variable VARIABLE, all but the table: JSON, fields are only added."""
         nodes = [
             {"uid": _hex(site.uid), "zone": site.zone, "region": site.region} for site in self.nodes
         ]
@@ -89,6 +94,7 @@ class Topology:
             epoch=self.epoch + 1,
             nodes=tuple(merged[uid] for uid in sorted(merged)),
             leaving=tuple(uid for uid in self.leaving if uid in merged),
+            table=self.table and self.table.without(self.table.uids() - merged.keys()),
         )
 
     def with_leaving(self, uid: int, *, leaves: bool) -> Topology:
@@ -96,6 +102,10 @@ class Topology:
         others = {each for each in self.leaving if each != uid}
         marked = others | {uid} if leaves else others
         return replace(self, epoch=self.epoch + 1, leaving=tuple(sorted(marked)))
+
+    def with_table(self, table: PartitionTable) -> Topology:
+        """The next epoch, in which partitions are elsewhere, or further on their way."""
+        return replace(self, epoch=self.epoch + 1, table=table)
 
     def begin(self, voters: Sequence[int]) -> Topology:
         """The next epoch, in which these are to vote next."""
@@ -112,9 +122,17 @@ class Topology:
     def recovered(self, site: Site) -> Topology:
         """The topology that one node makes up when the voters are lost: it votes alone.
 
-        Its epoch is one that they can't have reached meanwhile.
+        Its epoch is one that they can't have reached meanwhile. Where not every node holds
+        everything, those that hold something stay; else whoever is there comes back by itself.
         """
-        return Topology(self.epoch + RECOVERED_EPOCHS, (site,), (site.uid,))
+        kept = () if self.table is None else self.nodes
+        nodes = {each.uid: each for each in (*kept, site)}
+        return Topology(
+            self.epoch + RECOVERED_EPOCHS,
+            tuple(nodes[uid] for uid in sorted(nodes)),
+            (site.uid,),
+            table=self.table,
+        )
 
 
 def founded(site: Site) -> Topology:
@@ -141,7 +159,11 @@ def decode(text: str) -> Topology:
 def topology_in(environment: Environment) -> Topology | None:
     """The topology that the environment TOPOLOGY holds, None for none; raises Corrupt."""
     entry = environment.variables.get(VARIABLE)
-    return None if entry is None or entry.value is None else decode(entry.value)
+    if entry is None or entry.value is None:
+        return None
+    rows = environment.variables.get(TABLE)
+    table = None if rows is None or rows.value is None else partitions.decode(rows.value)
+    return replace(decode(entry.value), table=table)
 
 
 def wanted_voters(

@@ -15,6 +15,7 @@ from envd.node.coordinator import Coordinator
 from envd.node.electorate import Electorate, Others
 from envd.node.finishing import Finisher
 from envd.node.guarding import guarded
+from envd.node.holdings import Holdings
 from envd.node.intake import Intake
 from envd.node.leases import Leases
 from envd.node.proposing import Ask, Proposer
@@ -34,6 +35,7 @@ class Consent:
         intake: Intake,
         repairer: Repairer,
         digest_key: bytes,
+        holdings: Holdings,
         *,
         others: Callable[[], Others],
         ask: Ask,
@@ -44,7 +46,10 @@ class Consent:
         self._repairer = repairer
         self._ask = ask
         self._others = others
-        self.electorate = Electorate(me, ports.store, others, expects_others=expects_others)
+        self._holdings = holdings
+        self.electorate = Electorate(
+            me, ports.store, others, holdings, expects_others=expects_others
+        )
         self._acceptor = AcceptorService(
             ports.store, ports.registers, intake, ports.clock, self._pull, self._epoch
         )
@@ -95,11 +100,14 @@ class Consent:
     def proposers(self, name: str) -> Sequence[int]:
         """Whom to hand a write of a serial environment to: acceptors that can be reached.
 
-        The same order on all nodes, so that one proposes; another one for each partition.
+        The same order on all nodes, so that one proposes; another one for each partition. Of one
+        that is moving, those that have all of it.
         """
-        members = self.electorate.seats(name).quorum.members
-        live = members.intersection((self._uid, *self._others().answering))
         partition = partition_of(name)
+        able = self._holdings.readers(partition)
+        if able is None:
+            able = tuple(self.electorate.seats(name).quorum.members)
+        live = set(able).intersection((self._uid, *self._others().answering))
         return sorted(live, key=lambda uid: rank(partition, uid))
 
     async def _pull(self, name: str, uid: int) -> None:

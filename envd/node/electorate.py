@@ -24,7 +24,9 @@ from envd.core.members import Member, MemberState
 from envd.core.paxos import Quorum
 from envd.core.placement import Site
 from envd.core.requests import Put, WriteRequest
+from envd.core.ring import SYSTEM_PARTITION, partition_of
 from envd.core.topology import (
+    TABLE,
     TOPOLOGY,
     VARIABLE,
     Topology,
@@ -35,6 +37,7 @@ from envd.core.topology import (
 from envd.node.acceptor import AcceptorService
 from envd.node.calls import Method
 from envd.node.handshake import Peer
+from envd.node.holdings import Holdings
 from envd.node.proposing import Ask, Seats
 from envd.node.repair import Repairer
 from envd.node.serial import Serial
@@ -73,13 +76,16 @@ class Electorate:
         me: Site,
         store: Store,
         others: Callable[[], Others],
+        holdings: Holdings,
         *,
         expects_others: bool,
     ) -> None:
-        """`expects_others`: this node joined, so it founds nothing by itself."""
+        """`holdings` follow the topology; `expects_others`: this node joined, so it founds nothing
+        by itself."""
         self._me = me
         self._store = store
         self._others = others
+        self._holdings = holdings
         self._expects_others = expects_others
         self._loop = asyncio.get_running_loop()
         self._poked = asyncio.Event()
@@ -90,7 +96,7 @@ class Electorate:
         self._waits_for = ""
         self._ready_for = 0
         self._cached: tuple[bytes, Topology | None] = (b"", None)
-        self.current = self._in(store.visible(TOPOLOGY))
+        self._follow(self._in(store.visible(TOPOLOGY)))
         store.subscribe(self._applied)
 
     def connect(
@@ -122,7 +128,7 @@ class Electorate:
             if self._founding:
                 return Seats(Quorum((frozenset({self._me.uid}),)), 0)
         elif self.current is not None:
-            return Seats(self.current.quorum, self.current.epoch)
+            return Seats(_deciders(self.current, name), self.current.epoch)
         raise self._unknown()
 
     def _unknown(self) -> Unavailable:
@@ -152,8 +158,12 @@ class Electorate:
 
     def _applied(self, applied: Applied) -> None:
         if applied.record.commit.environment == TOPOLOGY:
-            self.current = self._in(applied.after)
+            self._follow(self._in(applied.after))
             self._poked.set()
+
+    def _follow(self, topology: Topology | None) -> None:
+        self.current = topology
+        self._holdings.follow(None if topology is None else topology.table)
 
     def _in(self, state: StoredState | None) -> Topology | None:
         """The topology of a state; decoded once for each revision."""
@@ -242,8 +252,11 @@ class Electorate:
     async def _write(self, topology: Topology, message: str, *more: Put) -> None:
         state = self._store.visible(TOPOLOGY)
         before = state.revision.hex() if state is not None and self.current is not None else ""
-        put = Put(VARIABLE, topology.encode())
-        request = WriteRequest(TOPOLOGY, (put, *more), if_revision=before, message=message)
+        puts = [Put(VARIABLE, topology.encode())]
+        known = self.current and self.current.table
+        if topology.table is not None and topology.table is not known:
+            puts.append(Put(TABLE, topology.table.encode()))
+        request = WriteRequest(TOPOLOGY, (*puts, *more), if_revision=before, message=message)
         await self._serial.propose(request, AUTHOR)
         _log.info("topology.changed", extra={"epoch": topology.epoch, "detail": message})
 
@@ -415,6 +428,14 @@ class Electorate:
     async def _serve_ready(self, _: Peer, body: bytes) -> bytes:
         self._poked.set()
         return wire.pack(self._ready_for == wire.unpack(int, body))
+
+
+def _deciders(topology: Topology, name: str) -> Quorum:
+    """Whose consent a change of an environment takes: the voters', or that of who holds it."""
+    partition = partition_of(name)
+    if topology.table is None or partition == SYSTEM_PARTITION:
+        return topology.quorum
+    return topology.table.quorum(partition)
 
 
 def site_of(member: Member) -> Site:

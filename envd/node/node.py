@@ -27,6 +27,7 @@ from envd.node.electorate import Others, site_of
 from envd.node.forwarding import Forwarder
 from envd.node.guarding import guarded
 from envd.node.handshake import Introduction, Peer
+from envd.node.holdings import Holdings
 from envd.node.intake import MAX_AHEAD_MS, Intake, take_error
 from envd.node.joining import Discovery, join_methods
 from envd.node.membership import Membership
@@ -101,6 +102,7 @@ class Node:
         self._renew = renew
         salt = int.from_bytes(ports.rng.token_bytes(2)) >> (16 - SALT_BITS)
         self._hlc = hlc = HybridClock(place.member.uid, ports.store.highest_hlc(), salt=salt)
+        self.holdings = Holdings(place.member.uid)
         self._tail = LogTail(ports.store, place.member.uid)
         self.acknowledging = Acknowledging(
             lambda: self._tail.last_own_lsn, expecting=place.expects_others
@@ -147,6 +149,7 @@ class Node:
             self._intake,
             self.repairer,
             place.digest_key,
+            self.holdings,
             others=self._others,
             ask=self._ask,
             expects_others=place.expects_others,

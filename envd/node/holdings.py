@@ -1,0 +1,81 @@
+"""Which partitions this node and its peers hold, as the topology says now.
+
+Until a topology has a partition table (`core.partitions`), every storage node holds everything, and
+so is the partition of the system's own environments held always.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from envd.core.partitions import PartitionTable
+from envd.core.ring import SYSTEM_PARTITION
+
+
+class Holdings:
+    """The holdings as this node, `uid`, knows them; `follow` is told of each table."""
+
+    def __init__(self, uid: int) -> None:
+        self.uid = uid
+        self.table: PartitionTable | None = None
+        self._gained: frozenset[int] = frozenset()
+        self._listeners: list[Callable[[], None]] = []
+
+    def subscribe(self, changed: Callable[[], None]) -> None:
+        """Call `changed` whenever the table is another one."""
+        self._listeners.append(changed)
+
+    def follow(self, table: PartitionTable | None) -> None:
+        """The topology has this table now."""
+        if table == self.table:
+            return
+        self.table = table
+        self._gained = frozenset() if table is None else table.gained_by(self.uid)
+        for changed in self._listeners:
+            changed()
+
+    @property
+    def whole(self) -> bool:
+        """Whether every storage node holds everything."""
+        return self.table is None
+
+    def holds(self, uid: int, partition: int) -> bool:
+        """Whether the writes to a partition go to a storage node."""
+        return (
+            self.table is None
+            or partition == SYSTEM_PARTITION
+            or uid in self.table.writers(partition)
+        )
+
+    def mine(self, partition: int) -> bool:
+        """Whether the writes to a partition come here."""
+        return self.holds(self.uid, partition)
+
+    def writers(self, partition: int) -> Sequence[int] | None:
+        """To whom the writes to a partition go; None: to every storage node."""
+        if self.table is None or partition == SYSTEM_PARTITION:
+            return None
+        return self.table.writers(partition)
+
+    def readers(self, partition: int) -> Sequence[int] | None:
+        """Who has all of a partition, the preferred one first; None: every storage node."""
+        if self.table is None or partition == SYSTEM_PARTITION:
+            return None
+        return self.table.readers(partition)
+
+    def readable(self, partition: int) -> bool:
+        """Whether this node has all of a partition."""
+        readers = self.readers(partition)
+        return readers is None or self.uid in readers
+
+    def gaining(self, partition: int) -> bool:
+        """Whether this node gets the writes to a partition, and lacks what was before them."""
+        return partition in self._gained
+
+    def common(self, uid: int) -> frozenset[int] | None:
+        """The partitions of which this node and a peer have all; None: every one."""
+        table = self.table
+        if table is None:
+            return None
+        both = table.held_by(self.uid) & table.held_by(uid)
+        return (both - self._gained - table.gained_by(uid)) | {SYSTEM_PARTITION}
