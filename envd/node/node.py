@@ -32,7 +32,8 @@ from envd.node.intake import MAX_AHEAD_MS, Intake, take_error
 from envd.node.joining import Discovery, join_methods
 from envd.node.membership import Membership
 from envd.node.peering import DIAL_S, Surroundings
-from envd.node.repair import Repairer, RepairServer
+from envd.node.repair import Repairer
+from envd.node.repair_server import RepairServer
 from envd.node.replication import Replication
 from envd.node.session_reads import SessionReads
 from envd.node.tail import LogTail
