@@ -18,12 +18,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
 from envd.core.errors import Corrupt
-from envd.core.ring import partition_of
+from envd.core.ring import partition_of, to_bitmap
 from envd.core.versions import FAN_OUT, Cursor, bucket_sums
 from envd.node.intake import MAX_SEQ, IdentityLost, Intake, Taken
 from envd.node.repair_server import ASKED_AT_ONCE, encoded_base
@@ -89,15 +89,23 @@ class Repairer:
         self._stuck: dict[int, dict[int, _Stuck]] = {}
         self.figures = RepairFigures()
 
-    async def catch_up(self, uid: int, ask: Ask) -> Pulled:
+    async def catch_up(
+        self,
+        uid: int,
+        ask: Ask,
+        partitions: Collection[int] | None = None,
+        *,
+        connects: bool = True,
+    ) -> Pulled:
         """Pull all that the peer `uid` has and this node lacks; its vectors then hold here.
 
-        Those of partitions of which something was held back do not.
+        Those of partitions of which something was held back do not. Of the `partitions` alone,
+        where they are given. `connects`: its log is then taken in from where it stood before.
         Raises what the peer or the store does; nothing is lost then, and what was pulled stays.
         Raises IdentityLost where the peer holds more of this node than this node does.
         """
         mark = self._intake.mark()
-        pull = _Pull(self._store, self._intake, self._digest_key, ask, settled_only=False)
+        pull = self._pull(ask, partitions)
         point = wire.unpack(wire.Point, await pull.ask("repair.point", b""))
         vectors = as_map(point.vectors)
         if not 0 <= point.lsn <= MAX_SEQ:
@@ -108,13 +116,20 @@ class Repairer:
         await pull.run()
         await self._intake.settled(mark)
         early = pull.pulled.early
-        vectors = {place: seq for place, seq in vectors.items() if place[0] not in early}
-        self._store.advance(vectors, {uid: Cursor(point.lsn, point.lsn)})
+        vectors = {
+            place: seq
+            for place, seq in vectors.items()
+            if place[0] not in early and (partitions is None or place[0] in partitions)
+        }
+        self._store.advance(vectors, {uid: Cursor(point.lsn, point.lsn)} if connects else {})
         self._feed.advanced(vectors)
+        self._intake.bridge(vectors)
         self._count(pull.pulled, "catch_up")
         return pull.pulled
 
-    async def compare(self, uid: int, ask: Ask) -> Pulled:
+    async def compare(
+        self, uid: int, ask: Ask, partitions: Collection[int] | None = None
+    ) -> Pulled:
         """Pull what differs although the vectors are equal, and tell of it.
 
         Where the vectors of a partition differ, its commits are on their way; but if nothing
@@ -122,7 +137,7 @@ class Repairer:
         """
         await self._store.flush()
         mark = self._intake.mark()
-        pull = _Pull(self._store, self._intake, self._digest_key, ask, settled_only=True)
+        pull = self._pull(ask, partitions, settled_only=True)
         pull.stuck = self._stuck.setdefault(uid, {})
         await pull.run()
         await self._intake.settled(mark)
@@ -135,10 +150,13 @@ class Repairer:
             )
         return pull.pulled
 
-    async def pull(self, ask: Ask) -> Pulled:
-        """Pull all that a peer has and this node lacks, and say nothing of vectors."""
+    async def pull(self, ask: Ask, partitions: Collection[int] | None = None) -> Pulled:
+        """Pull all that a peer has and this node lacks, and say nothing of vectors.
+
+        Of the `partitions` alone, where they are given.
+        """
         mark = self._intake.mark()
-        pull = _Pull(self._store, self._intake, self._digest_key, ask, settled_only=False)
+        pull = self._pull(ask, partitions)
         await pull.run()
         await self._intake.settled(mark)
         self._count(pull.pulled, "vote")
@@ -147,11 +165,18 @@ class Repairer:
     async def look_at(self, names: Sequence[str], ask: Ask) -> Pulled:
         """Pull what this node lacks of some environments (background read repair)."""
         mark = self._intake.mark()
-        pull = _Pull(self._store, self._intake, self._digest_key, ask, settled_only=False)
+        pull = self._pull(ask)
         await pull.environments(names)
         await self._intake.settled(mark)
         self._count(pull.pulled, "read")
         return pull.pulled
+
+    def _pull(
+        self, ask: Ask, partitions: Collection[int] | None = None, *, settled_only: bool = False
+    ) -> _Pull:
+        return _Pull(
+            self._store, self._intake, self._digest_key, ask, partitions, settled_only=settled_only
+        )
 
     def _count(self, pulled: Pulled, kind: str) -> None:
         self.figures.bytes += pulled.received_bytes
@@ -163,12 +188,20 @@ class _Pull:
     """One walk down a peer's tree."""
 
     def __init__(
-        self, store: Store, intake: Intake, digest_key: bytes, ask: Ask, *, settled_only: bool
+        self,
+        store: Store,
+        intake: Intake,
+        digest_key: bytes,
+        ask: Ask,
+        partitions: Collection[int] | None,
+        *,
+        settled_only: bool,
     ) -> None:
         self._store = store
         self._intake = intake
         self._digest_key = digest_key
         self._ask = ask
+        self._partitions = partitions
         self._settled_only = settled_only
         self.stuck: dict[int, _Stuck] = {}
         self.pulled = Pulled()
@@ -180,8 +213,9 @@ class _Pull:
         return answer
 
     async def run(self) -> None:
-        theirs = wire.unpack(wire.TreeAnswer, await self.ask("repair.groups", b""))
-        tree = Tree(self._store)
+        bitmap = b"" if self._partitions is None else to_bitmap(self._partitions)
+        theirs = wire.unpack(wire.TreeAnswer, await self.ask("repair.groups", bitmap))
+        tree = Tree(self._store, self._partitions)
         for group in self._differing(tree.groups(), theirs):
             answer = await self.ask("repair.partitions", wire.pack(group))
             ours = tree.partitions(group)
@@ -201,6 +235,8 @@ class _Pull:
         self, partition: int, ours: wire.TreeAnswer, theirs: wire.TreeAnswer, at: int
     ) -> bool:
         """Whether a partition that differs is to be pulled: not what is on its way."""
+        if self._partitions is not None and partition not in self._partitions:
+            return False
         if not self._settled_only:
             return True
         if not (ours.settled[at] and theirs.settled[at]):

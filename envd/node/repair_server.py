@@ -8,7 +8,7 @@ from typing import Final
 
 from envd.core import digest
 from envd.core.errors import Corrupt
-from envd.core.ring import PARTITIONS
+from envd.core.ring import PARTITIONS, from_bitmap
 from envd.core.stamp import STAMP_BYTES
 from envd.core.versions import GROUPS, bucket_of, bucket_sums
 from envd.node.calls import Method
@@ -67,9 +67,13 @@ class RepairServer:
         self._kept = None
         return wire.pack(point)
 
-    async def _groups(self, _peer: Peer, _: bytes) -> bytes:
+    async def _groups(self, _peer: Peer, body: bytes) -> bytes:
+        """Of these partitions, where there is a bitmap of them, else of all."""
+        partitions = _bitmap(body) if body else None
         await self._store.flush()  # Of what the roots do not cover yet, nothing can be said.
         self._kept = None
+        if partitions is not None:
+            return wire.pack(Tree(self._store, partitions).groups())
         return wire.pack(self._tree().groups())
 
     async def _partitions(self, _peer: Peer, body: bytes) -> bytes:
@@ -140,3 +144,10 @@ def _partition(body: bytes) -> int:
     if not 0 <= partition < PARTITIONS:
         raise Corrupt("a peer asked for a partition that is none")
     return partition
+
+
+def _bitmap(body: bytes) -> frozenset[int]:
+    try:
+        return from_bitmap(body)
+    except ValueError:
+        raise Corrupt("a peer asked for partitions that are none") from None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Final
 
 from envd.core.versions import FAN_OUT, GROUPS, Roots, vector_hash
@@ -14,13 +14,17 @@ _LOW: Final = (1 << (8 * HALF)) - 1
 
 
 class Tree:
-    """The upper levels of this node's tree of roots, at one moment."""
+    """The upper levels of this node's tree of roots, at one moment.
 
-    def __init__(self, store: Store) -> None:
-        self._roots: Roots = store.roots()
+    Of the `partitions` alone, where they are given: two nodes compare what both of them hold.
+    """
+
+    def __init__(self, store: Store, partitions: Collection[int] | None = None) -> None:
+        roots = store.roots()
+        self._roots = roots if partitions is None else _masked(roots, partitions)
         vectors: dict[int, dict[int, int]] = {}
         for (partition, origin), seq in store.vectors().items():
-            if seq:
+            if seq and (partitions is None or partition in partitions):
                 vectors.setdefault(partition, {})[origin] = seq
         self._hashes = {partition: vector_hash(vector) for partition, vector in vectors.items()}
 
@@ -47,6 +51,11 @@ class Tree:
 
     def _vector(self, partition: int) -> int:
         return self._hashes.get(partition, 0)  # An empty vector has this hash.
+
+
+def _masked(roots: Roots, partitions: Collection[int]) -> Roots:
+    sums = [root if at in partitions else 0 for at, root in enumerate(roots.partitions)]
+    return Roots(sums, roots.unsettled.intersection(partitions))
 
 
 def _answer(
