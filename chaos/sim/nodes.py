@@ -22,6 +22,7 @@ from chaos.sim.cluster import Boot, Cluster, Machine, NodeDied
 from chaos.sim.held import Held
 from chaos.sim.loop import SimLoop
 from chaos.sim.registers import SimRegisters
+from chaos.sim.shares import Shares, newest
 from chaos.sim.store import Platter, SimStore, damaged
 from envd.core.answers import Identity, Status
 from envd.core.errors import EnvdError, Unavailable
@@ -360,7 +361,27 @@ class EnvdFactory:
     def held(self, machine: Machine) -> Held | None:
         running = self.cluster.nodes.get(machine.name)
         store = self._stores.get(machine.name)
-        return None if running is None or store is None else store.held()
+        if running is None or store is None:
+            return None
+        return replace(store.held(), partitions=self.shares().read_by(running.uid))
+
+    def shares(self) -> Shares:
+        """Who is to hold what, by the newest topology of those that run."""
+        return newest(self._stores.values())
+
+    def kept(self, name: str) -> Held:
+        """What is on the disk of a machine, whether its node runs or not."""
+        store = self._stores.get(name)
+        if store is None:
+            directory, settings = self.directories[name], self._settings
+            store = SimStore.opened(
+                directory.durable,
+                settings.retention,
+                directory.uid,
+                directory.digest_key,
+                settings.kept,
+            )
+        return store.held()
 
     def sightings(self) -> list[Sighting]:
         """The nodes that are ready, in order of their machines' names."""

@@ -89,5 +89,6 @@ def names_of(node: Sighting) -> list[str]:
 
 
 def partitions_of(node: Sighting) -> list[int]:
-    """The partitions that a node has records of."""
-    return sorted({partition for partition, _ in node.store.vectors()})
+    """The partitions that a node has records of, those that have no name too."""
+    named = {partition for partition, _ in node.store.vectors()}
+    return sorted(named | {at for at, root in enumerate(node.store.roots().partitions) if root})
