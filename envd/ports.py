@@ -6,7 +6,15 @@ and the tests pass in theirs.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import (
+    Awaitable,
+    Callable,
+    Collection,
+    Generator,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -180,8 +188,13 @@ class Store(Protocol):
         """The result of an operation id of the last 24 hours, on its way or durable."""
         ...
 
-    def environments(self, prefix: str, after: str, limit: int) -> list[ListedEnvironment]:
-        """Existing environments in order of name, after `after`, at most `limit`."""
+    def environments(
+        self, prefix: str, after: str, limit: int, partitions: Collection[int] | None = None
+    ) -> list[ListedEnvironment]:
+        """Existing environments in order of name, after `after`, at most `limit`.
+
+        Only those of these `partitions`; None: of all.
+        """
         ...
 
     def commits(self, environment: str, before: Stamp | None, limit: int) -> list[Commit]:

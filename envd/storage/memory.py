@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from bisect import bisect_left, insort
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from operator import itemgetter
 from pathlib import Path
@@ -174,11 +174,17 @@ class MemoryStore:
     def find_operation(self, author: str, operation: str) -> OperationResult | None:
         return self._operations.get((author, operation))
 
-    def environments(self, prefix: str, after: str, limit: int) -> list[ListedEnvironment]:
+    def environments(
+        self, prefix: str, after: str, limit: int, partitions: Collection[int] | None = None
+    ) -> list[ListedEnvironment]:
+        wanted = None if partitions is None else frozenset(partitions)
         names = sorted(name for name, state in self._visible.items() if state.environment.exists)
         found: list[ListedEnvironment] = []
         for name in names[bisect_left(names, after) :]:
-            if name > after and has_prefix(name, prefix) and len(found) < limit:
+            if len(found) >= limit:
+                break
+            of_wanted = wanted is None or partition_of(name) in wanted
+            if name > after and has_prefix(name, prefix) and of_wanted:
                 state = self._visible[name]
                 count = state.environment.live_count()
                 found.append(ListedEnvironment(name, state.revision.hex(), count))

@@ -35,7 +35,7 @@ from envd.core.history import ConflictRecord, Retention
 from envd.core.stamp import STAMP_BYTES, Stamp
 from envd.core.versions import Cursor
 from envd.ports import OperationResult, Sealer
-from envd.storage import conflict_rows
+from envd.storage import conflict_rows, listing
 from envd.storage.fingerprints import ROOTS_LSN, Fingerprints
 from envd.storage.flush import Batch, Figures, Flush, Sweep, decode_cursor, go_on
 from envd.storage.quarantine import Quarantine
@@ -163,25 +163,14 @@ class StateDb:
                 more = cursor.prev()
         return found
 
-    def index(self, prefix: str, after: str, limit: int) -> list[IndexEntry]:
-        """Index entries below `prefix` after the name `after`, in order, at most `limit`."""
-        found: list[IndexEntry] = []
-        below = prefix + "/" if prefix else ""
-        if limit > 0 and prefix > after:
-            value = self._tables.raw(b"index", prefix.encode())
-            if value is not None:
-                found.append(index_entry(prefix.encode(), value))
-        with self._tables.cursor(b"index") as cursor:
-            # Names like `a/b-2` stand between `a/b` and `a/b/c`, so the search begins anew.
-            more = cursor.set_range(max(below, after).encode())
-            while more and len(found) < limit:
-                key, value = row_at(cursor)
-                if not key.startswith(below.encode()):
-                    break
-                if key > after.encode():
-                    found.append(index_entry(key, value))
-                more = cursor.next()
-        return found
+    def index(
+        self, prefix: str, after: str, limit: int, partitions: frozenset[int] | None = None
+    ) -> list[IndexEntry]:
+        """Index entries below `prefix` after the name `after`, in order, at most `limit`.
+
+        Only those of these `partitions`; None: of all.
+        """
+        return listing.listed(self._tables, prefix, after, limit, partitions)
 
     def operation(self, key: bytes) -> OperationResult | None:
         """What became of an operation id, if it is still known."""

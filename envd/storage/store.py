@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -246,8 +246,11 @@ class DurableStore:
             known = self._state.operation(key)
         return known
 
-    def environments(self, prefix: str, after: str, limit: int) -> list[ListedEnvironment]:
-        return self._view.environments(prefix, after, limit)
+    def environments(
+        self, prefix: str, after: str, limit: int, partitions: Collection[int] | None = None
+    ) -> list[ListedEnvironment]:
+        wanted = None if partitions is None else frozenset(partitions)
+        return self._view.environments(prefix, after, limit, wanted)
 
     def commits(self, environment: str, before: Stamp | None, limit: int) -> list[Commit]:
         return self._view.commits(environment, before, limit)
