@@ -289,6 +289,22 @@ class Store(Protocol):
         """
         ...
 
+    async def drop(self, partition: int, last_lsn: int, keep_origin: int) -> bool:
+        """Let go of all that this node has of a partition, but for the vector of `keep_origin`.
+
+        `last_lsn` is what `last_lsn()` told, since this start: others hold the partition up to
+        there. False, and nothing is done, where a record of the partition with a later lsn is in
+        the log or on its way, or one is in quarantine (one of a newer version whose partition can't
+        be told does not count). Else it returns once all is gone, durably: environments, histories,
+        bases, conflicts, digests, vectors; after a crash meanwhile either all is there or nothing.
+
+        The log keeps its records, and so does what was told of them: operation ids (until their
+        24 hours are over), cursors. While it is written, records of the partition may be refused
+        (Unavailable); those that come later begin with an empty state. Raises StorageError or
+        Unavailable where nothing can be written; again, it does what is left to do.
+        """
+        ...
+
     async def flush(self) -> None:
         """Bring the materialised view up to the log."""
         ...
