@@ -17,6 +17,9 @@ from envd.core.stamp import ZERO, Stamp
 from envd.ports import Store
 from envd.wire import records
 
+Commits = Mapping[str, frozenset[Stamp]]
+"""Their stamps by environment."""
+
 
 @dataclass(frozen=True)
 class Held:
@@ -27,7 +30,7 @@ class Held:
     """
 
     vectors: Mapping[tuple[int, int], int]
-    commits: Mapping[str, frozenset[Stamp]] = field(default_factory=dict)
+    commits: Commits = field(default_factory=dict)
     bases: Mapping[str, Stamp] = field(default_factory=dict)
     partitions: frozenset[int] | None = None
 

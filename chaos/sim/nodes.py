@@ -13,23 +13,24 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from contextvars import copy_context
 from dataclasses import dataclass, field, replace
+from functools import partial
 from random import Random
 from typing import Final
 
 from chaos.sim.chance import Chance, SimRng
 from chaos.sim.checkers import Sighting
 from chaos.sim.cluster import Boot, Cluster, Machine, NodeDied
-from chaos.sim.held import Held
+from chaos.sim.held import Commits, Held
 from chaos.sim.loop import SimLoop
 from chaos.sim.registers import SimRegisters
-from chaos.sim.shares import Shares, newest
+from chaos.sim.shares import Shares, newest, own
 from chaos.sim.store import Platter, SimStore, damaged
 from envd.core.answers import Identity, Status
 from envd.core.errors import EnvdError, Unavailable
 from envd.core.history import Retention
 from envd.core.members import Member, MemberState
 from envd.core.paxos import Acceptor
-from envd.core.requests import LeaveRequest
+from envd.core.requests import LeaveRequest, RemoveRequest
 from envd.node.api import EnvironmentApi
 from envd.node.cluster import NodeCluster
 from envd.node.handshake import Introduction
@@ -52,6 +53,8 @@ _DIGEST_KEY_BYTES: Final = 32
 _UID_BYTES: Final = 8
 _OPERATOR: Final = Identity("operator", "simulator")
 _RESTART_S: Final = 0.2
+_LOOKS_S: Final = 1.0
+_PATIENCE_S: Final = 5.0
 _LIED_S: Final = 1.0
 _UNREADABLE: Final = 0.3
 _LARGEST_GROUP: Final = 12
@@ -79,12 +82,14 @@ class Directory:
 class Settings:
     """What all nodes of a run have in common; `kept` is how many records a log keeps.
 
-    With `lying_disk` syncs are answered before they are done.
+    With `lying_disk` syncs are answered before they are done. `copies` of each partition are to be,
+    where that is not 0.
     """
 
     retention: Retention = field(default_factory=Retention)
     kept: int = 100_000
     lying_disk: bool = False
+    copies: int = 0
 
 
 Sabotage = Callable[[NodePorts], NodePorts]
@@ -128,8 +133,10 @@ class EnvdFactory:
         told: Callable[[Sighting, Applied], None],
         identity_lost: Callable[[str, str], None],
         sabotage: Sabotage = lambda ports: ports,
+        dropped: Callable[[str, int, Commits], None] = lambda *_: None,
     ) -> None:
-        """`identity_lost(machine, why)` hears of nodes that had to take a new uid."""
+        """`identity_lost(machine, why)` hears of nodes that had to take a new uid, and
+        `dropped(machine, partition, commits)` of what a node lets go of."""
         self.directories: dict[str, Directory] = {}
         self.machine_of: dict[int, str] = {}
         self.agents: set[str] = set()
@@ -140,8 +147,10 @@ class EnvdFactory:
         self._settings = settings
         self._told = told
         self._identity_lost = identity_lost
+        self._dropped = dropped
         self._sabotage = sabotage
         self._saved: dict[str, deque[Directory]] = {}
+        self._to_remove: dict[int, str] = {}
         self._stores: dict[str, SimStore] = {}
         self._registers_of: dict[str, SimRegisters] = {}
         self._context = copy_context()
@@ -228,6 +237,7 @@ class EnvdFactory:
         platter = self.platters[boot.machine.name]
         store.attach(platter, boot.chance.stream("disk"), boot.process, self._loop)
         store.synced_at[: len(directory.synced_at)] = directory.synced_at
+        store.on_drop = partial(self._dropped, boot.machine.name)
         self._stores[boot.machine.name] = store
         return store
 
@@ -310,6 +320,9 @@ class EnvdFactory:
         self._stores.pop(machine.name, None)
         self._registers_of.pop(machine.name, None)
         self._saved.pop(machine.name, None)
+        known = self.directories.get(machine.name)
+        if known is not None:
+            self._to_remove[known.uid] = machine.name
         self.directories[machine.name] = Directory(self._new_uid())
         self.platters[machine.name] = Platter()
 
@@ -328,6 +341,29 @@ class EnvdFactory:
                         saved_s=self._loop.time(),
                     )
                 )
+
+    async def keep_removing(self) -> None:
+        """Strike who was on a wiped disk once the machine is back, as whoever replaces a node."""
+        while True:
+            await asyncio.sleep(_LOOKS_S)
+            for uid, name in list(self._to_remove.items()):
+                if name in self.cluster.nodes and await self._removed(uid):
+                    del self._to_remove[uid]
+
+    async def _removed(self, uid: int) -> bool:
+        """Have a node remove a member; each refuses as long as it holds it for alive."""
+        request = RemoveRequest(f"{uid:016x}")
+        for machine in self.cluster.up():
+            node, boot = self.cluster.nodes.get(machine.name), machine.boot
+            if node is None or boot is None:
+                continue
+            asked = node.api.cluster.remove(_OPERATOR, request)
+            with suppress(EnvdError, NodeDied, TimeoutError):
+                async with asyncio.timeout(_PATIENCE_S):
+                    await self.cluster.call(boot.process, asked)
+                self.cluster.trace.note("removed", f"{uid:016x} {machine.name}")
+                return True
+        return False
 
     def set_full(self, machine: Machine, *, full: bool) -> None:
         if machine.name in self.platters:
@@ -382,6 +418,16 @@ class EnvdFactory:
                 settings.kept,
             )
         return store.held()
+
+    def spares(self, machine: Machine) -> bool:
+        left = {
+            self.directories[name].uid
+            for name in self.cluster.machines
+            if name != machine.name and name in self.directories
+        }
+        known = [own(store) for store in self._stores.values()]
+        quorums = [quorum for shares in known for quorum in shares.quorums()]
+        return all(len(each.members) == 1 or each.is_met(left) for each in quorums)
 
     def sightings(self) -> list[Sighting]:
         """The nodes that are ready, in order of their machines' names."""

@@ -14,11 +14,13 @@ from chaos.sim.checkers import Sighting
 from envd.core import partitions
 from envd.core.environment import Environment
 from envd.core.partitions import PartitionTable
-from envd.core.ring import SYSTEM_PARTITION
+from envd.core.paxos import Quorum
+from envd.core.ring import SYSTEM_PARTITION, partition_of
 from envd.core.topology import TABLE, TOPOLOGY, VARIABLE, Topology, decode
 from envd.ports import Store
 
 _REMEMBERED = 64
+_ALL = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,21 @@ class Shares:
             SYSTEM_PARTITION
         }
 
+    def quorums(self) -> frozenset[Quorum]:
+        """Those of the voters, and of who decides about each partition."""
+        if self.topology is None:
+            return frozenset()
+        found = {self.topology.quorum}
+        if self.table is not None:
+            moving = {self.table.quorum(at) for at in self.table.moves}
+            still = {Quorum((frozenset(row),)) for row in set(self.table.holders) if row}
+            found |= moving | still
+        return frozenset(found)
+
+    def is_placed(self, nodes: Sequence[Sighting]) -> bool:
+        """Whether there is a table, and all is where it is to be."""
+        return self.table is not None and not self.unsettled(nodes)
+
     def unsettled(self, nodes: Sequence[Sighting]) -> str:
         """Why it is not as it is to stay yet, "" where it is, or where each holds everything."""
         table = self.table
@@ -58,6 +75,18 @@ class Shares:
             if kept := sorted(at for at in something_of(node) if not self.has_all(node.uid, at)):
                 return f"{node.machine} has something of partition {kept[0]}, which is not its own"
         return ""
+
+
+def listed(nodes: Sequence[Sighting], asked: Sighting) -> dict[str, str]:
+    """The revisions of all environments, as a node that is asked is to tell them."""
+    known = of(nodes)
+    sources = [asked] if known.table is None else nodes
+    return {
+        one.environment: one.revision
+        for node in sources
+        for one in node.store.environments("", "", _ALL)
+        if known.has_all(node.uid, partition_of(one.environment))
+    }
 
 
 def own(store: Store) -> Shares:

@@ -18,7 +18,7 @@ from typing import Final
 from chaos.sim import shares
 from chaos.sim.checkers import Acknowledged, Checker, Sighting, Violation, names_of
 from chaos.sim.checkers.lost_writes import Stamps, at_stake
-from chaos.sim.held import Held
+from chaos.sim.held import Commits, Held
 from envd.core.partitions import PartitionTable, Stage
 from envd.core.ring import partition_of
 from envd.core.stamp import Stamp
@@ -26,8 +26,6 @@ from envd.core.topology import TOPOLOGY, Topology
 from envd.ports import Applied
 
 PATIENCE_S: Final = 120.0
-_Commits = Mapping[str, frozenset[Stamp]]
-"""By environment."""
 
 
 class Readable(Checker):
@@ -38,7 +36,7 @@ class Readable(Checker):
     def __init__(self, nodes: Callable[[], Sequence[Sighting]]) -> None:
         self._nodes = nodes
         self._epoch = 0
-        self._expected: dict[tuple[int, int], _Commits] = {}
+        self._expected: dict[tuple[int, int], Commits] = {}
         """By partition and the epoch of its move, what who is to be read from must have."""
         self._writes: list[Acknowledged] = []
         self._seen: dict[tuple[str, Stamp], set[int]] = {}
@@ -88,7 +86,7 @@ class Readable(Checker):
                 self._check_pulled(self._expected.pop(key, {}), new, nodes)
 
     def _check_pulled(
-        self, expected: _Commits, uids: Iterable[int], nodes: Sequence[Sighting]
+        self, expected: Commits, uids: Iterable[int], nodes: Sequence[Sighting]
     ) -> None:
         for node in nodes:
             if node.uid not in uids:
@@ -129,7 +127,7 @@ class Readable(Checker):
 
 def _on_enough(
     table: PartitionTable, partition: int, names: Iterable[str], nodes: Sequence[Sighting]
-) -> _Commits:
+) -> Commits:
     """The commits that are on so many holders that some of each majority has them."""
     holders = table.holders[partition]
     enough = (len(holders) + 1) // 2
@@ -162,7 +160,7 @@ class Dropped(Checker):
         self._kept = kept
         self.count = 0
 
-    def dropped(self, machine: str, partition: int, commits: _Commits) -> None:
+    def dropped(self, machine: str, partition: int, commits: Commits) -> None:
         """A node lets go of these commits to the environments of a partition."""
         self.count += 1
         table = shares.of(self._nodes()).table

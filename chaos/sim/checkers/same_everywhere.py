@@ -1,6 +1,7 @@
 """Invariants 12 and 13: after the heal all nodes show the same, soon, and for the same reasons.
 
-12: states, histories and bases are equal everywhere, within a bound of virtual time.
+12: states, histories and bases are equal everywhere, within a bound of virtual time. What is in
+quarantine has to be there too: after the heal its time has come.
 13: the history of each environment is the same bytes everywhere, and so are its conflicts, which
 are those that the history makes. Everywhere is: on each node that holds the partition; then no
 partition is on its way any more, each has its copies, and nobody has what is not its own.
@@ -65,7 +66,7 @@ class SameHistory(Checker):
 
 
 def difference(nodes: Sequence[Sighting]) -> str:
-    """Where the states and histories of nodes differ, "" where they do not.
+    """Where the states and histories of nodes differ, or are about to, "" where they do not.
 
     Or what else is not as it is to stay: of an environment all that hold it show the same, and the
     others nothing.
@@ -73,6 +74,9 @@ def difference(nodes: Sequence[Sighting]) -> str:
     known = shares.of(nodes)
     if told := known.unsettled(nodes):
         return told
+    for node in nodes:
+        if held := len(node.store.quarantined()):
+            return f"{node.machine} holds back {held} records"
     seen = {node.machine: fingerprint(node) for node in nodes}
     for name in sorted({name for found in seen.values() for name in found}):
         holders = [node for node in nodes if known.has_all(node.uid, partition_of(name))]
