@@ -333,6 +333,17 @@ class Accepted(msgspec.Struct, array_like=True, frozen=True):
     position: bytes
 
 
+class AskOpen(msgspec.Struct, array_like=True, frozen=True):
+    """A node that takes over asks what is open, after a name, once who is asked counts in `epoch`.
+
+    Only in these partitions (a bitmap), where they are named.
+    """
+
+    epoch: int
+    after: str = ""
+    partitions: bytes = b""
+
+
 class Open(msgspec.Struct, array_like=True, frozen=True):
     """Something that an acceptor accepted and that its log does not hold."""
 
@@ -341,6 +352,28 @@ class Open(msgspec.Struct, array_like=True, frozen=True):
     ballot: tuple[int, int]
     place: bytes
     value: bytes
+
+
+class PartitionProgress(msgspec.Struct, array_like=True, frozen=True):
+    """How far a node is with the moves of partitions: the epoch that it knows, and two bitmaps.
+
+    Those that it pulled for their present moves, and those of which it has something although it
+    does not hold them.
+    """
+
+    epoch: int
+    pulled: bytes
+    kept: bytes
+
+
+class TakePartitions(msgspec.Struct, array_like=True, frozen=True):
+    """Who does not hold these (a bitmap) in its `epoch` asks one that does to pull them from it.
+
+    The answer is the bitmap of those that are pulled.
+    """
+
+    epoch: int
+    partitions: bytes
 
 
 class ForwardedRead(msgspec.Struct, array_like=True, frozen=True):
