@@ -32,7 +32,8 @@ from envd.core.stamp import COUNTER_BITS, ZERO, Stamp
 from envd.node.calls import Method
 from envd.node.handshake import Peer
 from envd.node.intake import Intake
-from envd.node.repair import Pulled, Repairer, RepairServer
+from envd.node.repair import Pulled, Repairer
+from envd.node.repair_server import RepairServer
 from envd.node.vectors import VectorFeed
 from envd.ports import StoredState
 from envd.security.sealing import LocalSealer

@@ -131,10 +131,16 @@ class PartitionTable:
 
     def gained_by(self, uid: int) -> frozenset[int]:
         """The partitions that a node is to pull now: it gets their writes, and lacks the rest."""
-        return frozenset(
-            partition
-            for partition, move in self.moves.items()
-            if move.stage < Stage.READ_NEW and uid in move.to and uid not in self.holders[partition]
+        return frozenset(partition for partition in self.moves if self.gains(uid, partition))
+
+    def gains(self, uid: int, partition: int) -> bool:
+        """Whether a node gets the writes to a partition, and has not pulled what was before yet."""
+        move = self.moves.get(partition)
+        return (
+            move is not None
+            and move.stage < Stage.READ_NEW
+            and uid in move.to
+            and uid not in self.holders[partition]
         )
 
     @cached_property

@@ -145,7 +145,7 @@ class Coordinator(Reader):
         """Perform a write, or give the earlier one with its operation id."""
         self.check_refusal()
         if self._acknowledging is not None:
-            self._acknowledging.check(request.durability)
+            self._acknowledging.check(request.durability, partition_of(request.environment))
         if not request.operation:
             if not self._store.admits():
                 await self._admit()
@@ -238,7 +238,8 @@ class Coordinator(Reader):
         logged, token = self.log(draft.commit, draft.after)
         confirmation: Confirmation = logged
         if self._acknowledging is not None:
-            confirmation = self._acknowledging.confirm(logged, request.durability)
+            partition = partition_of(request.environment)
+            confirmation = self._acknowledging.confirm(logged, request.durability, partition)
         commit = draft.commit
         return Writing(_written(request, commit.revision, commit.stamp, token), confirmation)
 
@@ -246,7 +247,8 @@ class Coordinator(Reader):
         """The answer to a write that this node logged durably, once it has copies enough."""
         if self._acknowledging is None or self._acknowledging.alone:
             return Writing(answer)
-        return Writing(answer, self._acknowledging.confirm_earlier(request.durability))
+        partition = partition_of(request.environment)
+        return Writing(answer, self._acknowledging.confirm_earlier(request.durability, partition))
 
     def log(self, commit: Commit, after: StoredState, encoded: bytes = b"") -> tuple[Logged, str]:
         """Log a commit to the present head as a record of this node; also its session token.

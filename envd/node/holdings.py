@@ -72,10 +72,26 @@ class Holdings:
         """Whether this node gets the writes to a partition, and lacks what was before them."""
         return partition in self._gained
 
+    def complete(self, partition: int) -> bool:
+        """Whether this node gets the writes to a partition, and has what was before."""
+        return self.mine(partition) and partition not in self._gained
+
+    def brings(self, uid: int, partition: int) -> bool:
+        """Whether a node is to be brought a record of others that it lacks: not while it pulls."""
+        return self.holds(uid, partition) and (
+            self.table is None or not self.table.gains(uid, partition)
+        )
+
+    def both(self, uid: int) -> frozenset[int] | None:
+        """The partitions whose writes go to this node and to a peer; None: every one."""
+        if self.table is None:
+            return None
+        both = self.table.held_by(self.uid) & self.table.held_by(uid)
+        return both | {SYSTEM_PARTITION}
+
     def common(self, uid: int) -> frozenset[int] | None:
         """The partitions of which this node and a peer have all; None: every one."""
-        table = self.table
-        if table is None:
+        both = self.both(uid)
+        if self.table is None or both is None:
             return None
-        both = table.held_by(self.uid) & table.held_by(uid)
-        return (both - self._gained - table.gained_by(uid)) | {SYSTEM_PARTITION}
+        return both - self._gained - self.table.gained_by(uid)

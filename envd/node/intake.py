@@ -1,7 +1,8 @@
 """Taking in what other nodes committed: by their streams, by relays, by repair.
 
 A record is applied exactly when it follows the last one of its (partition, origin), so a vector
-never has a hole; a known one is passed over, and one behind a hole is for repair. Merging
+never has a hole; a known one is passed over, and one behind a hole is for repair, or kept without
+its name where the node does not have all of the partition anyway. Merging
 is commutative and idempotent, so nothing depends on which way a commit came. A commit of a serial
 environment waits for the one that it follows, so that readers see what was chosen, and nothing in
 between.
@@ -17,8 +18,9 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from enum import Enum
+from functools import partial
 from hashlib import blake2b
 from typing import Final
 
@@ -31,6 +33,7 @@ from envd.core.hlc import HybridClock
 from envd.core.names import check_environment
 from envd.core.ring import partition_of
 from envd.core.stamp import ZERO
+from envd.node.holdings import Holdings
 from envd.ports import Clock, Logged, Store, StoredState
 from envd.wire import records
 
@@ -61,13 +64,24 @@ class Intake:
     """The one place through which foreign commits reach the store of this node."""
 
     def __init__(
-        self, store: Store, clock: Clock, hlc: HybridClock, digest_key: bytes, node_uid: int
+        self,
+        store: Store,
+        clock: Clock,
+        hlc: HybridClock,
+        digest_key: bytes,
+        node_uid: int,
+        holdings: Holdings | None = None,
     ) -> None:
+        """Without `holdings` this node holds everything."""
         self._store = store
         self._clock = clock
         self._hlc = hlc
         self._digest_key = digest_key
         self._node_uid = node_uid
+        self._holdings = holdings or Holdings(node_uid)
+        self.advanced: Callable[[Mapping[tuple[int, int], int]], None] = lambda _: None
+        """Is told of vectors that are raised here."""
+        self._runs: dict[tuple[int, int], tuple[int, int]] = {}
         self._pending: deque[Logged] = deque()
         self._refusals = 0
         self._held = {_held_name(row) for row in store.quarantined()}
@@ -110,7 +124,9 @@ class Intake:
         if early and direct:  # Behind a hole too, which repair can't close before its time.
             raise _skewed(commit, self._clock.wall_ms())
         if seq > last + 1:
-            return Taken.GAP
+            if self._holdings.complete(partition):
+                return Taken.GAP
+            return await self._take_nameless(partition, origin, seq, commit, encoded)
         if early:
             await self._hold_back(row)
             self._early.add((partition, origin))
@@ -120,10 +136,51 @@ class Intake:
         self._append(LogRecord(partition, origin, seq, commit), encoded)
         return Taken.NEW
 
+    async def _take_nameless(
+        self, partition: int, origin: int, seq: int, commit: Commit, encoded: bytes
+    ) -> Taken:
+        """Take in a record behind a hole that need not be closed now.
+
+        So is one of a partition that this node gains, of which it pulls what came before, and one
+        of a partition that it does not hold, which it keeps until it is handed over.
+        """
+        if self._is_behind(commit) and not self._holdings.mine(partition):
+            return Taken.KNOWN  # A majority holds it.
+        taken = await self._repair(commit, encoded)
+        if taken is Taken.NEW and self._holdings.gaining(partition):
+            logged = self._pending[-1]
+            logged.add_done_callback(partial(self._landed, (partition, origin), seq))
+        return taken
+
+    def _landed(self, name: tuple[int, int], seq: int, logged: Logged) -> None:
+        """A record behind a hole is durable: those that follow it without another are one run."""
+        if logged.exception() is None:
+            first, last = self._runs.get(name, (seq, seq - 1))
+            self._runs[name] = (first, seq) if seq == last + 1 else (seq, seq)
+            self.bridge([name])
+
+    def bridge(self, names: Iterable[tuple[int, int]]) -> None:
+        """Raise the vectors of these (partition, origin) over what came behind a hole.
+
+        To be called once the hole was closed, and the vectors were raised up to its end.
+        """
+        raised: dict[tuple[int, int], int] = {}
+        for name in names:
+            first, last = self._runs.get(name, (0, 0))
+            known = self._store.last_seq(*name)
+            if first and first <= known + 1:
+                del self._runs[name]
+                raised |= {name: last} if last > known else {}
+        if raised:
+            self._store.advance(raised, {})
+            self.advanced(raised)
+
     async def repair(self, encoded: bytes) -> Taken:
         """Take in a commit that repair found missing; BEHIND is not taken, it comes again."""
         await self.admit()
-        commit = _decoded(encoded)
+        return await self._repair(_decoded(encoded), encoded)
+
+    async def _repair(self, commit: Commit, encoded: bytes) -> Taken:
         record = LogRecord(partition_of(commit.environment), 0, 0, commit)
         if self._is_early(commit):
             await self._hold_back(records.encode_log_record(record, encoded))

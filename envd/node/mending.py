@@ -13,7 +13,9 @@ from functools import partial
 from typing import Final
 
 from envd.core.errors import EnvdError
+from envd.core.ring import partition_of
 from envd.node.guarding import guarded
+from envd.node.holdings import Holdings
 from envd.node.intake import IdentityLost
 from envd.node.peering import KnownPeer, Surroundings
 from envd.node.repair import Ask, Repairer
@@ -35,12 +37,14 @@ class Mending:
         self,
         around: Surroundings,
         repairer: Repairer,
+        holdings: Holdings,
         peers: Mapping[int, KnownPeer],
         preferred: Callable[[], KnownPeer | None],
         on_identity_lost: Callable[[str], None],
     ) -> None:
         self._around = around
         self._repairer = repairer
+        self._holdings = holdings
         self._peers = peers
         self._preferred = preferred
         self._on_identity_lost = on_identity_lost
@@ -72,7 +76,9 @@ class Mending:
     async def _catch_up(self, peer: KnownPeer) -> None:
         try:
             async with self._pulling:
-                pulled = await self._repairer.catch_up(peer.member.uid, peer.asking.call)
+                uid = peer.member.uid
+                both = self._holdings.both(uid)
+                pulled = await self._repairer.catch_up(uid, peer.asking.call, both)
             peer.early = bool(pulled.early)
             extra = {"peer": peer.member.name, "environments": pulled.environments}
             _log.info("repair.caught_up", extra={**extra, "commits": pulled.commits})
@@ -94,7 +100,8 @@ class Mending:
             await asyncio.sleep(AHEAD_S / 2)
             now, ours = self._loop.time(), self._around.store.vectors()
             for _, peer in sorted(self._peers.items()):
-                ahead = peer.link.vectors.ahead_of(ours) if peer.link.answers(now) else ()
+                lacks = peer.link.vectors.ahead_of
+                ahead = lacks(ours, self._holdings.complete) if peer.link.answers(now) else ()
                 if not ahead or ahead != peer.ahead[1]:
                     peer.ahead = (now, ahead)
                 elif now - peer.ahead[0] >= _patience_s(peer) and not peer.catching_up:
@@ -133,7 +140,8 @@ class Mending:
         return (peer if able else None), once_more
 
     async def _compare(self, peer: KnownPeer, once_more: bool, ask: Ask) -> None:
-        pulled = await self._repairer.compare(peer.member.uid, ask)
+        uid = peer.member.uid
+        pulled = await self._repairer.compare(uid, ask, self._holdings.common(uid))
         if once_more and (pulled.commits or pulled.bases):
             self._soon.setdefault(peer.member.uid, False)
 
@@ -146,8 +154,12 @@ class Mending:
         while True:
             await asyncio.sleep(READ_S)
             peer = self._any_peer()
-            names, self._read = list(self._read), {}
-            if peer is not None and names:
+            read, self._read = list(self._read), {}
+            if peer is None:
+                continue
+            both = self._holdings.common(peer.member.uid)
+            names = [name for name in read if both is None or partition_of(name) in both]
+            if names:
                 await self._try(partial(self._repairer.look_at, names), peer)
 
     async def _try(self, pull: Callable[[Ask], Awaitable[object]], peer: KnownPeer) -> None:

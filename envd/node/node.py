@@ -32,7 +32,8 @@ from envd.node.intake import MAX_AHEAD_MS, Intake, take_error
 from envd.node.joining import Discovery, join_methods
 from envd.node.membership import Membership
 from envd.node.peering import DIAL_S, Surroundings
-from envd.node.repair import Repairer, RepairServer
+from envd.node.repair import Repairer
+from envd.node.repair_server import RepairServer
 from envd.node.replication import Replication
 from envd.node.session_reads import SessionReads
 from envd.node.tail import LogTail
@@ -105,12 +106,13 @@ class Node:
         self.holdings = Holdings(place.member.uid)
         self._tail = LogTail(ports.store, place.member.uid)
         self.acknowledging = Acknowledging(
-            lambda: self._tail.last_own_lsn, expecting=place.expects_others
+            lambda: self._tail.last_own_lsn, self.holdings, expecting=place.expects_others
         )
         self.coordinator = self._coordinator(coordinator_store or ports.store, hlc)
         key, uid = place.digest_key, place.member.uid
-        self._intake = Intake(ports.store, ports.clock, hlc, key, uid)
+        self._intake = Intake(ports.store, ports.clock, hlc, key, uid, self.holdings)
         feed = VectorFeed(ports.store)
+        self._intake.advanced = feed.advanced
         self.repairer = Repairer(ports.store, self._intake, feed, key, uid)
         self.consent = self._consent()
         self.replication = self._replication(feed, propagated)
@@ -191,6 +193,7 @@ class Node:
             self.repairer,
             methods,
             self._identity_lost,
+            self.holdings,
             is_agent=self._is_agent,
             on_heard=self._heard_from,
             lead_ms=self._lead_ms,

@@ -18,41 +18,23 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
-from envd.core import digest
 from envd.core.errors import Corrupt
-from envd.core.ring import PARTITIONS, partition_of
-from envd.core.stamp import STAMP_BYTES
-from envd.core.versions import (
-    FAN_OUT,
-    GROUPS,
-    Cursor,
-    Roots,
-    bucket_of,
-    bucket_sums,
-    vector_hash,
-)
-from envd.node.calls import Method
-from envd.node.handshake import Peer
+from envd.core.ring import partition_of, to_bitmap
+from envd.core.versions import FAN_OUT, Cursor, bucket_sums
 from envd.node.intake import MAX_SEQ, IdentityLost, Intake, Taken
-from envd.node.vectors import VectorFeed, as_map, as_sent
-from envd.ports import Store, StoredState
+from envd.node.repair_server import ASKED_AT_ONCE, encoded_base
+from envd.node.trees import HALF, Tree, differing, half, halves
+from envd.node.vectors import VectorFeed, as_map
+from envd.ports import Store
 from envd.wire import peers as wire
 from envd.wire import records
-from envd.wire.records import StoredEnvironment
 
 Ask = Callable[[str, bytes], Awaitable[bytes]]
 """(method, body) -> answer, of one peer."""
-_ANSWER_BYTES: Final = 4 << 20
-_ASKED_AT_ONCE: Final = 64
-_LISTED_WHOLE: Final = 32
-"""A partition of so few environments is listed at once, which is shorter than its buckets."""
-_TREE_S: Final = 0.5
-_HALF: Final = 8
-_LOW: Final = (1 << (8 * _HALF)) - 1
 _STUCK_AFTER: Final = 2
 """So often a partition may be found in flight with the same vectors on both sides."""
 _log = logging.getLogger(__name__)
@@ -84,101 +66,6 @@ class RepairFigures:
     pulls: dict[str, int] = field(default_factory=dict)
 
 
-class RepairServer:
-    """Answers what pulling peers ask; `methods` is what a channel for calls serves."""
-
-    def __init__(
-        self,
-        store: Store,
-        digest_key: bytes,
-        hold_for: Callable[[int, int], None],
-    ) -> None:
-        """`hold_for(uid, lsn)` keeps the log after `lsn` for that peer."""
-        self._store = store
-        self._digest_key = digest_key
-        self._hold_for = hold_for
-        self._kept: tuple[float, Tree] | None = None
-
-    def methods(self) -> dict[str, Method]:
-        """One function for each call."""
-        return {
-            "repair.point": self._point,
-            "repair.groups": self._groups,
-            "repair.partitions": self._partitions,
-            "repair.part": self._part,
-            "repair.listed": self._listed,
-            "repair.missing": self._missing,
-        }
-
-    def _tree(self) -> Tree:
-        """The tree as it is, or was a moment ago: to make one reads all vectors."""
-        now = asyncio.get_running_loop().time()
-        if self._kept is None or now - self._kept[0] > _TREE_S:
-            self._kept = (now, Tree(self._store))
-        return self._kept[1]
-
-    async def _point(self, peer: Peer, _: bytes) -> bytes:
-        point = wire.Point(self._store.last_lsn(), as_sent(self._store.vectors()))
-        self._hold_for(peer.uid, point.lsn)
-        await self._store.flush()  # The roots cover at least what the point says.
-        self._kept = None
-        return wire.pack(point)
-
-    async def _groups(self, _peer: Peer, _: bytes) -> bytes:
-        await self._store.flush()  # Of what the roots do not cover yet, nothing can be said.
-        self._kept = None
-        return wire.pack(self._tree().groups())
-
-    async def _partitions(self, _peer: Peer, body: bytes) -> bytes:
-        group = wire.unpack(int, body)
-        if not 0 <= group < GROUPS:
-            raise Corrupt("a peer asked for a group that is none")
-        return wire.pack(self._tree().partitions(group))
-
-    async def _part(self, _peer: Peer, body: bytes) -> bytes:
-        found = self._store.digests(_partition(body))
-        if len(found) > _LISTED_WHOLE:
-            return wire.pack(wire.Part(_halves(bucket_sums(found, self._digest_key))))
-        return wire.pack(wire.Part(b"", *_columns(found)))
-
-    async def _listed(self, _peer: Peer, body: bytes) -> bytes:
-        partition, buckets = wire.unpack(tuple[int, bytes], body)
-        if not 0 <= partition < PARTITIONS:
-            raise Corrupt("a peer asked for a partition that is none")
-        found = [item for item in self._store.digests(partition) if bucket_of(item[0]) in buckets]
-        return wire.pack(wire.Listed(*_columns(found)))
-
-    async def _missing(self, _peer: Peer, body: bytes) -> bytes:
-        """As many of the asked environments, in order, as fit an answer; at least one."""
-        answers: list[wire.Missing] = []
-        room = _ANSWER_BYTES
-        for wanted in wire.unpack(list[wire.Wanted], body)[:_ASKED_AT_ONCE]:
-            missing = self._missing_of(wanted)
-            room -= len(missing.base) + sum(map(len, missing.commits))
-            if answers and room < 0:
-                break
-            answers.append(missing)
-            await asyncio.sleep(0)
-        return wire.pack(answers)
-
-    def _missing_of(self, wanted: wire.Wanted) -> wire.Missing:
-        name = wanted.environment
-        stamps = wanted.stamps
-        known = {stamps[at : at + STAMP_BYTES] for at in range(0, len(stamps), STAMP_BYTES)}
-        rows = self._store.commit_rows(name)
-        lacking = [row for stamp, row in rows if stamp.to_bytes() not in known]
-        base, fingerprint = encoded_base(self._store, name, self._digest_key)
-        base = b"" if fingerprint == wanted.base_digest else base
-        commits: list[bytes] = []
-        size = len(base)
-        for row in lacking:
-            size += len(row)
-            if commits and size > _ANSWER_BYTES:
-                break
-            commits.append(row)
-        return wire.Missing(name, commits, base, len(commits) < len(lacking))
-
-
 class _Stuck(NamedTuple):
     """The vectors of a partition that was found in flight, ours and theirs, and how often."""
 
@@ -202,15 +89,23 @@ class Repairer:
         self._stuck: dict[int, dict[int, _Stuck]] = {}
         self.figures = RepairFigures()
 
-    async def catch_up(self, uid: int, ask: Ask) -> Pulled:
+    async def catch_up(
+        self,
+        uid: int,
+        ask: Ask,
+        partitions: Collection[int] | None = None,
+        *,
+        connects: bool = True,
+    ) -> Pulled:
         """Pull all that the peer `uid` has and this node lacks; its vectors then hold here.
 
-        Those of partitions of which something was held back do not.
+        Those of partitions of which something was held back do not. Of the `partitions` alone,
+        where they are given. `connects`: its log is then taken in from where it stood before.
         Raises what the peer or the store does; nothing is lost then, and what was pulled stays.
         Raises IdentityLost where the peer holds more of this node than this node does.
         """
         mark = self._intake.mark()
-        pull = _Pull(self._store, self._intake, self._digest_key, ask, settled_only=False)
+        pull = self._pull(ask, partitions)
         point = wire.unpack(wire.Point, await pull.ask("repair.point", b""))
         vectors = as_map(point.vectors)
         if not 0 <= point.lsn <= MAX_SEQ:
@@ -221,13 +116,20 @@ class Repairer:
         await pull.run()
         await self._intake.settled(mark)
         early = pull.pulled.early
-        vectors = {place: seq for place, seq in vectors.items() if place[0] not in early}
-        self._store.advance(vectors, {uid: Cursor(point.lsn, point.lsn)})
+        vectors = {
+            place: seq
+            for place, seq in vectors.items()
+            if place[0] not in early and (partitions is None or place[0] in partitions)
+        }
+        self._store.advance(vectors, {uid: Cursor(point.lsn, point.lsn)} if connects else {})
         self._feed.advanced(vectors)
+        self._intake.bridge(vectors)
         self._count(pull.pulled, "catch_up")
         return pull.pulled
 
-    async def compare(self, uid: int, ask: Ask) -> Pulled:
+    async def compare(
+        self, uid: int, ask: Ask, partitions: Collection[int] | None = None
+    ) -> Pulled:
         """Pull what differs although the vectors are equal, and tell of it.
 
         Where the vectors of a partition differ, its commits are on their way; but if nothing
@@ -235,7 +137,7 @@ class Repairer:
         """
         await self._store.flush()
         mark = self._intake.mark()
-        pull = _Pull(self._store, self._intake, self._digest_key, ask, settled_only=True)
+        pull = self._pull(ask, partitions, settled_only=True)
         pull.stuck = self._stuck.setdefault(uid, {})
         await pull.run()
         await self._intake.settled(mark)
@@ -248,10 +150,13 @@ class Repairer:
             )
         return pull.pulled
 
-    async def pull(self, ask: Ask) -> Pulled:
-        """Pull all that a peer has and this node lacks, and say nothing of vectors."""
+    async def pull(self, ask: Ask, partitions: Collection[int] | None = None) -> Pulled:
+        """Pull all that a peer has and this node lacks, and say nothing of vectors.
+
+        Of the `partitions` alone, where they are given.
+        """
         mark = self._intake.mark()
-        pull = _Pull(self._store, self._intake, self._digest_key, ask, settled_only=False)
+        pull = self._pull(ask, partitions)
         await pull.run()
         await self._intake.settled(mark)
         self._count(pull.pulled, "vote")
@@ -260,11 +165,18 @@ class Repairer:
     async def look_at(self, names: Sequence[str], ask: Ask) -> Pulled:
         """Pull what this node lacks of some environments (background read repair)."""
         mark = self._intake.mark()
-        pull = _Pull(self._store, self._intake, self._digest_key, ask, settled_only=False)
+        pull = self._pull(ask)
         await pull.environments(names)
         await self._intake.settled(mark)
         self._count(pull.pulled, "read")
         return pull.pulled
+
+    def _pull(
+        self, ask: Ask, partitions: Collection[int] | None = None, *, settled_only: bool = False
+    ) -> _Pull:
+        return _Pull(
+            self._store, self._intake, self._digest_key, ask, partitions, settled_only=settled_only
+        )
 
     def _count(self, pulled: Pulled, kind: str) -> None:
         self.figures.bytes += pulled.received_bytes
@@ -276,12 +188,20 @@ class _Pull:
     """One walk down a peer's tree."""
 
     def __init__(
-        self, store: Store, intake: Intake, digest_key: bytes, ask: Ask, *, settled_only: bool
+        self,
+        store: Store,
+        intake: Intake,
+        digest_key: bytes,
+        ask: Ask,
+        partitions: Collection[int] | None,
+        *,
+        settled_only: bool,
     ) -> None:
         self._store = store
         self._intake = intake
         self._digest_key = digest_key
         self._ask = ask
+        self._partitions = partitions
         self._settled_only = settled_only
         self.stuck: dict[int, _Stuck] = {}
         self.pulled = Pulled()
@@ -293,8 +213,9 @@ class _Pull:
         return answer
 
     async def run(self) -> None:
-        theirs = wire.unpack(wire.TreeAnswer, await self.ask("repair.groups", b""))
-        tree = Tree(self._store)
+        bitmap = b"" if self._partitions is None else to_bitmap(self._partitions)
+        theirs = wire.unpack(wire.TreeAnswer, await self.ask("repair.groups", bitmap))
+        tree = Tree(self._store, self._partitions)
         for group in self._differing(tree.groups(), theirs):
             answer = await self.ask("repair.partitions", wire.pack(group))
             ours = tree.partitions(group)
@@ -306,19 +227,21 @@ class _Pull:
     def _differing(self, ours: wire.TreeAnswer, theirs: wire.TreeAnswer) -> list[int]:
         """The children that differ; of a group with other vectors, partitions may be alike."""
         sizes = (len(theirs.sums), len(theirs.vectors), len(theirs.settled))
-        if sizes != (FAN_OUT * _HALF, FAN_OUT * _HALF, FAN_OUT):
+        if sizes != (FAN_OUT * HALF, FAN_OUT * HALF, FAN_OUT):
             raise Corrupt("a peer's tree of roots has another form")
-        return _differing(ours.sums, theirs.sums)
+        return differing(ours.sums, theirs.sums)
 
     def _is_wanted(
         self, partition: int, ours: wire.TreeAnswer, theirs: wire.TreeAnswer, at: int
     ) -> bool:
         """Whether a partition that differs is to be pulled: not what is on its way."""
+        if self._partitions is not None and partition not in self._partitions:
+            return False
         if not self._settled_only:
             return True
         if not (ours.settled[at] and theirs.settled[at]):
             return False
-        vectors = (_half(ours.vectors, at), _half(theirs.vectors, at))
+        vectors = (half(ours.vectors, at), half(theirs.vectors, at))
         if vectors[0] == vectors[1]:
             return True
         known = self.stuck.get(partition)
@@ -333,10 +256,10 @@ class _Pull:
         if not part.sums:
             await self._listed(part.names, part.digests, dict(known))
             return
-        ours = _halves(bucket_sums(known, self._digest_key))
+        ours = halves(bucket_sums(known, self._digest_key))
         if len(part.sums) != len(ours):
             raise Corrupt("a peer's buckets are of another number")
-        buckets = bytes(_differing(ours, part.sums))
+        buckets = bytes(differing(ours, part.sums))
         if buckets:
             answer = await self.ask("repair.listed", wire.pack((partition, buckets)))
             listed = wire.unpack(wire.Listed, answer)
@@ -355,7 +278,7 @@ class _Pull:
         """Pull what is missing of these."""
         left = list(names)
         while left:
-            wanted = [self._wanted(name) for name in left[:_ASKED_AT_ONCE]]
+            wanted = [self._wanted(name) for name in left[:ASKED_AT_ONCE]]
             answer = await self.ask("repair.missing", wire.pack(wanted))
             answers = wire.unpack(list[wire.Missing], answer)
             if not answers or len(answers) > len(wanted):
@@ -391,82 +314,3 @@ class _Pull:
             self.pulled.commits += taken is not Taken.BEHIND
         self.pulled.environments += 1
         await asyncio.sleep(0)
-
-
-class Tree:
-    """The upper levels of this node's tree of roots, at one moment."""
-
-    def __init__(self, store: Store) -> None:
-        self._roots: Roots = store.roots()
-        vectors: dict[int, dict[int, int]] = {}
-        for (partition, origin), seq in store.vectors().items():
-            if seq:
-                vectors.setdefault(partition, {})[origin] = seq
-        self._hashes = {partition: vector_hash(vector) for partition, vector in vectors.items()}
-
-    def groups(self) -> wire.TreeAnswer:
-        """The GROUPS groups of partitions."""
-        parts = [range(at * FAN_OUT, (at + 1) * FAN_OUT) for at in range(GROUPS)]
-        sums = [0] * GROUPS
-        for partition, hashed in self._hashes.items():
-            sums[partition // FAN_OUT] += hashed
-        return _answer(
-            (self._roots.group(at) for at in range(GROUPS)),
-            (each % (1 << 64) for each in sums),
-            (self._roots.unsettled.isdisjoint(part) for part in parts),
-        )
-
-    def partitions(self, group: int) -> wire.TreeAnswer:
-        """The FAN_OUT partitions of one group."""
-        part = range(group * FAN_OUT, (group + 1) * FAN_OUT)
-        return _answer(
-            (self._roots.partitions[at] for at in part),
-            map(self._vector, part),
-            (at not in self._roots.unsettled for at in part),
-        )
-
-    def _vector(self, partition: int) -> int:
-        return self._hashes.get(partition, 0)  # An empty vector has this hash.
-
-
-def encoded_base(store: Store, name: str, digest_key: bytes) -> tuple[bytes, bytes]:
-    """The base snapshot of an environment as it is sent, and its fingerprint; empty for none."""
-    base = store.base(name)
-    if not base.summary.names and not base.deleted_at.hlc:
-        return b"", b""
-    raw = records.encode_environment(StoredEnvironment(StoredState(base, b"")))
-    return raw, digest.base_digest(base, digest_key)
-
-
-def _answer(
-    sums: Iterable[int], vectors: Iterable[int], settled: Iterable[bool]
-) -> wire.TreeAnswer:
-    hashes = b"".join([at.to_bytes(_HALF) for at in vectors])
-    return wire.TreeAnswer(_halves(sums), hashes, bytes(settled))
-
-
-def _halves(sums: Iterable[int]) -> bytes:
-    """The low half of each sum: enough to see that two differ."""
-    return b"".join([(at & _LOW).to_bytes(_HALF) for at in sums])
-
-
-def _half(packed: bytes, at: int) -> bytes:
-    return packed[at * _HALF : (at + 1) * _HALF]
-
-
-def _differing(ours: bytes, theirs: bytes) -> list[int]:
-    """The places at which two rows of sums differ."""
-    if ours == theirs:
-        return []
-    return [at for at in range(len(ours) // _HALF) if _half(ours, at) != _half(theirs, at)]
-
-
-def _columns(found: Sequence[tuple[str, bytes]]) -> tuple[list[str], list[bytes]]:
-    return [name for name, _ in found], [at for _, at in found]
-
-
-def _partition(body: bytes) -> int:
-    partition = wire.unpack(int, body)
-    if not 0 <= partition < PARTITIONS:
-        raise Corrupt("a peer asked for a partition that is none")
-    return partition

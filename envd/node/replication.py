@@ -22,6 +22,7 @@ from envd.node.feeding import AgentFeed
 from envd.node.guarding import guarded
 from envd.node.handshake import Peer
 from envd.node.holding import LogHold
+from envd.node.holdings import Holdings
 from envd.node.intake import IdentityLost, Intake
 from envd.node.mending import Mending
 from envd.node.peer import HEARTBEAT_S, PeerLink, heartbeat_s
@@ -54,6 +55,7 @@ class Replication:
         repairer: Repairer,
         methods: Mapping[str, Method],
         on_identity_lost: Callable[[str], None],
+        holdings: Holdings,
         *,
         on_heard: Callable[[int], None] = lambda _: None,
         is_agent: bool = False,
@@ -80,12 +82,15 @@ class Replication:
         self._on_identity_lost = on_identity_lost
         self._lead_ms = lead_ms
         self._propagated = propagated
+        self._holdings = holdings
         self._loop = asyncio.get_running_loop()
         self._peers: dict[int, KnownPeer] = {}
         self._group: asyncio.TaskGroup | None = None
         self._dialer = Dialer(around, on_heard)
         self._hold = LogHold(self._store, tail, self._peers.values)
-        self.mending = Mending(around, repairer, self._peers, self._agents_source, on_identity_lost)
+        self.mending = Mending(
+            around, repairer, holdings, self._peers, self._agents_source, on_identity_lost
+        )
         self._behind: tuple[float, Sequence[int]] = (0.0, ())
         self._agent = self._agent_feed()
 
@@ -310,6 +315,7 @@ class Replication:
             self._uid,
             self._acknowledging,
             self._relay_delay,
+            self._holdings,
             everything=everything,
             beat_s=lambda: heartbeat_s(len(self._peers)),
             propagated=_untold if everything else self._propagated,
@@ -448,6 +454,8 @@ class Replication:
     def holders(self, partition: int, origin: int, seq: int) -> Sequence[int]:
         """The storage nodes that may have a record: those first that said so, then its origin.
 
+        Where not every node holds everything, those that hold its partition, and its origin.
+
         An agent is told of no vectors; nearly always the origin is the one.
         """
         now = self._loop.time()
@@ -457,7 +465,11 @@ class Replication:
             said_so = link.vectors.holds(partition, origin, seq)
             return not said_so, not link.answers(now), uid != origin
 
-        return sorted(self.storage(), key=rank)
+        readers = self._holdings.readers(partition)
+        able = self.storage()
+        if readers is not None:
+            able = [uid for uid in able if uid in readers or uid == origin]
+        return sorted(able, key=rank)
 
     def _known(self, uid: int) -> KnownPeer:
         peer = self._peers.get(uid)

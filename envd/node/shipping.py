@@ -20,6 +20,7 @@ from typing import Final, NamedTuple, NoReturn
 from envd.core.errors import Corrupt, EnvdError, NotFound, Unavailable
 from envd.node import handshake
 from envd.node.acknowledging import Acknowledging
+from envd.node.holdings import Holdings
 from envd.node.intake import IdentityLost, first_of
 from envd.node.peer import HEARTBEAT_S, PeerLink
 from envd.node.tail import LogTail, Tailed
@@ -65,15 +66,19 @@ class LogShipper:
         node_uid: int,
         acknowledging: Acknowledging,
         delay_of: Callable[[int, int], float],
+        holdings: Holdings,
         *,
         everything: bool = False,
         beat_s: Callable[[], float] = lambda: HEARTBEAT_S,
         propagated: Callable[[float], None] = lambda _: None,
     ) -> None:
-        """`delay_of(origin, target)` is how long a record of `origin` that the target lacks is
+        """Ships what the peer is to hold, by `holdings`.
+
+        `delay_of(origin, target)` is how long a record of `origin` that the target lacks is
         left to others, in seconds. With `everything` all records go at once, whoever gave them:
         for a peer that hears from nobody else. `propagated` is told of each batch of own
-        records that the peer has synced: how many seconds after the first became durable here."""
+        records that the peer has synced: how many seconds after the first became durable here.
+        """
         self._link = link
         self._store = store
         self._tail = tail
@@ -81,6 +86,7 @@ class LogShipper:
         self._node_uid = node_uid
         self._acknowledging = acknowledging
         self._delay_of = delay_of
+        self._holdings = holdings
         self._everything = everything
         self._beat_s = beat_s
         self._propagated = propagated
@@ -178,7 +184,9 @@ class LogShipper:
         after = self._tail.all_after if self._everything else self._tail.own_after
         tailed = after(self._position, BATCH_BYTES)
         if tailed:
-            return [record.row for record in tailed], tailed[-1].lsn, tailed[0].at_s
+            wanted = [record for record in tailed if self._is_wanted(record.partition)]
+            since_s = wanted[0].at_s if wanted else None
+            return [record.row for record in wanted], tailed[-1].lsn, since_s
         if tailed is not None:
             return [], self._position, None
         last = self._tail.last_lsn
@@ -186,11 +194,15 @@ class LogShipper:
             page = await self._store.rows(self._position, BATCH_BYTES)
         except NotFound:
             await self._tell_lost(channel)
-        rows = [row for _, row in page if self._everything or self._is_own(row)]
+        rows = [row for _, row in page if self._is_to_ship(row)]
         return rows, page[-1][0] if page else last, None
 
-    def _is_own(self, row: bytes) -> bool:
-        return records.open_log_row(row)[1] == self._node_uid
+    def _is_to_ship(self, row: bytes) -> bool:
+        partition, origin, _, _ = records.open_log_row(row)
+        return self._everything or (origin == self._node_uid and self._is_wanted(partition))
+
+    def _is_wanted(self, partition: int) -> bool:
+        return self._everything or self._holdings.holds(self._link.uid, partition)
 
     async def _send(
         self,
@@ -292,7 +304,7 @@ class LogShipper:
         rows: list[bytes] = []
         held = True
         for record in found:
-            if record.origin == link.uid or link.vectors.holds(*record[1:4]):
+            if record.origin == link.uid or self._has(record):
                 link.relay_lsn = record.lsn if held else link.relay_lsn
                 continue
             held = False
@@ -321,6 +333,13 @@ class LogShipper:
             Tailed(at, *name, row, 0.0) for at, name, row in named if name[1] != self._node_uid
         ]
         return others, page[-1][0] if page else last
+
+    def _has(self, record: Tailed) -> bool:
+        """Whether the peer holds a record, or need not be brought it."""
+        link = self._link
+        if not self._holdings.brings(link.uid, record.partition):
+            return True
+        return link.vectors.holds(record.partition, record.origin, record.seq)
 
     def _is_due(self, record: Tailed, now: float) -> bool:
         moved_s = self._link.vectors.moved_s(record.origin)

@@ -7,7 +7,7 @@ one: so it costs what is written, not what is there. A read that needs a record 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import islice
 from typing import Final
 
@@ -147,11 +147,13 @@ class PeerVectors:
         """When the origin's records last made progress there, 0 for never."""
         return self._moved_s.get(origin, 0.0)
 
-    def ahead_of(self, ours: Mapping[tuple[int, int], int]) -> Ahead:
-        """What the peer holds and `ours` does not say, for comparing with a later look."""
+    def ahead_of(
+        self, ours: Mapping[tuple[int, int], int], of: Callable[[int], bool] = lambda _: True
+    ) -> Ahead:
+        """What the peer holds `of` some partitions and `ours` does not say, for a later look."""
         found = (
             (key, seq, ours.get(key, 0))
             for key, seq in self._seqs.items()
-            if seq > ours.get(key, 0)
+            if seq > ours.get(key, 0) and of(key[0])
         )
         return tuple(islice(found, _AHEAD_SHOWN))

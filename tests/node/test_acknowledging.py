@@ -44,7 +44,7 @@ def test_a_node_alone_in_its_cluster_waits_for_nobody() -> None:
     async def main() -> None:
         logged = logged_at(1)
 
-        assert Acknowledging().confirm(logged, Durability.DEFAULT) is logged
+        assert Acknowledging().confirm(logged, Durability.DEFAULT, 0) is logged
 
     simulate(main())
 
@@ -53,7 +53,7 @@ def test_a_write_is_acknowledged_once_one_peer_has_synced_it() -> None:
     async def main() -> None:
         acknowledging = with_peers(True, True)
         first, second = (
-            acknowledging.confirm(logged_at(lsn), Durability.DEFAULT) for lsn in (5, 6)
+            acknowledging.confirm(logged_at(lsn), Durability.DEFAULT, 0) for lsn in (5, 6)
         )
         await asyncio.sleep(0)
 
@@ -72,7 +72,7 @@ def test_a_write_is_detached_after_a_second_without_an_answer() -> None:
         loop = asyncio.get_running_loop()
         began = loop.time()
 
-        outcome = await acknowledging.confirm(logged_at(5), Durability.DEFAULT)
+        outcome = await acknowledging.confirm(logged_at(5), Durability.DEFAULT, 0)
 
         assert outcome == Copies(1, detached=True)
         assert acknowledging.detached == 1
@@ -84,9 +84,9 @@ def test_a_write_is_detached_after_a_second_without_an_answer() -> None:
 def test_each_write_waits_its_own_second() -> None:
     async def main() -> None:
         acknowledging = with_peers(True)
-        first = acknowledging.confirm(logged_at(5), Durability.DEFAULT)
+        first = acknowledging.confirm(logged_at(5), Durability.DEFAULT, 0)
         await asyncio.sleep(0.6)
-        second = acknowledging.confirm(logged_at(6), Durability.DEFAULT)
+        second = acknowledging.confirm(logged_at(6), Durability.DEFAULT, 0)
         await asyncio.sleep(0.6)
 
         assert first.done()
@@ -104,7 +104,7 @@ def test_nobody_reachable_means_detached_at_once() -> None:
         acknowledging = with_peers(False, False)
         began = asyncio.get_running_loop().time()
 
-        outcome = await acknowledging.confirm(logged_at(5), Durability.DEFAULT)
+        outcome = await acknowledging.confirm(logged_at(5), Durability.DEFAULT, 0)
 
         assert outcome == Copies(1, detached=True)
         assert asyncio.get_running_loop().time() == began
@@ -115,7 +115,7 @@ def test_nobody_reachable_means_detached_at_once() -> None:
 def test_those_who_wait_are_answered_when_the_last_peer_goes() -> None:
     async def main() -> None:
         acknowledging = with_peers(True, True)
-        waiting = acknowledging.confirm(logged_at(5), Durability.DEFAULT)
+        waiting = acknowledging.confirm(logged_at(5), Durability.DEFAULT, 0)
         await asyncio.sleep(0)
 
         acknowledging.reach(1, reachable=False)
@@ -131,7 +131,7 @@ def test_local_durability_never_waits_and_is_not_called_detached() -> None:
     async def main() -> None:
         acknowledging = with_peers(True)
 
-        outcome = await acknowledging.confirm(logged_at(5), Durability.LOCAL)
+        outcome = await acknowledging.confirm(logged_at(5), Durability.LOCAL, 0)
 
         assert outcome == Copies(1, detached=False)
         assert acknowledging.detached == 0
@@ -143,9 +143,9 @@ def test_strict_is_refused_before_anything_is_done_where_nobody_is_there() -> No
     async def main() -> None:
         acknowledging = with_peers(False)
 
-        acknowledging.check(Durability.DEFAULT)
+        acknowledging.check(Durability.DEFAULT, 0)
         with pytest.raises(Unavailable, match="nothing was done"):
-            acknowledging.check(Durability.STRICT)
+            acknowledging.check(Durability.STRICT, 0)
 
     simulate(main())
 
@@ -155,7 +155,7 @@ def test_strict_without_an_answer_is_of_unknown_outcome() -> None:
         acknowledging = with_peers(True)
 
         with pytest.raises(OutcomeUnknown):
-            await acknowledging.confirm(logged_at(5), Durability.STRICT)
+            await acknowledging.confirm(logged_at(5), Durability.STRICT, 0)
 
     simulate(main())
 
@@ -164,7 +164,7 @@ def test_a_refused_record_is_told_as_it_is() -> None:
     async def main() -> None:
         acknowledging = with_peers(True)
         logged: asyncio.Future[int] = asyncio.get_running_loop().create_future()
-        confirmation = acknowledging.confirm(logged, Durability.DEFAULT)
+        confirmation = acknowledging.confirm(logged, Durability.DEFAULT, 0)
 
         logged.set_exception(Unavailable("the disk is full"))
 
@@ -177,7 +177,7 @@ def test_a_refused_record_is_told_as_it_is() -> None:
 def test_a_peer_that_is_removed_counts_for_nothing_any_more() -> None:
     async def main() -> None:
         acknowledging = with_peers(True)
-        waiting = acknowledging.confirm(logged_at(5), Durability.DEFAULT)
+        waiting = acknowledging.confirm(logged_at(5), Durability.DEFAULT, 0)
         await asyncio.sleep(0)
 
         acknowledging.dismiss(1)
@@ -192,7 +192,7 @@ def test_a_peer_that_is_removed_counts_for_nothing_any_more() -> None:
 def test_closing_answers_all_who_wait() -> None:
     async def main() -> None:
         acknowledging = with_peers(True)
-        waiting = acknowledging.confirm(logged_at(5), Durability.DEFAULT)
+        waiting = acknowledging.confirm(logged_at(5), Durability.DEFAULT, 0)
         await asyncio.sleep(0)
 
         acknowledging.close()

@@ -11,6 +11,7 @@ from envd.core.members import Member, MemberState
 from envd.node import handshake
 from envd.node.acknowledging import Acknowledging
 from envd.node.handshake import Introduction, Peer
+from envd.node.holdings import Holdings
 from envd.node.intake import Intake
 from envd.node.peering import Surroundings
 from envd.node.repair import Repairer
@@ -72,7 +73,9 @@ def streams_of(dials: Dials) -> Replication:
     intake = Intake(store, clock, HybridClock(ME, 0), DIGEST_KEY, ME)
     around = Surroundings(ME, store, clock, rng, dials, SECRET, lambda: introduced(ME))
     repairer = Repairer(store, intake, feed, DIGEST_KEY, ME)
-    made = Replication(around, tail, feed, intake, Acknowledging(), repairer, {}, lambda _: None)
+    made = Replication(
+        around, tail, feed, intake, Acknowledging(), repairer, {}, lambda _: None, Holdings(ME)
+    )
     made.member_changed(Member(OTHER, 1, 0, MemberState.ALIVE, "n2", "n2:7421", "n2:7420"))
     return made
 

@@ -8,6 +8,7 @@ from typing import Any, cast
 
 from chaos.sim.chance import Chance, SimRng
 from chaos.sim.loop import SimLoop
+from envd.node.holdings import Holdings
 from envd.node.mending import COMPARE_S, SOON_S, Mending
 from envd.node.repair import Pulled
 
@@ -19,7 +20,7 @@ class Comparisons:
         self._found = list(found)
         self.made: list[tuple[int, float]] = []
 
-    async def compare(self, uid: int, _: object) -> Pulled:
+    async def compare(self, uid: int, _: object, __: object) -> Pulled:
         self.made.append((uid, asyncio.get_running_loop().time()))
         pulled = Pulled()
         pulled.commits = self._found.pop(0) if self._found else 0
@@ -33,7 +34,7 @@ class CatchingUp:
         self._early = early
         self.at_s: list[float] = []
 
-    async def catch_up(self, _uid: int, _ask: object) -> Pulled:
+    async def catch_up(self, _uid: int, _ask: object, _both: object) -> Pulled:
         self.at_s.append(asyncio.get_running_loop().time())
         return Pulled(commits=1, early={5} if self._early else set())
 
@@ -43,7 +44,7 @@ def peer(uid: int) -> Any:
         member=SimpleNamespace(uid=uid, name=f"n{uid}"),
         link=SimpleNamespace(
             answers=lambda _: True,
-            vectors=SimpleNamespace(ahead_of=lambda _: (((5, uid), 2, 1),)),
+            vectors=SimpleNamespace(ahead_of=lambda _, __: (((5, uid), 2, 1),)),
         ),
         asking=SimpleNamespace(call=None),
         ahead=(0.0, ()),
@@ -60,7 +61,12 @@ def compared(comparisons: Comparisons, *hastened: int, for_s: float) -> list[tup
         around = SimpleNamespace(rng=SimRng(Chance("mending").stream("rng")))
         peers = {uid: peer(uid) for uid in (7, 8)}
         mending = Mending(
-            cast("Any", around), cast("Any", comparisons), peers, lambda: None, lambda _: None
+            cast("Any", around),
+            cast("Any", comparisons),
+            Holdings(1),
+            peers,
+            lambda: None,
+            lambda _: None,
         )
         work = mending.works(is_agent=False)["repair-compare"]
         task = asyncio.ensure_future(work())
@@ -84,7 +90,12 @@ def caught_up(repairer: CatchingUp, for_s: float) -> list[float]:
     async def main() -> None:
         around = SimpleNamespace(store=SimpleNamespace(vectors=dict))
         mending = Mending(
-            cast("Any", around), cast("Any", repairer), {7: peer(7)}, lambda: None, lambda _: None
+            cast("Any", around),
+            cast("Any", repairer),
+            Holdings(1),
+            {7: peer(7)},
+            lambda: None,
+            lambda _: None,
         )
         task = asyncio.ensure_future(mending.works(is_agent=False)["repair-ahead"]())
         await asyncio.sleep(for_s)

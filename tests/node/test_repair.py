@@ -20,7 +20,8 @@ from envd.core.versions import Cursor
 from envd.node.coordinator import Coordinator
 from envd.node.handshake import Peer
 from envd.node.intake import IdentityLost, Intake, Taken
-from envd.node.repair import Repairer, RepairServer
+from envd.node.repair import Repairer
+from envd.node.repair_server import RepairServer
 from envd.node.vectors import VectorFeed
 from envd.node.views import NodeIdentity
 from envd.ports import StoredState

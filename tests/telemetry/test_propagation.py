@@ -12,6 +12,7 @@ import pytest
 from chaos.sim.loop import SimLoop
 from envd.core.errors import Unavailable
 from envd.node.acknowledging import Acknowledging
+from envd.node.holdings import Holdings
 from envd.node.peer import PeerLink
 from envd.node.shipping import LogShipper
 from envd.node.tail import LogTail
@@ -76,6 +77,7 @@ def ships(
             OWN,
             Acknowledging(),
             lambda _, __: 1e9,
+            Holdings(OWN),
             propagated=told.append,
         )
         running = asyncio.ensure_future(shipper.run(ours))
