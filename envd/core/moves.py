@@ -4,37 +4,27 @@ Functions of the table and of what each node told of itself; `core.partitions` h
 governs asks the nodes and writes what these say into the topology. A node that can't be asked is
 not waited for where that is safe:
 
-* It knows no new epoch: what it takes for a partition meanwhile goes to holders of before, who hand
-  it on. So it is enough that every node which can be asked knows.
-* It is to get a partition: nobody reads from it before it has it, so that is waited for, or the move
-  is given up.
-* It has a partition and is to have it further on: it takes over what the others chose as new holders
-  do, because old majorities need not have a node in common with those of the new holders; it is
-  enough that a majority of the new ones has.
+* It knows no new epoch: what it takes for a partition meanwhile goes to holders of before, who
+  hand it on. So it is enough that every node which can be asked knows.
+* It is to get a partition: nobody reads from it before it has it, so that is waited for, or the
+  move is given up.
+* It has a partition and is to have it further on: it takes over what the others chose as new
+  holders do, because old majorities need not have a node in common with those of the new holders;
+  it is enough that a majority of the new ones has.
 * It is to let go: it does so once it is back.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Final, NamedTuple
 
-from envd.core.errors import Corrupt
-from envd.core.partitions import (
-    ANYWHERE,
-    Holders,
-    Move,
-    PartitionTable,
-    Stage,
-    placing,
-)
+from envd.core.partitions import ANYWHERE, Holders, Move, PartitionTable, Stage, placing
 from envd.core.placement import Site, Steps, Table
-from envd.core.ring import PARTITIONS
 
 MOST_MOVING: Final = 512
 """So many partitions move at once: few enough that their moves are soon done, or given up."""
-_BITMAP_BYTES: Final = PARTITIONS // 8
 
 
 class Progress(NamedTuple):
@@ -171,29 +161,3 @@ def has_enough(move_holders: Holders, pulled_from: Collection[int]) -> bool:
     """
     found = sum(uid in pulled_from for uid in move_holders)
     return not move_holders or 2 * found > len(move_holders)
-
-
-# -- as they are sent --------------------------------------------------------------------------
-
-
-def bitmap(partitions: Iterable[int]) -> bytes:
-    """One bit for each partition, the least one first in the first byte's lowest bit."""
-    bits = 0
-    for partition in partitions:
-        bits |= 1 << partition
-    return bits.to_bytes(_BITMAP_BYTES, "little")
-
-
-def partitions_in(raw: bytes) -> frozenset[int]:
-    """The inverse of `bitmap`; raises Corrupt."""
-    if len(raw) != _BITMAP_BYTES:
-        raise Corrupt("a peer named partitions in a form that is none")
-    return frozenset(_places(raw))
-
-
-def _places(raw: bytes) -> Iterator[int]:
-    for at, byte in enumerate(raw):
-        while byte:
-            lowest = byte & -byte
-            yield 8 * at + lowest.bit_length() - 1
-            byte ^= lowest

@@ -19,7 +19,6 @@ from envd.core import paxos
 from envd.core.chain import position
 from envd.core.environment import Environment
 from envd.core.errors import Corrupt, InvalidRequest, Unavailable
-from envd.core.moves import partitions_in
 from envd.core.names import check_environment
 from envd.core.paxos import Acceptor, Ballot, Held, Proposal, Verdict
 from envd.core.ring import partition_of
@@ -252,12 +251,10 @@ class AcceptorService:
             await self._learn(asked.epoch, peer.uid)
         if self._epoch() < asked.epoch:
             raise Unavailable("this node counts in an earlier epoch", reason="STALE_EPOCH")
-        within = partitions_in(asked.partitions) if asked.partitions else None
+        within = wire.partitions_of(asked.partitions) if asked.partitions else None
         return wire.pack(self.open(asked.after, within))
 
-    def open(
-        self, after: str = "", partitions: Collection[int] | None = None
-    ) -> list[wire.Open]:
+    def open(self, after: str = "", partitions: Collection[int] | None = None) -> list[wire.Open]:
         """What this node accepted and its log does not hold durably, in order of name, a page.
 
         In these partitions, None for all.

@@ -23,7 +23,7 @@ from envd.node.acknowledging import Acknowledging
 from envd.node.calls import CallClient, Method
 from envd.node.consent import Consent
 from envd.node.coordinator import Coordinator
-from envd.node.electorate import Others, site_of
+from envd.node.electorate import Others
 from envd.node.forwarding import Forwarder
 from envd.node.guarding import guarded
 from envd.node.handshake import Introduction, Peer
@@ -143,18 +143,16 @@ class Node:
 
     def _consent(self) -> Consent:
         """What serial environments take: who votes, this node's votes, and its proposals."""
-        place = self._place
         consent = Consent(
             self._ports,
-            site_of(place.member),
+            self._place,
             self.coordinator,
             self._intake,
             self.repairer,
-            place.digest_key,
             self.holdings,
             others=self._others,
             ask=self._ask,
-            expects_others=place.expects_others,
+            on_identity_lost=self._identity_lost,
         )
         self.coordinator.chained = consent.serial.write
         self.coordinator.confirmed = consent.serial.confirm

@@ -15,6 +15,7 @@ from typing import Any, Final, TypeVar
 import msgspec
 
 from envd.core.errors import Corrupt
+from envd.core.ring import from_bitmap
 
 LOWEST_VERSION: Final = 1
 HIGHEST_VERSION: Final = 1
@@ -409,3 +410,11 @@ def unpack(kind: type[BodyT], raw: bytes) -> BodyT:
         return msgspec.msgpack.decode(raw, type=kind)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         raise Corrupt("a peer sent a body that does not decode") from None
+
+
+def partitions_of(bitmap: bytes) -> frozenset[int]:
+    """The partitions that a bitmap in a body names; raises Corrupt."""
+    try:
+        return from_bitmap(bitmap)
+    except ValueError:
+        raise Corrupt("a peer named partitions in a form that is none") from None
