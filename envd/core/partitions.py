@@ -287,6 +287,11 @@ def copies_for(nodes: int, wanted: Mapping[str, int]) -> Mapping[str, int]:
     return {ANYWHERE: EVERY_NODE if nodes <= WHOLE_UP_TO else DEFAULT_COPIES}
 
 
+def stage_counts(table: PartitionTable) -> dict[str, int]:
+    """How many moves are in each stage, by its name; only those there are."""
+    return {stage.name.lower(): count for stage, count in sorted(table.stages().items())}
+
+
 def placed(sites: Iterable[Site], copies: Mapping[str, int], before: Table) -> Table:
     """The holders of each partition upon these nodes, moving as few as can be."""
     return run_through(placing(sites, copies, before))

@@ -21,6 +21,7 @@ from envd.node.guarding import guarded
 from envd.node.holdings import Holdings
 from envd.node.intake import Intake
 from envd.node.leases import Leases
+from envd.node.leftovers import Leftovers
 from envd.node.letting_go import LettingGo
 from envd.node.moving import Moving
 from envd.node.proposing import Ask, Proposer
@@ -32,7 +33,8 @@ from envd.node.world import NodePlace, NodePorts
 
 class Consent:
     """`run` it; `serial` writes; `leases` say who is to do what one does; `moving` and
-    `letting_go` are this node's part in the moves of partitions."""
+    `letting_go` are this node's part in the moves of partitions, `kept` what it has of some that it
+    does not hold."""
 
     def __init__(
         self,
@@ -92,11 +94,12 @@ class Consent:
         )
         self.leases = Leases(f"{me.uid:016x}.{ports.rng.token_bytes(4).hex()}", self.serial)
         self._taking_over = TakingOver(self._acceptor, ask)
+        self.kept = Leftovers(ports.store, holdings)
         self.moving = Moving(
-            ports.store,
             holdings,
             self._epoch,
             self.electorate.reached,
+            self.kept,
             ports.rng,
             take_over=self._take_over,
             pull=self._catch_up,
@@ -108,7 +111,7 @@ class Consent:
             self._epoch,
             self.electorate.reached,
             ports.rng,
-            kept=self.moving.kept,
+            kept=self.kept,
             leaves=lambda: self.electorate.leaves,
             ask=ask,
             drop=self._drop,

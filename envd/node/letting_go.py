@@ -17,9 +17,10 @@ from collections.abc import Awaitable, Callable, Collection, Iterator, Sequence
 
 from envd.core.errors import EnvdError
 from envd.core.partitions import Holders, PartitionTable, Stage
-from envd.core.ring import partition_of, to_bitmap
+from envd.core.ring import to_bitmap
 from envd.node.acknowledging import WANTED_COPIES
 from envd.node.holdings import Holdings
+from envd.node.leftovers import Leftovers
 from envd.node.moving import FIRST_PAUSE_S, LONGEST_PAUSE_S, LOOKS_S, slices
 from envd.node.proposing import Ask
 from envd.ports import Applied, Rng, Store
@@ -41,13 +42,13 @@ class LettingGo:
         reached: Callable[[], Collection[int]],
         rng: Rng,
         *,
-        kept: Callable[[], Collection[int]],
+        kept: Leftovers,
         leaves: Callable[[], bool],
         ask: Ask,
         drop: Drop,
     ) -> None:
-        """`kept` tells the partitions that this node has something of and does not hold, `leaves`
-        whether it is about to leave for good; for the others see `Moving`."""
+        """`leaves` tells whether this node is about to leave for good; for the others see
+        `Moving`."""
         self._uid = holdings.uid
         self._store = store
         self._holdings = holdings
@@ -68,7 +69,7 @@ class LettingGo:
         store.subscribe(self._applied)
 
     def _applied(self, applied: Applied) -> None:
-        partition = partition_of(applied.record.commit.environment)
+        partition = applied.record.partition
         if not self._holdings.mine(partition):
             self._handed.pop(partition, None)
             self._news.set()
@@ -148,6 +149,7 @@ class LettingGo:
             return
         del self._handed[partition]
         if await self._drop(partition, lsn):
+            self._kept.dropped(partition)
             self.dropped += 1
 
     def _may_drop(self, partition: int) -> bool:

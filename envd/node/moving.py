@@ -20,12 +20,12 @@ from typing import Final, NamedTuple
 from envd.core.errors import EnvdError, Unavailable
 from envd.core.moves import Progress, has_enough, to_pull
 from envd.core.partitions import Holders, Move, PartitionTable
-from envd.core.ring import SYSTEM_PARTITION, to_bitmap
+from envd.core.ring import to_bitmap
 from envd.node.calls import Method, Patient
 from envd.node.handshake import Peer
 from envd.node.holdings import Holdings
 from envd.node.intake import IdentityLost
-from envd.ports import Rng, Store
+from envd.ports import Rng
 from envd.wire import peers as wire
 
 BATCH: Final = 32
@@ -54,10 +54,10 @@ class Moving:
 
     def __init__(
         self,
-        store: Store,
         holdings: Holdings,
         epoch: Callable[[], int],
         reached: Callable[[], Collection[int]],
+        kept: Callable[[], frozenset[int]],
         rng: Rng,
         *,
         take_over: TakeOver,
@@ -65,9 +65,9 @@ class Moving:
         on_identity_lost: Callable[[str], None],
     ) -> None:
         """`epoch` tells that of the topology which this node holds durably, and `reached` which
-        storage nodes can be reached."""
+        storage nodes can be reached; `kept` what this node has something of and does not hold."""
         self._uid = holdings.uid
-        self._store = store
+        self._kept = kept
         self._holdings = holdings
         self._epoch = epoch
         self._reached = reached
@@ -90,7 +90,7 @@ class Moving:
 
     def progress(self) -> Progress:
         """How far this node is, in the epoch that it knows."""
-        return Progress(self._epoch(), self._done(), self.kept())
+        return Progress(self._epoch(), self._done(), self._kept())
 
     def _done(self) -> frozenset[int]:
         table = self._holdings.table
@@ -98,15 +98,6 @@ class Moving:
         return frozenset(
             at for at, epoch in self._pulled.items() if at in moves and moves[at].epoch == epoch
         )
-
-    def kept(self) -> frozenset[int]:
-        """The partitions of which this node has something and that it does not hold."""
-        table = self._holdings.table
-        if table is None:
-            return frozenset()
-        roots = self._store.roots()
-        found = {at for at, root in enumerate(roots.partitions) if root} | roots.unsettled
-        return frozenset(found - table.held_by(self._uid) - {SYSTEM_PARTITION})
 
     def methods(self) -> Mapping[str, Method]:
         """What a channel for calls serves."""
