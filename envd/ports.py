@@ -6,7 +6,15 @@ and the tests pass in theirs.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import (
+    Awaitable,
+    Callable,
+    Collection,
+    Generator,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -180,8 +188,13 @@ class Store(Protocol):
         """The result of an operation id of the last 24 hours, on its way or durable."""
         ...
 
-    def environments(self, prefix: str, after: str, limit: int) -> list[ListedEnvironment]:
-        """Existing environments in order of name, after `after`, at most `limit`."""
+    def environments(
+        self, prefix: str, after: str, limit: int, partitions: Collection[int] | None = None
+    ) -> list[ListedEnvironment]:
+        """Existing environments in order of name, after `after`, at most `limit`.
+
+        Only those of these `partitions`; None: of all.
+        """
         ...
 
     def commits(self, environment: str, before: Stamp | None, limit: int) -> list[Commit]:
@@ -273,6 +286,22 @@ class Store(Protocol):
         """Call `listener` for each record as it becomes visible, in order.
 
         A base is told as a commit of origin 0 that sets what it holds.
+        """
+        ...
+
+    async def drop(self, partition: int, last_lsn: int, keep_origin: int) -> bool:
+        """Let go of all that this node has of a partition, but for the vector of `keep_origin`.
+
+        `last_lsn` is what `last_lsn()` told, since this start: others hold the partition up to
+        there. False, and nothing is done, where a record of the partition with a later lsn is in
+        the log or on its way, or one is in quarantine (one of a newer version whose partition can't
+        be told does not count). Else it returns once all is gone, durably: environments, histories,
+        bases, conflicts, digests, vectors; after a crash meanwhile either all is there or nothing.
+
+        The log keeps its records, and so does what was told of them: operation ids (until their
+        24 hours are over), cursors. While it is written, records of the partition may be refused
+        (Unavailable); those that come later begin with an empty state. Raises StorageError or
+        Unavailable where nothing can be written; again, it does what is left to do.
         """
         ...
 

@@ -3,7 +3,10 @@
 Faults come one after the other and overlap. Everything that keeps what was synced may befall
 any number of machines at once. A disk is lost (wiped, gone back, damaged) of one machine at a time,
 and the next only once all machines are up and hold everything that any of them held after
-the last loss: the promise is about the loss of any one node.
+the last loss: the promise is about the loss of any one node. Nor is one lost before another voter
+has taken the place of those that lost theirs, if no majority of the voters were left: nothing is
+promised to survive that, and nothing serial would go on without an operator (docs/cluster.md, "Who
+votes"). One that votes alone may be lost: what it answered is in the log of another node too.
 """
 
 from __future__ import annotations
@@ -83,6 +86,13 @@ class Disks(Protocol):
 
     def held(self, machine: Machine) -> Held | None:
         """What the node on a machine holds now, None where it is not ready."""
+        ...
+
+    def spares(self, machine: Machine) -> bool:
+        """Whether a majority of the voters would keep their disks, were that machine's lost.
+
+        Also where only one votes.
+        """
         ...
 
 
@@ -346,7 +356,7 @@ class Faults:
         """Crash a machine and lose its disk: `lose` tells to when it went back, None for empty."""
         async with self._losing:
             machine = self._free()
-            if machine is None or not machine.is_up or not await self._all_hold():
+            if machine is None or not machine.is_up or not await self._may_lose(machine):
                 return
             if machine.name in self._busy or machine.name not in self._cluster.nodes:
                 return
@@ -362,21 +372,26 @@ class Faults:
                 await self._for(0.05, 3)
                 await self._start(machine)
 
-    async def _all_hold(self) -> bool:
-        """Wait until every machine holds all that any held after the last loss of a disk."""
+    async def _may_lose(self, machine: Machine) -> bool:
+        """Wait until all that was promised outlives the loss of a machine's disk."""
         loop = self._cluster.loop
         until = loop.time() + _SETTLING_S
-        if not self.counts["wipe"] + self.counts["stale restore"] + self.counts["bit flip"]:
-            return True
         while loop.time() < until:
-            held = [self._disks.held(one) for one in self._cluster.machines.values()]
-            ready = [one for one in held if one is not None]
-            if len(ready) == len(held):
-                wanted = self._must_hold = self._must_hold or together(ready)
-                if all(one.has(wanted) for one in ready):
-                    return True
+            if self._all_hold() and self._disks.spares(machine):
+                return True
             await asyncio.sleep(_POLL_S)
         return False
+
+    def _all_hold(self) -> bool:
+        """Tell whether every machine holds all that any held after the last loss of a disk."""
+        if not self.counts["wipe"] + self.counts["stale restore"] + self.counts["bit flip"]:
+            return True
+        held = [self._disks.held(one) for one in self._cluster.machines.values()]
+        ready = [one for one in held if one is not None]
+        if len(ready) < len(held):
+            return False
+        wanted = self._must_hold = self._must_hold or together(ready)
+        return all(one.has(wanted) for one in ready)
 
     # -- who belongs to the cluster ------------------------------------------------------
 

@@ -28,7 +28,8 @@ from envd.core.errors import EnvdError, Unavailable
 from envd.core.history import Retention
 from envd.core.members import Member, MemberState
 from envd.core.paxos import Acceptor
-from envd.core.requests import LeaveRequest
+from envd.core.requests import LeaveRequest, RemoveRequest
+from envd.core.topology import TOPOLOGY, topology_in
 from envd.node.api import EnvironmentApi
 from envd.node.cluster import NodeCluster
 from envd.node.handshake import Introduction
@@ -51,6 +52,8 @@ _DIGEST_KEY_BYTES: Final = 32
 _UID_BYTES: Final = 8
 _OPERATOR: Final = Identity("operator", "simulator")
 _RESTART_S: Final = 0.2
+_LOOKS_S: Final = 1.0
+_PATIENCE_S: Final = 5.0
 _LIED_S: Final = 1.0
 _UNREADABLE: Final = 0.3
 _LARGEST_GROUP: Final = 12
@@ -148,6 +151,7 @@ class EnvdFactory:
         self._identity_lost = identity_lost
         self._sabotage = sabotage
         self._saved: dict[str, deque[Directory]] = {}
+        self._to_remove: dict[int, str] = {}
         self._stores: dict[str, SimStore] = {}
         self._registers_of: dict[str, SimRegisters] = {}
         self._context = copy_context()
@@ -316,6 +320,9 @@ class EnvdFactory:
         self._stores.pop(machine.name, None)
         self._registers_of.pop(machine.name, None)
         self._saved.pop(machine.name, None)
+        known = self.directories.get(machine.name)
+        if known is not None:
+            self._to_remove[known.uid] = machine.name
         self.directories[machine.name] = Directory(self._new_uid())
         self.platters[machine.name] = Platter()
 
@@ -334,6 +341,29 @@ class EnvdFactory:
                         saved_s=self._loop.time(),
                     )
                 )
+
+    async def keep_removing(self) -> None:
+        """Strike who was on a wiped disk once the machine is back, as whoever replaces a node."""
+        while True:
+            await asyncio.sleep(_LOOKS_S)
+            for uid, name in list(self._to_remove.items()):
+                if name in self.cluster.nodes and await self._removed(uid):
+                    del self._to_remove[uid]
+
+    async def _removed(self, uid: int) -> bool:
+        """Have a node remove a member; each refuses as long as it holds it for alive."""
+        request = RemoveRequest(f"{uid:016x}")
+        for machine in self.cluster.up():
+            node, boot = self.cluster.nodes.get(machine.name), machine.boot
+            if node is None or boot is None:
+                continue
+            asked = node.api.cluster.remove(_OPERATOR, request)
+            with suppress(EnvdError, NodeDied, TimeoutError):
+                async with asyncio.timeout(_PATIENCE_S):
+                    await self.cluster.call(boot.process, asked)
+                self.cluster.trace.note("removed", f"{uid:016x} {machine.name}")
+                return True
+        return False
 
     def set_full(self, machine: Machine, *, full: bool) -> None:
         if machine.name in self.platters:
@@ -368,6 +398,17 @@ class EnvdFactory:
         running = self.cluster.nodes.get(machine.name)
         store = self._stores.get(machine.name)
         return None if running is None or store is None else store.held()
+
+    def spares(self, machine: Machine) -> bool:
+        left = {
+            self.directories[name].uid
+            for name in self.cluster.machines
+            if name != machine.name and name in self.directories
+        }
+        states = [store.visible(TOPOLOGY) for store in self._stores.values()]
+        topologies = [topology_in(state.environment) for state in states if state is not None]
+        quorums = [topology.quorum for topology in topologies if topology is not None]
+        return all(len(each.members) == 1 or each.is_met(left) for each in quorums)
 
     def sightings(self) -> list[Sighting]:
         """The nodes that are ready, in order of their machines' names."""

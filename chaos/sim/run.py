@@ -275,7 +275,10 @@ class Run:
     async def _main(self) -> None:
         await self._meet()
         looking = self._loop.create_task(self._keep_looking(), name="checkers")
-        saving = self._loop.create_task(self._factory.keep_saving(), name="backups")
+        operating = [
+            self._loop.create_task(self._factory.keep_saving(), name="backups"),
+            self._loop.create_task(self._factory.keep_removing(), name="removals"),
+        ]
         clients = [
             self._loop.create_task(self._workload.client(number), name=f"client {number}")
             for number in range(_CLIENTS)
@@ -295,7 +298,8 @@ class Run:
         await asyncio.wait(clients)
         for client in clients:
             client.result()
-        saving.cancel()
+        for task in operating:
+            task.cancel()
         await self._heal()
         looking.cancel()
         await asyncio.sleep(_WATCHED_S)

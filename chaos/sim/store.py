@@ -187,6 +187,16 @@ class SimStore(MemoryStore):
             self._told_digests.update(digests)
             self._settling = {}
 
+    async def drop(self, partition: int, last_lsn: int, keep_origin: int) -> bool:
+        """As the port says; it takes the time of a flush, and raises as one does."""
+        if not await super().drop(partition, last_lsn, keep_origin):
+            return False
+        roots = list(self._told_roots.partitions)
+        roots[partition] = 0
+        self._told_roots = replace(self._told_roots, partitions=tuple(roots))
+        self._told_digests.pop(partition, None)
+        return True
+
     async def quarantine(self, row: bytes) -> None:
         await asyncio.sleep(self._takes_s(SYNC_S))
         if self._platter.full:

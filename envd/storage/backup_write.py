@@ -19,6 +19,7 @@ from typing import Self
 import lmdb
 
 from envd.core.errors import Corrupt, StorageError
+from envd.core.ring import partition_of
 from envd.ports import Sealer
 from envd.storage.backup_check import RowCheck
 from envd.storage.backup_format import (
@@ -36,6 +37,7 @@ from envd.storage.backup_rows import NodeRow, Row, RowKind, encode_node, encode_
 from envd.storage.check import DATA_NAME, STATE_NAME
 from envd.storage.disk import RESTORE_HINT
 from envd.storage.pages import FIRST_TABLES, TABLES
+from envd.storage.purge import DROPPED, marks_in
 from envd.storage.rows import PARTITION_BYTES, RowOpener, damaged
 
 
@@ -53,6 +55,7 @@ class Snapshot:
         self._path = directory / DATA_NAME
         self._rows = RowOpener(sealer, self._path)
         self._digest_key = digest_key
+        self._hidden: frozenset[int] = frozenset()
         try:
             self._env = lmdb.open(
                 str(directory),
@@ -86,12 +89,15 @@ class Snapshot:
     def rows(self) -> Iterator[Row]:
         """All of it, in the order of a backup; raises Corrupt for a damaged record."""
         try:
+            self._hidden = marks_in(self._value(b"system", DROPPED))
             node = NodeRow(digest_key=self._digest_key, hlc_bound=self._counter(b"hlc_bound"))
             yield Row(RowKind.NODE, b"", encode_node(node))
             yield from self._table(b"vectors", RowKind.VECTOR)
             yield from self._table(b"operations", RowKind.OPERATION)
             yield from self._environments()
-            yield from self._table(b"conflicts", RowKind.CONFLICT)
+            for row in self._table(b"conflicts", RowKind.CONFLICT):
+                if not self._hidden or self._partition_of_conflict(row) not in self._hidden:
+                    yield row
         except lmdb.Error as error:
             raise damaged(f"the state in {self._path} is damaged: {error}") from error
 
@@ -103,29 +109,48 @@ class Snapshot:
 
     def _environments(self) -> Iterator[Row]:
         """Each environment with its base and its commits; both tables are in the same order."""
-        bases = self._tables[b"bases"]
         history = self._reader.cursor(db=self._tables[b"history"])
         with history, self._reader.cursor(db=self._tables[b"environments"]) as cursor:
-            more = history.first()
+            more = self._seen(history, history.first())
             for raw_key, raw_value in cursor:
                 key, value = bytes(raw_key), bytes(raw_value)
+                if _partition_in(key) in self._hidden:
+                    continue
                 name = key[PARTITION_BYTES:]
                 opened = self._rows.open(b"environments", key, value)
                 yield Row(RowKind.ENVIRONMENT, name, opened)
-                base = self._reader.get(key, db=bases)
+                base = self._value(b"bases", key)
                 if base is not None:
-                    yield Row(RowKind.BASE, name, self._rows.open(b"bases", key, bytes(base)))
+                    yield Row(RowKind.BASE, name, base)
                 prefix = key + b"\0"
                 while more and (row := bytes(history.key())).startswith(prefix):
                     commit = self._rows.open(b"history", row, bytes(history.value()))
                     yield Row(RowKind.COMMIT, row[len(prefix) :], commit)
-                    more = history.next()
+                    more = self._seen(history, history.next())
             if more:
                 raise damaged(f"the state in {self._path} has history without an environment")
 
+    def _seen(self, history: lmdb.Cursor, more: bool) -> bool:
+        """Go on to a commit that readers see: one of no dropped partition."""
+        while more and (partition := _partition_in(bytes(history.key()))) in self._hidden:
+            more = history.set_range((partition + 1).to_bytes(PARTITION_BYTES))
+        return more
+
+    @staticmethod
+    def _partition_of_conflict(row: Row) -> int:
+        return partition_of(row.key[: row.key.index(0)].decode())
+
+    def _value(self, table: bytes, key: bytes) -> bytes | None:
+        value = self._reader.get(key, db=self._tables[table])
+        return None if value is None else self._rows.open(table, key, bytes(value))
+
     def _counter(self, name: bytes) -> int:
-        value = self._reader.get(name, db=self._tables[b"system"])
-        return 0 if value is None else int.from_bytes(self._rows.open(b"system", name, value))
+        value = self._value(b"system", name)
+        return 0 if value is None else int.from_bytes(value)
+
+
+def _partition_in(key: bytes) -> int:
+    return int.from_bytes(key[:PARTITION_BYTES])
 
 
 def encoded(

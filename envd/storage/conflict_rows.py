@@ -8,11 +8,12 @@ every longer name, and environments stand in order of their names.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from envd.core.environment import Environment
 from envd.core.history import ConflictRecord, conflicts
 from envd.core.names import is_system
+from envd.core.ring import partition_of
 from envd.storage.rows import RowWriter
 from envd.storage.tables import Tables
 from envd.wire import records
@@ -27,20 +28,30 @@ def ordered(found: Iterable[ConflictRecord], digest_key: bytes) -> list[Conflict
     return sorted(found, key=lambda record: record.key(digest_key))
 
 
-def listed(tables: Tables, prefix: str, after: str, limit: int) -> list[ConflictRecord]:
-    """Conflicts below `prefix` after the name `after`; whole environments, until `limit`."""
+def listed(
+    tables: Tables, prefix: str, after: str, limit: int, hidden: Collection[int] = ()
+) -> list[ConflictRecord]:
+    """Conflicts below `prefix` after the name `after`; whole environments, until `limit`.
+
+    None of partitions that are hidden.
+    """
     found: list[ConflictRecord] = []
     if limit > 0 and prefix > after:
-        _collect(tables, _first_key(prefix), _first_key(prefix), limit, found)
+        _collect(tables, _first_key(prefix), _first_key(prefix), limit, hidden, found)
     if len(found) < limit:
         below = prefix.encode() + b"/" if prefix else b""
         start = max(below, after.encode() + _BEHIND if after else b"")
-        _collect(tables, start, below, limit, found)
+        _collect(tables, start, below, limit, hidden, found)
     return found
 
 
 def _collect(
-    tables: Tables, start: bytes, below: bytes, limit: int, found: list[ConflictRecord]
+    tables: Tables,
+    start: bytes,
+    below: bytes,
+    limit: int,
+    hidden: Collection[int],
+    found: list[ConflictRecord],
 ) -> None:
     """Add the conflicts from `start` on while keys begin with `below`."""
     for key, value in tables.rows_from(_TABLE, start):
@@ -49,6 +60,8 @@ def _collect(
         record = records.decode_conflict(value)
         if not below and is_system(record.environment):
             continue  # Below "" is all that callers see.
+        if hidden and partition_of(record.environment) in hidden:
+            continue
         if len(found) >= limit and record.environment != found[-1].environment:
             return
         found.append(record)

@@ -13,10 +13,10 @@ at the start.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
 from envd.core import digest
-from envd.core.ring import PARTITIONS
+from envd.core.ring import PARTITIONS, partition_of
 from envd.core.versions import FAN_OUT, ROOT_BYTES, share, shifted
 from envd.storage.rows import PARTITION_BYTES, RowWriter, environment_key
 from envd.storage.tables import Tables
@@ -61,13 +61,31 @@ class RootChanges:
         for partition, move in sorted(self._moves.items()):
             number, at = divmod(partition, FAN_OUT)
             if number not in groups:
-                known = writer.get(b"roots", _group_key(number))
-                groups[number] = [0] * FAN_OUT if known is None else _roots_in(known)
+                groups[number] = _read_group(writer, number)
             groups[number][at] = shifted(groups[number][at], 0, move)
-        for number, roots in groups.items():
-            packed = b"".join([root.to_bytes(ROOT_BYTES) for root in roots])
-            writer.put(b"roots", _group_key(number), packed)
+        _write_groups(writer, groups)
         return groups
+
+
+def clear_root(writer: RowWriter, partition: int) -> dict[int, list[int]]:
+    """Make the root of a partition 0; return its group with its roots."""
+    number, at = divmod(partition, FAN_OUT)
+    roots = _read_group(writer, number)
+    roots[at] = 0
+    groups = {number: roots}
+    _write_groups(writer, groups)
+    return groups
+
+
+def _read_group(writer: RowWriter, number: int) -> list[int]:
+    known = writer.get(b"roots", _group_key(number))
+    return [0] * FAN_OUT if known is None else _roots_in(known)
+
+
+def _write_groups(writer: RowWriter, groups: Mapping[int, Sequence[int]]) -> None:
+    for number, roots in groups.items():
+        packed = b"".join([root.to_bytes(ROOT_BYTES) for root in roots])
+        writer.put(b"roots", _group_key(number), packed)
 
 
 def _group_key(number: int) -> bytes:
@@ -123,11 +141,15 @@ class Fingerprints:
             base = self._tables.get(b"bases", key)
             yield _place(key)[1], whole_digest(state, base, self._digest_key)
 
-    def rebuild(self, lsn: int) -> None:
-        """Sum up the roots anew from all environments, in one transaction."""
+    def rebuild(self, lsn: int, hidden: Collection[int]) -> None:
+        """Sum up the roots anew from all environments but those of partitions that are hidden.
+
+        All in one transaction.
+        """
         changes = RootChanges(self._digest_key)
         for name, known in self._digests_from(b""):
-            changes.moved(environment_key(name), None, known)
+            if partition_of(name) not in hidden:
+                changes.moved(environment_key(name), None, known)
         with self._tables.write() as writer:
             _clear(writer, b"roots")
             changes.write(writer)

@@ -14,8 +14,8 @@ from __future__ import annotations
 import asyncio
 import logging
 from bisect import bisect_left, insort
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from operator import itemgetter
 from pathlib import Path
 
@@ -33,6 +33,7 @@ from envd.core.versions import Cursor, Roots, share, shifted
 from envd.ports import Applied, OperationResult, StoredState
 from envd.storage import quarantine
 from envd.storage.conflict_rows import ordered
+from envd.storage.drops import Newest, check_droppable
 from envd.storage.journal import compacted
 from envd.storage.memtable import result_of
 from envd.storage.progress import Progress
@@ -48,7 +49,8 @@ class Durable:
     """What is there after a crash.
 
     `rows` is the log from its first row on; readers find those from `oldest_lsn` on. `vectors`
-    and `cursors` are those of the last flush, which covered the log up to `flushed_lsn`.
+    and `cursors` are those of the last flush, which covered the log up to `flushed_lsn`. `dropped`
+    tells by partition up to which lsn, never above that one, it was let go of.
     """
 
     rows: tuple[bytes, ...] = field(default=(), repr=False)
@@ -58,6 +60,7 @@ class Durable:
     cursors: Mapping[int, Cursor] = field(default_factory=dict)
     quarantine: tuple[bytes, ...] = field(default=(), repr=False)
     hlc_bound: int = 0
+    dropped: Mapping[int, int] = field(default_factory=dict)
 
 
 class MemoryStore:
@@ -92,6 +95,8 @@ class MemoryStore:
         self._fingerprints = _Fingerprints()
         self._hlc_bound = 0
         self._flushed = Durable()
+        self._dropped: dict[int, int] = {}
+        self._newest = Newest()
         self._crashed = False
         self._listeners: list[Callable[[Applied], None]] = []
 
@@ -108,6 +113,7 @@ class MemoryStore:
             flushed.cursors,
             tuple(self.quarantined()),
             self._hlc_bound,
+            dict(self._dropped),
         )
 
     def crash(self) -> Durable:
@@ -128,16 +134,22 @@ class MemoryStore:
         """The store of a node that starts again on what a crash left."""
         store = cls(retention, node_uid=node_uid, digest_key=digest_key, kept_records=kept_records)
         store._progress = Progress(durable.vectors, durable.cursors)
+        dropped = sorted((lsn, partition) for partition, lsn in durable.dropped.items() if lsn)
+        dropped.reverse()
         for lsn, row in enumerate(durable.rows, 1):
             record, encoded = records.decode_own_row(row)
             store._take(row, record, encoded, store._after(record))
             if lsn > durable.flushed_lsn and isinstance(record, LogRecord):
                 store._progress.synced((record.partition, record.origin), record.seq)
+            while dropped and dropped[-1][0] == lsn:
+                store._clear(dropped.pop()[1])
         store._heads = dict(store._visible)
         store._oldest_lsn = durable.oldest_lsn
         store._quarantine = {quarantine.quarantine_key(row): row for row in durable.quarantine}
         store._hlc_bound = durable.hlc_bound
         store._flushed = durable
+        store._dropped = dict(durable.dropped)
+        store._newest = Newest(len(durable.rows))
         return store
 
     def _after(self, record: LogRecord | BaseRecord) -> StoredState:
@@ -174,11 +186,17 @@ class MemoryStore:
     def find_operation(self, author: str, operation: str) -> OperationResult | None:
         return self._operations.get((author, operation))
 
-    def environments(self, prefix: str, after: str, limit: int) -> list[ListedEnvironment]:
+    def environments(
+        self, prefix: str, after: str, limit: int, partitions: Collection[int] | None = None
+    ) -> list[ListedEnvironment]:
+        wanted = None if partitions is None else frozenset(partitions)
         names = sorted(name for name, state in self._visible.items() if state.environment.exists)
         found: list[ListedEnvironment] = []
         for name in names[bisect_left(names, after) :]:
-            if name > after and has_prefix(name, prefix) and len(found) < limit:
+            if len(found) >= limit:
+                break
+            of_wanted = wanted is None or partition_of(name) in wanted
+            if name > after and has_prefix(name, prefix) and of_wanted:
                 state = self._visible[name]
                 count = state.environment.live_count()
                 found.append(ListedEnvironment(name, state.revision.hex(), count))
@@ -268,6 +286,7 @@ class MemoryStore:
             self._raise_bound(record.commit.stamp)
         goes_out = row if isinstance(record, LogRecord) else b""
         lsn = len(self._log)
+        self._newest.note(partition_of(after.environment.name), lsn)
         for listener in self._listeners:
             try:
                 listener(Applied(lsn, told, after, len(encoded), goes_out))
@@ -374,6 +393,43 @@ class MemoryStore:
 
     # -- the whole -----------------------------------------------------------------
 
+    async def drop(self, partition: int, last_lsn: int, keep_origin: int) -> bool:
+        check_droppable(partition)
+        if self._is_wanted(partition, last_lsn):
+            return False
+        await self.flush()
+        if self._is_wanted(partition, min(last_lsn, self._flushed.flushed_lsn)):
+            return False
+        self._clear(partition)
+        self._progress.drop(partition, keep_origin)
+        flushed = {
+            place: seq
+            for place, seq in self._flushed.vectors.items()
+            if place[0] != partition or place[1] == keep_origin
+        }
+        self._flushed = replace(self._flushed, vectors=flushed)
+        self._dropped[partition] = self._flushed.flushed_lsn
+        return True
+
+    def _is_wanted(self, partition: int, last_lsn: int) -> bool:
+        on_its_way = (
+            name for name, head in self._heads.items() if head is not self._visible.get(name)
+        )
+        return (
+            self._newest.may_be_above(partition, last_lsn)
+            or partition in map(partition_of, on_its_way)
+            or any(key.startswith(partition.to_bytes(2)) for key in self._quarantine)
+        )
+
+    def _clear(self, partition: int) -> None:
+        """Forget the environments of a partition."""
+        for name in [name for name in self._visible if partition_of(name) == partition]:
+            del self._visible[name]
+            self._heads.pop(name, None)
+            self._history.pop(name, None)
+            self._bases.pop(name, None)
+        self._fingerprints.clear(partition)
+
     async def sync(self) -> None:
         return
 
@@ -416,6 +472,10 @@ class _Fingerprints:
         names = list(self._changed)
         self._changed.clear()
         return names
+
+    def clear(self, partition: int) -> None:
+        self.roots[partition], self.digests[partition] = 0, {}
+        self._changed = {name: None for name in self._changed if partition_of(name) != partition}
 
     def put(self, name: str, known: bytes, key: bytes) -> None:
         partition = partition_of(name)

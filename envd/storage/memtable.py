@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 
 from envd.core.commit import LogRecord
 from envd.core.environment import Environment
+from envd.core.ring import partition_of
 from envd.core.stamp import Stamp
 from envd.ports import OperationResult, StoredState
 from envd.storage.progress import Moves, Progress
@@ -36,6 +37,7 @@ class _Hot:
 
     It is `contested` where these may have made, changed or ended a conflict."""
 
+    partition: int
     visible: StoredState | None
     head: StoredState | None
     size: int
@@ -124,9 +126,24 @@ class Memtable:
         hot = self._hot.get(name)
         return hot is not None and hot.contested
 
+    def partition(self, name: str) -> int:
+        """The partition of an environment that `knows`."""
+        return self._hot[name].partition
+
+    def is_on_its_way(self, partition: int) -> bool:
+        """Tell whether a record of a partition was appended and is not durable yet."""
+        return any(self._hot[name].partition == partition for name in self._awaiting)
+
+    def drop(self, partition: int, keep_origin: int) -> None:
+        """Let go of a partition of which all is in LMDB, but for the vector of one origin."""
+        for name in [name for name, hot in self._hot.items() if hot.partition == partition]:
+            del self._clean[name]
+            self._clean_bytes -= self._hot.pop(name).size
+        self.progress.drop(partition, keep_origin)
+
     def load(self, name: str, state: StoredState | None) -> None:
         """Keep a state that was read from LMDB (None: nothing there), at least until the next."""
-        hot = self._hot[name] = _Hot(state, state, _size(state))
+        hot = self._hot[name] = _Hot(partition_of(name), state, state, _size(state))
         self._became_clean(name, hot)
         while self._clean_bytes > self._max_bytes and len(self._clean) > 1:
             self._evict_oldest()

@@ -108,6 +108,16 @@ class Progress:
         begun_anew = {uid: cursor._replace(relay_lsn=0) for uid, cursor in self._cursors.items()}
         self.advance({}, begun_anew)
 
+    def drop(self, partition: int, keep_origin: int) -> None:
+        """Drop the vectors of a partition, of which nothing is on its way, but for one origin's.
+
+        The state does so by itself, and so no flush does.
+        """
+        for vectors in (self._given, self._durable, self._moves.vectors):
+            for place in [place for place in vectors if place[0] == partition]:
+                if place[1] != keep_origin:
+                    del vectors[place]
+
     @property
     def moved(self) -> bool:
         """Tell whether a flush would write anything."""

@@ -13,6 +13,7 @@ from struct import Struct
 from struct import error as StructError  # noqa: N812
 
 from envd.core.errors import StorageError, Unavailable
+from envd.storage.rows import PARTITION_BYTES
 from envd.storage.tables import Tables
 from envd.wire import records
 
@@ -53,6 +54,12 @@ class Quarantine:
     def rows(self) -> list[bytes]:
         """All of them, in order of their names; raises Corrupt."""
         return [row for _, row in self._tables.rows(_TABLE)]
+
+    def holds(self, partition: int) -> bool:
+        """Tell whether a record of a partition is in it; of some newer ones it can't be told."""
+        prefix = partition.to_bytes(PARTITION_BYTES)
+        with self._tables.cursor(_TABLE) as cursor:
+            return bool(cursor.set_range(prefix)) and bytes(cursor.key()).startswith(prefix)
 
     def put(self, row: bytes) -> None:
         """Keep a record; raises Unavailable where there is no room for it."""

@@ -12,7 +12,8 @@
     quarantine     name of a record, hash         -> a record from the future
     system         name                           -> counters of the node
 
-The tables themselves are in `tables`, what writes them in `flush`. Index values are not sealed:
+The tables themselves are in `tables`, what writes them in `flush`, what lets go of partitions in
+`purge`: of one of which rows are left nothing is read here. Index values are not sealed:
 they hold a revision and a count next to a name that the key shows anyway; the names of
 environments are the one thing that LMDB needs in clear.
 
@@ -25,24 +26,27 @@ the base they follow) fits together whatever the flushing thread does meanwhile.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from hashlib import blake2b
 from itertools import islice
 from pathlib import Path
 
 from envd.core.environment import Environment
 from envd.core.history import ConflictRecord, Retention
+from envd.core.ring import partition_of
 from envd.core.stamp import STAMP_BYTES, Stamp
 from envd.core.versions import Cursor
 from envd.ports import OperationResult, Sealer
-from envd.storage import conflict_rows
-from envd.storage.fingerprints import ROOTS_LSN, Fingerprints
+from envd.storage import conflict_rows, listing
+from envd.storage.fingerprints import ROOTS_LSN, Fingerprints, clear_root
 from envd.storage.flush import Batch, Figures, Flush, Sweep, decode_cursor, go_on
+from envd.storage.purge import ALL_ROWS, DROPPED, ROWS, Purge, drop_vectors, marks_in
 from envd.storage.quarantine import Quarantine
 from envd.storage.rows import (
     NODE_KEY,
     VECTOR_KEY,
     IndexEntry,
+    RowWriter,
     environment_key,
     index_entry,
 )
@@ -72,15 +76,20 @@ class StateDb:
         *,
         map_size_bytes: int,
         retention: Retention,
+        purged_rows: int = ROWS,
     ) -> None:
+        """`purged_rows` is how many rows of dropped partitions go in one transaction."""
         self._digest_key = digest_key
         self._retention = retention
+        self._purged_rows = purged_rows
         self._sweep = Sweep()
         self._new_roots: dict[int, list[int]] = {}
         self._tables = Tables(directory, sealer, map_size_bytes=map_size_bytes)
         try:
             self._fingerprints = Fingerprints(self._tables, digest_key)
             self.quarantine = Quarantine(self._tables)
+            self._dropped = marks_in(self._tables.get(b"system", DROPPED))
+            self._hidden = self._dropped
             self._figures = Figures(
                 self._counter(b"covered_lsn"),
                 self._counter(b"hlc_bound"),
@@ -99,7 +108,7 @@ class StateDb:
         if known is None and not self._tables.entries(b"environments"):
             return
         if known is None or int.from_bytes(known) != self.covered_lsn:
-            self._fingerprints.rebuild(self.covered_lsn)
+            self._fingerprints.rebuild(self.covered_lsn, self._hidden)
             self._tables.refresh()
 
     # -- counts ----------------------------------------------------------------------
@@ -131,15 +140,21 @@ class StateDb:
 
     # -- reading -------------------------------------------------------------------
 
+    def _shows(self, name: str) -> bool:
+        """Whether an environment is not one of a dropped partition of which rows are left."""
+        return not self._hidden or partition_of(name) not in self._hidden
+
     def environment(self, name: str) -> StoredEnvironment | None:
         """The blob of one environment; raises Corrupt."""
+        if not self._shows(name):
+            return None
         raw = self._tables.get(b"environments", environment_key(name))
         return None if raw is None else records.decode_environment(raw)
 
     def base(self, name: str) -> Environment:
         """The snapshot that the history of `name` starts from."""
         raw = self._tables.get(b"bases", environment_key(name))
-        if raw is None:
+        if raw is None or not self._shows(name):
             return Environment(name)
         return records.decode_environment(raw).state.environment
 
@@ -148,6 +163,8 @@ class StateDb:
 
         Fewer than `limit` where they reach HISTORY_PAGE_BYTES, but at least one if there is.
         """
+        if not self._shows(name):
+            return []
         prefix = environment_key(name) + b"\0"
         above = prefix + (before.to_bytes() if before else b"\xff" * STAMP_BYTES)
         found: list[bytes] = []
@@ -163,25 +180,14 @@ class StateDb:
                 more = cursor.prev()
         return found
 
-    def index(self, prefix: str, after: str, limit: int) -> list[IndexEntry]:
-        """Index entries below `prefix` after the name `after`, in order, at most `limit`."""
-        found: list[IndexEntry] = []
-        below = prefix + "/" if prefix else ""
-        if limit > 0 and prefix > after:
-            value = self._tables.raw(b"index", prefix.encode())
-            if value is not None:
-                found.append(index_entry(prefix.encode(), value))
-        with self._tables.cursor(b"index") as cursor:
-            # Names like `a/b-2` stand between `a/b` and `a/b/c`, so the search begins anew.
-            more = cursor.set_range(max(below, after).encode())
-            while more and len(found) < limit:
-                key, value = row_at(cursor)
-                if not key.startswith(below.encode()):
-                    break
-                if key > after.encode():
-                    found.append(index_entry(key, value))
-                more = cursor.next()
-        return found
+    def index(
+        self, prefix: str, after: str, limit: int, partitions: frozenset[int] | None = None
+    ) -> list[IndexEntry]:
+        """Index entries below `prefix` after the name `after`, in order, at most `limit`.
+
+        Only those of these `partitions`; None: of all.
+        """
+        return listing.listed(self._tables, prefix, after, limit, partitions, self._hidden)
 
     def operation(self, key: bytes) -> OperationResult | None:
         """What became of an operation id, if it is still known."""
@@ -211,6 +217,8 @@ class StateDb:
 
     def commit_rows(self, name: str) -> Iterator[tuple[Stamp, bytes]]:
         """All commits in their stored bytes, oldest first."""
+        if not self._shows(name):
+            return
         prefix = environment_key(name) + b"\0"
         for key, encoded in self._tables.rows_from(b"history", prefix):
             if not key.startswith(prefix):
@@ -219,7 +227,7 @@ class StateDb:
 
     def conflicts(self, prefix: str, after: str, limit: int) -> list[ConflictRecord]:
         """Conflicts below `prefix` after the name `after`; whole environments, until `limit`."""
-        return conflict_rows.listed(self._tables, prefix, after, limit)
+        return conflict_rows.listed(self._tables, prefix, after, limit, self._hidden)
 
     def roots(self) -> tuple[int, ...]:
         """The roots of all partitions."""
@@ -227,13 +235,14 @@ class StateDb:
 
     def digests(self, partition: int) -> list[tuple[str, bytes]]:
         """(name, digest) of the environments of one partition, in order of name."""
-        return self._fingerprints.digests(partition)
+        return [] if partition in self._hidden else self._fingerprints.digests(partition)
 
     def refresh(self) -> None:
         """Let reads see what was committed since the last time."""
         self._tables.refresh()
         self._fingerprints.moved(self._new_roots)
         self._new_roots = {}
+        self._hidden = self._dropped
 
     def storage_bytes(self) -> int:
         """Bytes on disk."""
@@ -260,12 +269,56 @@ class StateDb:
         """
         safe_lsn = self.covered_lsn
         with self._tables.write() as writer:
-            flush = Flush(writer, batch, self._figures, self._digest_key, self._retention, pause)
+            known, left = self._figures, self._dropped
+            if written := left.intersection(map(partition_of, batch.states if left else ())):
+                known, left = self._take(writer, written, ALL_ROWS, pause)
+            flush = Flush(writer, batch, known, self._digest_key, self._retention, pause)
             swept = flush.sweep(self._sweep)
             figures, roots = flush.write()
-        self._sweep, self._figures = swept, figures
+        self._sweep, self._figures, self._dropped = swept, figures, left
         self._new_roots |= roots
         return safe_lsn
+
+    def drop(self, partition: int, keep_origin: int) -> None:
+        """Let go of a partition, but for the vector of one origin, in one transaction.
+
+        Of large ones rows are left, which nobody sees, for `purge`. Raises StorageError, and then
+        nothing was done. `sync` makes it sure to survive a power cut.
+        """
+        with self._tables.write() as writer:
+            drop_vectors(writer, partition, keep_origin)
+            roots = clear_root(writer, partition)
+            figures, left = self._take(writer, {partition}, self._purged_rows, go_on)
+        self._figures, self._dropped = figures, left
+        self._new_roots |= roots
+
+    @property
+    def has_dropped_rows(self) -> bool:
+        """Whether rows of dropped partitions are left."""
+        return bool(self._dropped)
+
+    def purge(self, pause: Callable[[], None] = go_on) -> None:
+        """Take away rows that are left of dropped partitions, as many as go in one transaction.
+
+        `pause` is called now and then, and may take its time. Raises StorageError.
+        """
+        if self._dropped:
+            with self._tables.write() as writer:
+                figures, left = self._take(writer, self._dropped, self._purged_rows, pause)
+            self._figures, self._dropped = figures, left
+
+    def _take(
+        self, writer: RowWriter, partitions: Iterable[int], rows: int, pause: Callable[[], None]
+    ) -> tuple[Figures, frozenset[int]]:
+        """Take away rows of partitions; return the counts, and which have rows left."""
+        taking = Purge(writer, self._figures, rows=rows, pause=pause)
+        left = set(self._dropped)
+        for partition in sorted(partitions):
+            if taking.take(partition):
+                left.discard(partition)
+            else:
+                left.add(partition)
+        return taking.end(left), frozenset(left)
 
     def copy_to(self, directory: Path) -> None:
         """Write a compact, consistent copy into `directory` while work goes on."""

@@ -12,11 +12,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from envd.core import digest
 from envd.core.answers import ListedEnvironment
 from envd.core.commit import Commit, LogRecord
 from envd.core.environment import Environment
@@ -37,12 +36,14 @@ from envd.storage.check import (
 )
 from envd.storage.copying import copy_durably
 from envd.storage.disk import Disk, make_directory, unusable
+from envd.storage.drops import Drops, Newest
 from envd.storage.finish import finish_in_thread
 from envd.storage.journal import DEFAULT_SEGMENT_BYTES, Journal, stopping
 from envd.storage.log_pages import LogPages
-from envd.storage.logged import goes_to_peers, pending_of, told
+from envd.storage.logged import goes_to_peers, pending_again, pending_of, refused, told
 from envd.storage.memtable import Memtable, Pending
 from envd.storage.progress import Progress
+from envd.storage.purge import ROWS as PURGED_ROWS
 from envd.storage.recovery import DroppedTail
 from envd.storage.seen import SeenKeys, learn
 from envd.storage.state import StateDb, operation_key
@@ -65,6 +66,7 @@ class StoreOptions:
     memtable_bytes: int = 64 << 20
     journal_queue_bytes: int = 64 << 20
     flush_interval_ms: int = 2_000
+    purged_rows: int = PURGED_ROWS
     retention: Retention = field(default_factory=Retention)
 
 
@@ -92,6 +94,7 @@ class DurableStore:
             digest_key,
             map_size_bytes=options.map_size_bytes,
             retention=options.retention,
+            purged_rows=options.purged_rows,
         )
         self._journal = Journal(
             directory / JOURNAL_NAME,
@@ -119,6 +122,7 @@ class DurableStore:
             interval_ms=options.flush_interval_ms,
             memtable_bytes=options.memtable_bytes,
         )
+        self._drops = Drops(self._state, self._memtable, self._behind)
         self._flusher: asyncio.Task[None] | None = None
         self._learner: asyncio.Task[None] | None = None
         self._closing: asyncio.Task[None] | None = None
@@ -178,7 +182,9 @@ class DurableStore:
         for frame in self._journal.recover(covered):
             for lsn, raw in enumerate(frame.records, frame.first_lsn):
                 if lsn > covered:
-                    self._reapply(raw)
+                    pending = pending_again(raw, self.head, self._digest_key)
+                    self._memtable.append(pending)
+                    self._memtable.synced(pending)
                     self._visible_lsn = lsn
                     applied += 1
             if self._memtable.unflushed_bytes > _REPLAY_FLUSH_BYTES:
@@ -192,26 +198,14 @@ class DurableStore:
         if applied:
             _log.info("store.replayed", extra={"commits": applied})
             await self.flush()
+        self._drops.newest = Newest(self._visible_lsn)
+        if self._state.has_dropped_rows:
+            self._behind.want()
         self._flusher = loop.create_task(self._behind.run(), name="store-flush")
         self._learner = loop.create_task(
             learn(self._seen, self._state.operation_keys, self._clock.monotonic_ms()),
             name="store-operations",
         )
-
-    def _reapply(self, row: bytes) -> None:
-        """Apply a row of the journal again, just as it was applied before the crash."""
-        record, encoded = records.decode_own_row(row)
-        name = record.name if isinstance(record, BaseRecord) else record.commit.environment
-        head = self.head(name)
-        before = head.environment if head else Environment(name)
-        if isinstance(record, BaseRecord):
-            environment = before.merge(record.base)
-        else:
-            environment = before.apply(record.commit)
-        after = StoredState(environment, digest.revision(environment, self._digest_key))
-        pending = pending_of(record, after, encoded, head, made_here=False)
-        self._memtable.append(pending)
-        self._memtable.synced(pending)
 
     @property
     def dropped_tail(self) -> DroppedTail | None:
@@ -246,8 +240,11 @@ class DurableStore:
             known = self._state.operation(key)
         return known
 
-    def environments(self, prefix: str, after: str, limit: int) -> list[ListedEnvironment]:
-        return self._view.environments(prefix, after, limit)
+    def environments(
+        self, prefix: str, after: str, limit: int, partitions: Collection[int] | None = None
+    ) -> list[ListedEnvironment]:
+        wanted = None if partitions is None else frozenset(partitions)
+        return self._view.environments(prefix, after, limit, wanted)
 
     def commits(self, environment: str, before: Stamp | None, limit: int) -> list[Commit]:
         return self._view.commits(environment, before, limit)
@@ -337,8 +334,9 @@ class DurableStore:
     def append(
         self, record: LogRecord, after: StoredState, encoded: bytes = b""
     ) -> asyncio.Future[int]:
-        if self._closing is not None:
-            return _refused(stopping())
+        refusal = self._refusal(record.commit.environment)
+        if refusal is not None:
+            return refused(refusal)
         made_here = not encoded and record.origin == self._node_uid
         encoded = encoded or records.encode_commit(record.commit)
         row = records.encode_log_record(record, encoded)
@@ -349,12 +347,16 @@ class DurableStore:
         return self._log_row(row, hlc, pending)
 
     def append_base(self, base: Environment, after: StoredState) -> asyncio.Future[int]:
-        if self._closing is not None:
-            return _refused(stopping())
+        refusal = self._refusal(base.name)
+        if refusal is not None:
+            return refused(refusal)
         record = BaseRecord(base)
         row = records.encode_base_record(record)
         pending = pending_of(record, after, row, self.head(base.name), made_here=False)
         return self._log_row(row, 0, pending)
+
+    def _refusal(self, environment: str) -> EnvdError | None:
+        return self._drops.refusal(environment) if self._closing is None else stopping()
 
     def _log_row(self, row: bytes, hlc: int, pending: Pending) -> asyncio.Future[int]:
         """Queue a row of the journal; `hlc` is 0 for stamps that others gave."""
@@ -389,6 +391,7 @@ class DurableStore:
     def _became_durable(self, lsn: int, pending: Pending, row: bytes) -> None:
         self._memtable.synced(pending)
         self._visible_lsn = lsn
+        self._drops.newest.note(self._memtable.partition(pending.name), lsn)
         self._behind.want()
         record = pending.record
         goes_out = row if isinstance(record, LogRecord) else b""
@@ -447,6 +450,10 @@ class DurableStore:
 
     # -- the whole ---------------------------------------------------------------------
 
+    async def drop(self, partition: int, last_lsn: int, keep_origin: int) -> bool:
+        """As the port says; raises StorageError where the state could not be written."""
+        return await self._drops.drop(partition, last_lsn, keep_origin)
+
     async def flush(self) -> None:
         await self._behind.flush()
 
@@ -488,10 +495,3 @@ class DurableStore:
             async with self._behind.alone():
                 self._state.close()
             mark_clean(self._directory)
-
-
-def _refused(error: EnvdError) -> asyncio.Future[int]:
-    """The answer to a record that is not taken."""
-    durable: asyncio.Future[int] = asyncio.get_running_loop().create_future()
-    durable.set_exception(error)
-    return durable

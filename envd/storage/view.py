@@ -54,12 +54,14 @@ class View:
 
     # -- listing -------------------------------------------------------------------
 
-    def environments(self, prefix: str, after: str, limit: int) -> list[ListedEnvironment]:
+    def environments(
+        self, prefix: str, after: str, limit: int, partitions: frozenset[int] | None
+    ) -> list[ListedEnvironment]:
         """As the port says."""
-        newer = self._newer_entries(prefix, after)
+        newer = self._newer_entries(prefix, after, partitions)
         listed: list[ListedEnvironment] = []
         while len(listed) < limit:
-            page = self._state.index(prefix, after, limit)
+            page = self._state.index(prefix, after, limit, partitions)
             last = page[-1].environment if len(page) == limit else None
             merged = {entry.environment: entry for entry in page}
             merged.update(
@@ -75,10 +77,14 @@ class View:
             after = last
         return listed[:limit]
 
-    def _newer_entries(self, prefix: str, after: str) -> dict[str, IndexEntry]:
+    def _newer_entries(
+        self, prefix: str, after: str, partitions: frozenset[int] | None
+    ) -> dict[str, IndexEntry]:
         """Index entries of environments whose commits LMDB may lack."""
         newer = {}
         for name in self._unflushed(prefix, after):
+            if partitions is not None and partition_of(name) not in partitions:
+                continue
             state = self._memtable.visible(name)
             if state is not None:
                 environment = state.environment

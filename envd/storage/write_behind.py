@@ -80,6 +80,8 @@ class WriteBehind:
         self._memtable_bytes = memtable_bytes
         self._lock = asyncio.Lock()
         self._waiting = 0
+        self.ends = False
+        """Set once the store is closed: what can wait for the next start does."""
         self.failure: EnvdError | None = None
         self.room = asyncio.Event()
         """Set whenever a flush ended, well or not."""
@@ -106,6 +108,8 @@ class WriteBehind:
             try:
                 async with self._lock:
                     await self._flush(Pace(self._is_in_a_hurry))
+                if self._state.has_dropped_rows:
+                    await self.purge()
             except Exception as error:  # noqa: BLE001 - the task's outermost guard
                 self._failed(error)
                 await asyncio.sleep(_RETRY_S)
@@ -130,12 +134,31 @@ class WriteBehind:
         self.room.set()
 
     def _is_in_a_hurry(self) -> bool:
-        return self._waiting > 0 or self._memory_fills()
+        return self.ends or self._waiting > 0 or self._memory_fills()
 
     async def flush(self) -> None:
         """Write all that is visible now; raises StorageError, and then nothing is lost."""
         async with self.alone():
-            await self._flush(go_on)
+            await self.write()
+
+    async def write(self) -> None:
+        """The same for one who is `alone` already."""
+        await self._flush(go_on)
+
+    async def purge(self) -> None:
+        """Take away some rows of dropped partitions, at a pace; raises StorageError.
+
+        Where some are left, the task goes on with them.
+        """
+        async with self._lock:
+            if self.ends:
+                return
+            try:
+                await finish_in_thread(self._state.purge, Pace(self._is_in_a_hurry))
+            finally:
+                self._state.refresh()
+                if self._state.has_dropped_rows:
+                    self._wanted.set()
 
     @asynccontextmanager
     async def alone(self) -> AsyncIterator[None]:
@@ -149,7 +172,7 @@ class WriteBehind:
 
     def hurry(self) -> None:
         """Take no rests any more: the store is closed."""
-        self._waiting += 1
+        self.ends = True
 
     async def _flush(self, pause: Callable[[], None]) -> None:
         dirty = self._memtable.take_dirty()

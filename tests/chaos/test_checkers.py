@@ -324,6 +324,18 @@ async def test_nodes_that_differ_have_not() -> None:
         Convergence().ended([one.seen, other.seen])
 
 
+async def test_nodes_of_which_one_holds_something_back_have_not() -> None:
+    one, other = await pair()
+    third = Node("n3", 9)
+    await third.put(WHOLE, "c/d")
+    record = third.applied[-1].record
+    row = records.encode_log_record(record, records.encode_commit(record.commit))
+    await other.store.quarantine(row)
+
+    with pytest.raises(Violation, match="n2 holds back 1 records"):
+        Convergence().ended([one.seen, other.seen])
+
+
 async def test_another_history_of_the_same_state_is_seen() -> None:
     one, other = Node("n1", 7), Node("n2", 7)
     for node, message in ((one, "here"), (other, "there")):

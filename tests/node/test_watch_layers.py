@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from typing import Any
 
 import pytest
@@ -374,7 +374,9 @@ class ManyEnvironments(MemoryStore):
         super().__init__()
         self._names = [f"e{number:05}" for number in range(count)]
 
-    def environments(self, prefix: str, after: str, limit: int) -> list[Any]:
+    def environments(
+        self, prefix: str, after: str, limit: int, partitions: Collection[int] | None = None
+    ) -> list[Any]:
         from envd.core.answers import ListedEnvironment
 
         found = [name for name in self._names if name > after and name.startswith(prefix)]

@@ -1,6 +1,7 @@
 """Invariants 12 and 13: after the heal all nodes show the same, soon, and for the same reasons.
 
-12: states, histories and bases are equal everywhere, within a bound of virtual time.
+12: states, histories and bases are equal everywhere, within a bound of virtual time. What is in
+quarantine has to be there too: after the heal its time has come.
 13: the history of each environment is the same bytes everywhere, and so are its conflicts, which
 are those that the history makes.
 """
@@ -62,7 +63,10 @@ class SameHistory(Checker):
 
 
 def difference(nodes: Sequence[Sighting]) -> str:
-    """Where the states and histories of nodes differ, "" where they do not."""
+    """Where the states and histories of nodes differ, or are about to, "" where they do not."""
+    for node in nodes:
+        if held := len(node.store.quarantined()):
+            return f"{node.machine} holds back {held} records"
     seen = [(node, fingerprint(node)) for node in nodes]
     first, expected = seen[0]
     for other, found in seen[1:]:
