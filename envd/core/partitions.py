@@ -34,7 +34,15 @@ from typing import Any, Final, NamedTuple
 
 from envd.core.errors import Corrupt
 from envd.core.paxos import Quorum
-from envd.core.placement import Site, Table, assign, assign_regions, rank
+from envd.core.placement import (
+    Site,
+    Steps,
+    Table,
+    assigning,
+    assigning_regions,
+    rank,
+    run_through,
+)
 from envd.core.ring import PARTITIONS, SYSTEM_PARTITION
 
 Holders = tuple[int, ...]
@@ -75,13 +83,15 @@ class Move(NamedTuple):
 class PartitionTable:
     """`holders` of each partition, its `moves`, and how many `copies` there are to be by region.
 
-    The copies are ANYWHERE, or at least one in each of some regions. Raises ValueError for a table
+    The copies are ANYWHERE, or at least one in each of some regions. `waiting` tells how many
+    partitions are to move that do not yet. Raises ValueError for a table
     that is none.
     """
 
     copies: Mapping[str, int]
     holders: tuple[Holders, ...]
     moves: Mapping[int, Move] = field(default_factory=dict)
+    waiting: int = 0
 
     def __post_init__(self) -> None:
         if len(self.holders) != PARTITIONS or self.holders[SYSTEM_PARTITION]:
@@ -89,6 +99,8 @@ class PartitionTable:
         targets = [move.to for move in self.moves.values()]
         if not _MOVABLE.issuperset(self.moves) or not all(targets):
             raise ValueError("a partition moves to some node, and the system's own does not move")
+        if not 0 <= self.waiting < PARTITIONS:
+            raise ValueError("no more partitions wait to move than there are")
         if any(len(set(row)) != len(row) for row in (*self.holders, *targets)):
             raise ValueError("a node holds a partition once")
         if not self.copies or any(
@@ -180,6 +192,10 @@ class PartitionTable:
         """How many partitions each node holds, or is to hold."""
         return Counter(uid for row in self.targets for uid in row)
 
+    def stages(self) -> Counter[Stage]:
+        """How many moves are in each stage."""
+        return Counter(move.stage for move in self.moves.values())
+
     # -- how it changes --------------------------------------------------------------------
 
     def wanted(self, sites: Iterable[Site], copies: Mapping[str, int]) -> Mapping[int, Holders]:
@@ -252,6 +268,7 @@ class PartitionTable:
             "nodes": [f"{uid:016x}" for uid in nodes],
             "rows": _shrunk(rows),
             "moves": _shrunk(moves),
+            "waiting": self.waiting,
         }
         return json.dumps(fields, separators=(",", ":"))
 
@@ -265,7 +282,8 @@ def decode(text: str) -> PartitionTable:
             raise ValueError("a uid has 64 bits")
         copies = {str(region): int(count) for region, count in fields["copies"].items()}
         holders = _rows_of(_grown(fields["rows"]), nodes)
-        return PartitionTable(copies, holders, _moves_of(_grown(fields["moves"]), nodes))
+        moves = _moves_of(_grown(fields["moves"]), nodes)
+        return PartitionTable(copies, holders, moves, int(fields.get("waiting", 0)))
     except (
         *(ValueError, TypeError, KeyError, IndexError, AttributeError, OverflowError),
         *(RecursionError, zlib.error, struct.error),
@@ -276,10 +294,11 @@ def decode(text: str) -> PartitionTable:
 def first_table(voters: Sequence[int], copies: Mapping[str, int]) -> PartitionTable:
     """The table of a cluster in which every node has everything, and these decide.
 
-    They are its first holders, so that who decides goes over by majorities that meet.
+    They are its first holders, so that who decides goes over by majorities that meet. Where each
+    partition is to go is for a plan to say.
     """
     rows = (tuple(sorted(voters, key=partial(rank, at))) for at in range(PARTITIONS))
-    return PartitionTable(dict(copies), tuple(_but_the_system(rows)))
+    return PartitionTable(dict(copies), tuple(_but_the_system(rows)), waiting=PARTITIONS - 1)
 
 
 def copies_for(nodes: int, wanted: Mapping[str, int]) -> Mapping[str, int]:
@@ -289,14 +308,24 @@ def copies_for(nodes: int, wanted: Mapping[str, int]) -> Mapping[str, int]:
     return {ANYWHERE: EVERY_NODE if nodes <= WHOLE_UP_TO else DEFAULT_COPIES}
 
 
+def stage_counts(table: PartitionTable) -> dict[str, int]:
+    """How many moves are in each stage, by its name; only those there are."""
+    return {stage.name.lower(): count for stage, count in sorted(table.stages().items())}
+
+
 def placed(sites: Iterable[Site], copies: Mapping[str, int], before: Table) -> Table:
     """The holders of each partition upon these nodes, moving as few as can be."""
+    return run_through(placing(sites, copies, before))
+
+
+def placing(sites: Iterable[Site], copies: Mapping[str, int], before: Table) -> Steps[Table]:
+    """`placed` in steps."""
     known = list(sites)
     everywhere = copies.get(ANYWHERE)
     if everywhere is not None:
-        rows = assign(known, everywhere or len(known), before)
+        rows = yield from assigning(known, everywhere or len(known), before)
     else:
-        rows = assign_regions(known, copies, before)
+        rows = yield from assigning_regions(known, copies, before)
     return _but_the_system(rows)
 
 
