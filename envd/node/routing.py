@@ -109,7 +109,6 @@ class Routing:
         self._holdings = holdings
         self._peers = peers
         self._rng = rng
-        self._loop = asyncio.get_running_loop()
         self._silent: dict[int, float] = {}
         self._rooms: dict[int, _Room] = {}
         self._handing: dict[asyncio.Task[WriteAnswer], None] = {}
@@ -189,14 +188,15 @@ class Routing:
         return [uid for uid, sign in zip(others, signs, strict=True) if sign]
 
     async def _gives_sign(self, uid: int) -> bool:
-        if self._loop.time() < self._silent.get(uid, 0.0):
+        loop = asyncio.get_running_loop()
+        if loop.time() < self._silent.get(uid, 0.0):
             return False
         try:
             await self._peers().ask(uid, HERE, b"", SIGN_S)
         except (Unavailable, Unauthenticated) as error:
             if not _is_silence(error):
                 return True
-            self._silent[uid] = self._loop.time() + SILENT_S
+            self._silent[uid] = loop.time() + SILENT_S
             return False
         except EnvdError:
             pass  # It does not know the question: it is there.
@@ -309,7 +309,7 @@ class Routing:
             if self._last.get(name) is task:
                 del self._last[name]
 
-        task = self._loop.create_task(handed(), name="write-handed")
+        task = asyncio.get_running_loop().create_task(handed(), name="write-handed")
         self._handing[task] = None
         self._last[name] = task
         task.add_done_callback(done)

@@ -98,8 +98,8 @@ def test_what_a_holder_refuses_a_read_with_is_told_as_it_is() -> None:
             await get(machines, "n4", ReadRequest(ENVIRONMENT))
         with pytest.raises(InvalidRequest):
             await get(machines, "n4", ReadRequest("no name"))
+        await machines.write("n1", ENVIRONMENT, A="1")
         with pytest.raises(Unsupported) as strong:
-            await machines.write("n1", ENVIRONMENT, A="1")
             await get(machines, "n4", ReadRequest(ENVIRONMENT, consistency=Consistency.STRONG))
 
         assert absent.value.reason == "ENVIRONMENT_NOT_FOUND"
@@ -152,7 +152,7 @@ def test_a_read_with_a_token_that_no_holder_knows_is_refused() -> None:
         await placed(machines, {ENVIRONMENT: ("n1", "n2")})
         answer = await machines.write("n1", ENVIRONMENT, A="1")
         version, partition, origin, _ = answer.token.split(".")
-        later = ".".join((version, partition, origin, "ffff"))
+        later = f"{version}.{partition}.{origin}.ffff"
 
         for name in ("n1", "n4"):
             with pytest.raises(Unavailable) as refused:
@@ -298,8 +298,8 @@ def test_every_kind_of_write_is_made_by_a_holder() -> None:
             await machines.value("n4", ENVIRONMENT, "A")
         with pytest.raises(NotFound):
             await machines.delete("n4", ENVIRONMENT)
+        resolving = ResolveRequest(ENVIRONMENT, "A", "kept")
         with pytest.raises(NotFound) as none:
-            resolving = ResolveRequest(ENVIRONMENT, "A", "kept")
             await machines.run("n4", api.resolve(TESTER, resolving))
         assert none.value.reason == "CONFLICT_NOT_FOUND"
 
