@@ -11,12 +11,13 @@ import asyncio
 import os
 import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 import envd
 from envd.core.errors import EnvdError, SettingsError
 from envd.core.members import Member, MemberState
+from envd.core.partitions import ANYWHERE
 from envd.datadir import DataDirectory, EmptyDirectory
 from envd.logs import get_logger
 from envd.net.gossip_socket import GossipSocket
@@ -144,7 +145,9 @@ def make_node(
         record.former_uids if record.relog_from is not None else (),
         directory.known_members(),
         frozenset(record.former_uids),
-        bool(settings.cluster.join),
+        expects_others=bool(settings.cluster.join),
+        founds=directory.founded,
+        copies=wanted_copies(settings),
     )
     ports = NodePorts(store, clock, rng, ways.gossip, sealer, ways.transport, secret, registers)
     return Node(
@@ -155,6 +158,20 @@ def make_node(
         coordinator_store=coordinator_store,
         propagated=propagated,
     )
+
+
+def wanted_copies(settings: Settings) -> Mapping[str, int]:
+    """How many copies the settings want of each partition, by region; empty where they do not say.
+
+    Where they say so of regions, others have none.
+    """
+    regions = {
+        name: region.replication_factor
+        for name, region in sorted(settings.regions.items())
+        if region.replication_factor
+    }
+    anywhere = settings.distributed.replication_factor
+    return regions or ({} if anywhere is None else {ANYWHERE: anywhere})
 
 
 def _member(settings: Settings, uid: int, generation: int, boot_id: bytes) -> Member:

@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Final
 
 import envd
 from envd.core.members import Member, MemberState
+from envd.core.partitions import stage_counts
 from envd.settings import Settings
 from envd.settings.units import Address
-from envd.telemetry.cluster import ClusterFigures, PeerFigures, RepairTotals
+from envd.telemetry.cluster import ClusterFigures, PartitionFigures, PeerFigures, RepairTotals
 from envd.telemetry.destinations import destinations
 from envd.telemetry.node import NodeFigures, Telemetry
 
@@ -131,6 +132,23 @@ def cluster_figures(node: Node, traffic: Traffic, now_s: float) -> ClusterFigure
         },
         refused={"unauthenticated": 0, **membership.refused},
         health=membership.health,
+        partitions=None if is_agent else _partitions(node),
+    )
+
+
+def _partitions(node: Node) -> PartitionFigures | None:
+    """Who holds what, None where every node holds everything."""
+    table = node.holdings.table
+    if table is None:
+        return None
+    up = {member.uid for member in node.membership.members() if member.reachable}
+    return PartitionFigures(
+        held=len(table.held_by(node.holdings.uid)),
+        kept=len(node.consent.kept()),
+        moving=stage_counts(table),
+        waiting=table.waiting,
+        under_replicated=node.pace.under_replicated(up),
+        balance=node.pace.balance(),
     )
 
 

@@ -66,7 +66,7 @@ class FakeCluster:
     def figures(self) -> ClusterFigures:
         return self.now
 
-    def topology(self) -> TopologyView:
+    def topology(self, environment: str = "") -> TopologyView:
         nodes = [
             voter_view(each, self.voters.get(each.uid, "no"), reachable=each.reachable)
             for each in sorted(self.known, key=lambda each: each.name)

@@ -58,7 +58,7 @@ def test_keys_without_effect_are_listed_once_they_differ_from_the_default(write:
     file = write(
         '[cluster]\nname = "other"\njoin = ["a:1"]\n[node]\nrole = "agent"\n'
         '[distributed]\nconsistency_level = "strong"\n'
-        "[cloud]\nenabled = true\n[regions.eu]\n"
+        '[cloud]\nenabled = true\n[regions.eu]\nreplication_factor = 3\nzones = ["a"]\n'
         "[[bindings]]\nname = 'a'\nprefix = ''\ntargets = ['file:a']\n"
         "[autoscaling]\nenabled = true\n"
         '[observability]\nlog_level = "debug"\n'
@@ -68,10 +68,10 @@ def test_keys_without_effect_are_listed_once_they_differ_from_the_default(write:
 
     assert found.ineffective() == [
         "distributed.consistency_level",
-        "regions.eu",
         "cloud.enabled",
         "bindings",
         "autoscaling.enabled",
+        "regions.eu.zones",
     ]
 
 

@@ -111,7 +111,14 @@ class SimNode:
 
     async def leave(self) -> None:
         """Leave the cluster for good, as an operator asks for it; then the daemon stops."""
-        await self.api.cluster.leave(_OPERATOR, LeaveRequest(f"{self.uid:016x}"))
+        leaves = False
+        while not leaves:
+            try:
+                await self.api.cluster.leave(_OPERATOR, LeaveRequest(f"{self.uid:016x}"))
+                leaves = True
+            except Unavailable as error:
+                if error.reason != "DRAINING":
+                    raise
         # Its disk may be full: it has handed over, and ends all the same.
         with suppress(EnvdError):
             await self.stop()

@@ -28,6 +28,7 @@ from envd.core.requests import (
     RemoveRequest,
     ResolveRequest,
     RollbackRequest,
+    TopologyRequest,
     WatchRequest,
     WriteRequest,
 )
@@ -74,7 +75,7 @@ class Connection(Protocol):
 
     def remove(self, request: RemoveRequest) -> Membership: ...
 
-    def topology(self) -> TopologyView: ...
+    def topology(self, request: TopologyRequest | None = None) -> TopologyView: ...
 
     def recover(self, request: RecoverRequest) -> TopologyView: ...
 

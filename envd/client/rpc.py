@@ -51,6 +51,7 @@ from envd.core.requests import (
     RemoveRequest,
     ResolveRequest,
     RollbackRequest,
+    TopologyRequest,
     WatchRequest,
     WriteRequest,
 )
@@ -134,8 +135,9 @@ class GrpcConnection:
     def remove(self, request: RemoveRequest) -> Membership:
         return self._membership("Remove", lambda: api_cluster.remove_message(request))
 
-    def topology(self) -> TopologyView:
-        return self._topology("Topology", cluster.TopologyRequest)
+    def topology(self, request: TopologyRequest | None = None) -> TopologyView:
+        asked = request or TopologyRequest()
+        return self._topology("Topology", lambda: api_cluster.topology_request_message(asked))
 
     def recover(self, request: RecoverRequest) -> TopologyView:
         return self._topology("Recover", lambda: api_cluster.recover_message(request))

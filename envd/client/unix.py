@@ -36,6 +36,7 @@ from envd.core.requests import (
     RemoveRequest,
     ResolveRequest,
     RollbackRequest,
+    TopologyRequest,
     WatchRequest,
     WriteRequest,
 )
@@ -106,8 +107,8 @@ class UnixConnection:
     def remove(self, request: RemoveRequest) -> Membership:
         return plain.membership(self._call("remove", request))
 
-    def topology(self) -> TopologyView:
-        return plain.topology(self._call("topology", None))
+    def topology(self, request: TopologyRequest | None = None) -> TopologyView:
+        return plain.topology(self._call("topology", request))
 
     def recover(self, request: RecoverRequest) -> TopologyView:
         return plain.topology(self._call("recover", request))

@@ -315,7 +315,8 @@ class VoterView:
 
     `votes` is yes, next (it is about to vote), or no. `state` is that of the member, "" where no
     member has this uid; `reachable` says that an answer can be expected now. `leaving`: it is
-    about to go for good.
+    about to go for good. `partitions` counts those that it holds once all moves are done; 0 where
+    every node holds everything.
     """
 
     name: str
@@ -326,18 +327,46 @@ class VoterView:
     votes: str
     reachable: bool
     leaving: bool = False
+    partitions: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class PlaceView:
+    """Which nodes hold one partition, by their uids.
+
+    `holders` are those that are read from, the preferred one first; none: every storage node.
+    While the partition moves, `stage` tells how far that is (write_both, streaming, read_new,
+    use_new), and `writers` all that get its writes.
+    """
+
+    partition: int
+    holders: tuple[str, ...] = ()
+    writers: tuple[str, ...] = ()
+    stage: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class TopologyView:
-    """Who votes on serial environments; `epoch` counts the changes, 0: none is known yet.
+    """Who votes on serial environments, and who holds which partition.
 
-    `majority`: enough of the voters for a majority can be reached from the node that answers.
+    `epoch` counts the changes, 0: none is known yet. `majority`: enough of the voters for a
+    majority can be reached from the node that answers. `copies` are how many there are to be of
+    each partition, by region: "" is any, 0 every node; empty where every node holds everything.
+    `moving` counts the moves that are under way by their stage, `waiting` those to come, and
+    `left_seconds` is how long all will take, as the last ones went (None: nobody can tell).
+    `under_replicated` counts partitions of which there are fewer copies now. `place` is that of
+    the environment that was asked for.
     """
 
     epoch: int
     nodes: tuple[VoterView, ...]
     majority: bool
+    copies: dict[str, int] = field(default_factory=dict)
+    moving: dict[str, int] = field(default_factory=dict)
+    waiting: int = 0
+    under_replicated: int = 0
+    left_seconds: int | None = None
+    place: PlaceView | None = None
 
 
 @dataclass(frozen=True, slots=True)

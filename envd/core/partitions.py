@@ -34,7 +34,7 @@ from typing import Any, Final, NamedTuple
 
 from envd.core.errors import Corrupt
 from envd.core.paxos import Quorum
-from envd.core.placement import Site, Table, assign, assign_regions
+from envd.core.placement import Site, Steps, Table, assigning, assigning_regions, run_through
 from envd.core.ring import PARTITIONS, SYSTEM_PARTITION
 
 Holders = tuple[int, ...]
@@ -73,12 +73,14 @@ class Move(NamedTuple):
 class PartitionTable:
     """`holders` of each partition, its `moves`, and how many `copies` there are to be by region.
 
-    Raises ValueError for a table that is none.
+    `waiting` tells how many partitions are to move that do not yet. Raises ValueError for a table
+    that is none.
     """
 
     copies: Mapping[str, int]
     holders: tuple[Holders, ...]
     moves: Mapping[int, Move] = field(default_factory=dict)
+    waiting: int = 0
 
     def __post_init__(self) -> None:
         if len(self.holders) != PARTITIONS or not _ALL.issuperset(self.moves):
@@ -169,6 +171,10 @@ class PartitionTable:
         """How many partitions each node holds, or is to hold."""
         return Counter(uid for row in self.targets for uid in row)
 
+    def stages(self) -> Counter[Stage]:
+        """How many moves are in each stage."""
+        return Counter(move.stage for move in self.moves.values())
+
     # -- how it changes --------------------------------------------------------------------
 
     def wanted(self, sites: Iterable[Site], copies: Mapping[str, int]) -> Mapping[int, Holders]:
@@ -238,6 +244,7 @@ class PartitionTable:
             "nodes": [f"{uid:016x}" for uid in nodes],
             "rows": _shrunk(rows),
             "moves": _shrunk(moves),
+            "waiting": self.waiting,
         }
         return json.dumps(fields, separators=(",", ":"))
 
@@ -258,7 +265,7 @@ def decode(text: str) -> PartitionTable:
             partition, stage, epoch = _MOVE.unpack_from(packed, place)
             to, place = _unpacked(packed, place + _MOVE.size, nodes)
             moves[partition] = Move(Stage(stage), to, epoch)
-        return PartitionTable(copies, tuple(holders), moves)
+        return PartitionTable(copies, tuple(holders), moves, int(fields.get("waiting", 0)))
     except (ValueError, TypeError, KeyError, IndexError, AttributeError, zlib.error, struct.error):
         raise Corrupt("the partition table of the cluster does not decode") from None
 
@@ -266,10 +273,11 @@ def decode(text: str) -> PartitionTable:
 def first_table(voters: Sequence[int], copies: Mapping[str, int]) -> PartitionTable:
     """The table of a cluster in which every node has everything, and these decide.
 
-    They are its first holders, so that who decides goes over by majorities that meet.
+    They are its first holders, so that who decides goes over by majorities that meet. Where each
+    partition is to go is for a plan to say.
     """
     rows = (() if at == SYSTEM_PARTITION else tuple(voters) for at in range(PARTITIONS))
-    return PartitionTable(dict(copies), tuple(rows))
+    return PartitionTable(dict(copies), tuple(rows), waiting=PARTITIONS - 1)
 
 
 def copies_for(nodes: int, wanted: Mapping[str, int]) -> Mapping[str, int]:
@@ -279,14 +287,24 @@ def copies_for(nodes: int, wanted: Mapping[str, int]) -> Mapping[str, int]:
     return {ANYWHERE: EVERY_NODE if nodes <= WHOLE_UP_TO else DEFAULT_COPIES}
 
 
+def stage_counts(table: PartitionTable) -> dict[str, int]:
+    """How many moves are in each stage, by its name; only those there are."""
+    return {stage.name.lower(): count for stage, count in sorted(table.stages().items())}
+
+
 def placed(sites: Iterable[Site], copies: Mapping[str, int], before: Table) -> Table:
     """The holders of each partition upon these nodes, moving as few as can be."""
+    return run_through(placing(sites, copies, before))
+
+
+def placing(sites: Iterable[Site], copies: Mapping[str, int], before: Table) -> Steps[Table]:
+    """`placed` in steps."""
     known = list(sites)
     everywhere = copies.get(ANYWHERE)
     if everywhere is not None:
-        rows = assign(known, everywhere or len(known), before)
+        rows = yield from assigning(known, everywhere or len(known), before)
     else:
-        rows = assign_regions(known, copies, before)
+        rows = yield from assigning_regions(known, copies, before)
     return [() if at == SYSTEM_PARTITION else row for at, row in enumerate(rows)]
 
 

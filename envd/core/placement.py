@@ -12,18 +12,23 @@ Pure, and a function of its arguments alone: every node computes the same table.
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
-from typing import TypeAlias
+from typing import TypeAlias, TypeVar
 
 from envd.core.ring import PARTITIONS
 
 Table: TypeAlias = Sequence[tuple[int, ...]]
 """The uids of the nodes that hold each partition, the preferred one first."""
 
+ResultT = TypeVar("ResultT")
+Steps: TypeAlias = Generator[None, None, ResultT]
+"""Work in small steps, so that who has other things to do may do them in between."""
+
 _SLACK = 32
 """A node may hold a 32nd more than its quota: to be exactly even would move more."""
+_FILLED_A_STEP = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,28 +46,50 @@ def assign(sites: Iterable[Site], copies: int, before: Table = ()) -> Table:
     With fewer nodes than copies, each holds everything. No two copies share a zone where there are
     as many zones as copies, else the copies are spread over the zones as evenly as can be.
     """
+    return run_through(assigning(sites, copies, before))
+
+
+def assigning(sites: Iterable[Site], copies: int, before: Table = ()) -> Steps[Table]:
+    """`assign` in steps: a first table of 100 nodes takes many seconds."""
     nodes = {site.uid: site for site in sorted(sites, key=lambda site: site.uid)}
     if copies >= len(nodes):
         return [_in_order(number, nodes) for number in range(PARTITIONS)]
     work = _Assignment(nodes, copies, before)
-    work.fill()
-    work.level()
+    yield from work.fill()
+    yield from work.level()
     return [_in_order(number, holders) for number, holders in enumerate(work.holders)]
 
 
 def assign_regions(sites: Iterable[Site], copies: Mapping[str, int], before: Table = ()) -> Table:
     """Place so many copies in each of these regions."""
+    return run_through(assigning_regions(sites, copies, before))
+
+
+def assigning_regions(
+    sites: Iterable[Site], copies: Mapping[str, int], before: Table = ()
+) -> Steps[Table]:
+    """`assign_regions` in steps."""
     listed = sorted(sites, key=lambda site: site.uid)
     parts = []
     for region, count in sorted(copies.items()):
         here = [site for site in listed if site.region == region]
         uids = {site.uid for site in here}
         earlier = [tuple(uid for uid in holders if uid in uids) for holders in before]
-        parts.append(assign(here, count, earlier))
+        parts.append((yield from assigning(here, count, earlier)))
     return [
         _in_order(number, (uid for part in parts for uid in part[number]))
         for number in range(PARTITIONS)
     ]
+
+
+def run_through(steps: Steps[ResultT]) -> ResultT:
+    """Do all steps at once."""
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            result: ResultT = end.value
+            return result
 
 
 def zone_most(sizes: Collection[int], copies: int) -> int:
@@ -180,19 +207,21 @@ class _Assignment:
 
     # -- the two steps -----------------------------------------------------------------------
 
-    def fill(self) -> None:
+    def fill(self) -> Steps[None]:
         """Give each partition its copies, each to the node with the most room."""
         for number in range(PARTITIONS):
+            if number % _FILLED_A_STEP == 0:
+                yield
             while len(self.holders[number]) < self._copies:
                 able = [uid for uid in self._nodes if self._may_take(uid, number)]
                 best = max(able, key=lambda uid: (self._room(uid), rank(number, uid)))
                 self._put(best, number, self._fresh)
 
-    def level(self) -> None:
+    def level(self) -> Steps[None]:
         """Pass partitions on until no node is far above its quota, or none can go on."""
         for uid in self._nodes:
             while self._excess(uid) > 0 and self._pass_on(self._chain(uid)):
-                pass
+                yield
 
     def _pass_on(self, chain: Sequence[tuple[int, int, int]]) -> bool:
         """Do it, from its end on; tell whether something was passed on."""

@@ -266,6 +266,13 @@ class RemoveRequest:
 
 
 @dataclass(frozen=True, slots=True)
+class TopologyRequest:
+    """Who votes and who holds what; `environment`, where given, is one whose place is wanted."""
+
+    environment: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class RecoverRequest:
     """Have the node vote alone on serial environments, because the voters are lost.
 

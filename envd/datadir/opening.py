@@ -46,7 +46,10 @@ class _Options:
 
 @dataclass(slots=True)
 class DataDirectory:
-    """A data directory that this process holds the lock of. `close` lets go."""
+    """A data directory that this process holds the lock of. `close` lets go.
+
+    `created`: this start made the node, and, where `founded`, the cluster too.
+    """
 
     path: Path
     record: NodeRecord
@@ -55,6 +58,7 @@ class DataDirectory:
     digest_key: bytes = field(repr=False)
     admin_token: str = field(repr=False)
     _lock: int = field(repr=False)
+    founded: bool = False
 
     def renew_generation(self, above: int = 0) -> NodeRecord:
         """Grow the generation while running, durably, to one that is higher than `above` too.
@@ -124,7 +128,9 @@ class EmptyDirectory:
             if record.secured:
                 token = options.admin_token or new_admin_token(options.rng)
                 write_admin_token(self.path / "admin.token", token)
-            return self._become(_settle_secret(options, record))
+            directory = self._become(_settle_secret(options, record))
+        directory.founded = True
+        return directory
 
     def admit(self, cluster_id: str, digest_key: bytes) -> DataDirectory:
         """Make it a node of the cluster with this id and digest key; writes no admin token."""

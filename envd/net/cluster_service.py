@@ -53,8 +53,11 @@ class ClusterService:
         request = cluster.remove_from(message)
         return cluster.membership_message(await self._api.cluster.remove(identity, request))
 
-    async def _topology(self, identity: Identity, _: pb.TopologyRequest) -> pb.TopologyResponse:
-        return cluster.topology_message(await self._api.cluster.topology(identity))
+    async def _topology(
+        self, identity: Identity, message: pb.TopologyRequest
+    ) -> pb.TopologyResponse:
+        request = cluster.topology_request_from(message)
+        return cluster.topology_message(await self._api.cluster.topology(identity, request))
 
     async def _recover(self, identity: Identity, message: pb.RecoverRequest) -> pb.TopologyResponse:
         request = cluster.recover_from(message)

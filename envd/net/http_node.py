@@ -7,11 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Annotated
 
 from aiohttp import hdrs, web
+from msgspec import Meta
 
 from envd.core.answers import Membership, Status, TopologyView
 from envd.core.errors import Unavailable
+from envd.core.requests import TopologyRequest
 from envd.net.http_json import respond
 from envd.net.http_routes import AnyOperation, Call, NoQuery, Operation
 from envd.node.api import EnvironmentApi
@@ -22,6 +25,11 @@ class Health:
     """What a probe that succeeds is answered."""
 
     status: str = "ok"
+
+
+@dataclass(frozen=True, slots=True)
+class TopologyQuery:
+    environment: Annotated[str, Meta(description="tell which nodes hold this one, too")] = ""
 
 
 def operations(api: EnvironmentApi, readiness: Callable[[], str]) -> tuple[AnyOperation, ...]:
@@ -70,9 +78,9 @@ def operations(api: EnvironmentApi, readiness: Callable[[], str]) -> tuple[AnyOp
             "getTopology",
             hdrs.METH_GET,
             "/v1/topology",
-            "Who votes on serial environments, and whether enough of them can be reached.",
+            "Who votes on serial environments, whether enough can be reached, and who holds what.",
             resource.topology,
-            NoQuery,
+            TopologyQuery,
             answer=TopologyView,
         ),
     )
@@ -101,6 +109,7 @@ class _Node:
         """Who belongs to the cluster."""
         return respond(await self._api.cluster.members(call.identity))
 
-    async def topology(self, call: Call[NoQuery]) -> web.Response:
-        """Who votes."""
-        return respond(await self._api.cluster.topology(call.identity))
+    async def topology(self, call: Call[TopologyQuery]) -> web.Response:
+        """Who votes, and who holds what."""
+        request = TopologyRequest(call.query.environment)
+        return respond(await self._api.cluster.topology(call.identity, request))

@@ -40,6 +40,7 @@ from envd.core.requests import (
     RemoveRequest,
     ResolveRequest,
     RollbackRequest,
+    TopologyRequest,
     Unset,
     WatchRequest,
     WriteRequest,
@@ -320,7 +321,7 @@ class _Call:
 
     async def perform(self, identity: Identity, arguments: object) -> object:
         """Read the arguments and do it; raises InvalidRequest where they don't fit."""
-        request = None if self._request is None else converted(arguments, self._request)
+        request = None if self._request is None else converted(arguments or {}, self._request)
         return await self._perform(identity, request)
 
 
@@ -343,9 +344,6 @@ def _calls(api: EnvironmentApi, backups: Backups | None) -> Mapping[str, _Call]:
     async def members(identity: Identity, _: object) -> object:
         return await api.cluster.members(identity)
 
-    async def topology(identity: Identity, _: object) -> object:
-        return await api.cluster.topology(identity)
-
     async def listing(identity: Identity, _: object) -> object:
         return await backup_service.listing(backups, identity)
 
@@ -363,7 +361,7 @@ def _calls(api: EnvironmentApi, backups: Backups | None) -> Mapping[str, _Call]:
         "join": _Call(JoinRequest, api.cluster.join),
         "leave": _Call(LeaveRequest, api.cluster.leave),
         "remove": _Call(RemoveRequest, api.cluster.remove),
-        "topology": _Call(None, topology),
+        "topology": _Call(TopologyRequest, api.cluster.topology),
         "recover": _Call(RecoverRequest, api.cluster.recover),
         "backups": _Call(None, listing),
     }

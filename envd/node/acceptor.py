@@ -11,7 +11,7 @@ and lose what the other had on its way.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping
 from contextlib import suppress
 from typing import Final, NamedTuple
 
@@ -21,6 +21,7 @@ from envd.core.environment import Environment
 from envd.core.errors import Corrupt, InvalidRequest, Unavailable
 from envd.core.names import check_environment
 from envd.core.paxos import Acceptor, Ballot, Held, Proposal, Verdict
+from envd.core.ring import partition_of
 from envd.core.stamp import STAMP_BYTES, ZERO, Stamp
 from envd.core.topology import TOPOLOGY
 from envd.node.calls import Method, Patient
@@ -245,19 +246,23 @@ class AcceptorService:
         Once this node counts in that epoch or a later one: from then on it accepts nothing of an
         earlier one.
         """
-        epoch, after = wire.unpack(tuple[int, str], body)
-        if self._epoch() < epoch:
-            await self._learn(epoch, peer.uid)
-        if self._epoch() < epoch:
+        asked = wire.unpack(wire.AskOpen, body)
+        if self._epoch() < asked.epoch:
+            await self._learn(asked.epoch, peer.uid)
+        if self._epoch() < asked.epoch:
             raise Unavailable("this node counts in an earlier epoch", reason="STALE_EPOCH")
-        return wire.pack(self.open(after))
+        within = wire.partitions_of(asked.partitions) if asked.partitions else None
+        return wire.pack(self.open(asked.after, within))
 
-    def open(self, after: str = "") -> list[wire.Open]:
-        """What this node accepted and its log does not hold durably, in order of name, a page."""
+    def open(self, after: str = "", partitions: Collection[int] | None = None) -> list[wire.Open]:
+        """What this node accepted and its log does not hold durably, in order of name, a page.
+
+        In these partitions, None for all.
+        """
         found: list[wire.Open] = []
         room = _PAGE_BYTES
         for name, acceptor, proposal in self._open():
-            if name <= after:
+            if name <= after or (partitions is not None and partition_of(name) not in partitions):
                 continue
             room -= len(proposal.value)
             if found and room < 0:

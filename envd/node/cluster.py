@@ -7,19 +7,32 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Collection, Sequence
+from dataclasses import replace
 from ipaddress import ip_address
 from typing import Final
 
-from envd.core.answers import ClusterFigures, PeerView, SeedView, TopologyView, VoterView
+from envd.core.answers import (
+    ClusterFigures,
+    PeerView,
+    PlaceView,
+    SeedView,
+    TopologyView,
+    VoterView,
+)
 from envd.core.errors import Conflict, Unavailable
 from envd.core.members import Member, MemberState
+from envd.core.partitions import stage_counts
 from envd.core.placement import Site
+from envd.core.ring import partition_of
 from envd.core.topology import Topology
 from envd.node.cluster_view import shown_state, voter_view
 from envd.node.node import Node
 from envd.node.peer import PeerLink
 
 JOIN_S: Final = 10.0
+ANSWERS_S: Final = 15.0
+"""Who asks a node to leave is answered within this, and asks again: callers wait for 30 s."""
+ASKED_S: Final = 60.0
 _LOOK_S: Final = 0.1
 
 
@@ -31,6 +44,8 @@ class NodeCluster:
         self._seeds = list(seeds)
         self._stop = stop
         self._loop = asyncio.get_running_loop()
+        self._leave: asyncio.Task[None] | None = None
+        self._asked_s = 0.0
 
     @property
     def own_uid(self) -> int:
@@ -78,27 +93,65 @@ class NodeCluster:
         return ClusterFigures(
             epoch=self._node.consent.electorate.epoch,
             members=sum(member.reachable for member in self.members()),
+            under_replicated=self._under_replicated(),
             handoff=max(map(replication.waiting_for, links), default=0),
             lag_ms=max(map(replication.lag_ms, links), default=0),
             quarantined=self._node.quarantined,
             detached=replication.detached(),
         )
 
-    def topology(self) -> TopologyView:
+    def topology(self, environment: str = "") -> TopologyView:
         electorate = self._node.consent.electorate
         topology = electorate.current
+        place = self._place(environment) if environment else None
         if topology is None:
-            return TopologyView(0, (), majority=False)
+            return TopologyView(0, (), majority=False, place=place)
+        table = topology.table
         members = {member.uid: member for member in self.members()}
         reached = self._reached()
+        loads = {} if table is None else table.loads()
         nodes = [
-            _voter(site, members.get(site.uid), topology, reachable=site.uid in reached)
+            _voter(
+                site,
+                members.get(site.uid),
+                topology,
+                reachable=site.uid in reached,
+                partitions=loads.get(site.uid, 0),
+            )
             for site in topology.nodes
         ]
         return TopologyView(
             topology.epoch,
             tuple(sorted(nodes, key=lambda each: (each.name, each.uid))),
             majority=topology.own_quorum.is_met(reached),
+            copies={} if table is None else dict(table.copies),
+            moving={} if table is None else stage_counts(table),
+            waiting=0 if table is None else table.waiting,
+            under_replicated=self._under_replicated(),
+            left_seconds=self._left_seconds(),
+            place=place,
+        )
+
+    def _place(self, environment: str) -> PlaceView:
+        partition, table = partition_of(environment), self._node.holdings.table
+        if table is None:
+            return PlaceView(partition)
+        move = table.moves.get(partition)
+        return PlaceView(
+            partition,
+            tuple(f"{uid:016x}" for uid in table.readers(partition)),
+            tuple(f"{uid:016x}" for uid in table.writers(partition)),
+            move.stage.name.lower() if move is not None else "",
+        )
+
+    def _left_seconds(self) -> int | None:
+        left_s = self._node.pace.left_s()
+        return None if left_s is None else round(left_s)
+
+    def _under_replicated(self) -> int:
+        """How many partitions have fewer copies on nodes that are up than there are to be."""
+        return self._node.pace.under_replicated(
+            {each.uid for each in self.members() if each.reachable}
         )
 
     def _reached(self) -> Collection[int]:
@@ -129,9 +182,39 @@ class NodeCluster:
         return any(seed.answers for seed in self.seeds() if seed.address in addresses)
 
     async def leave(self) -> None:
-        await self._node.hand_over()
-        # From here on there is no way back: whoever asked may go, it comes to its end.
-        await asyncio.shield(self._loop.create_task(self._go(), name="leave"))
+        if self._leave is None and self._node.holdings.whole:
+            await self._node.hand_over()
+            # From here on there is no way back: whoever asked may go, it comes to its end.
+            await asyncio.shield(self._loop.create_task(self._go(), name="leave"))
+            return
+        if self._leave is None or self._leave.done():
+            self._leave = self._loop.create_task(self._leave_slowly(), name="leave")
+            self._leave.add_done_callback(_taken)
+        self._asked_s = self._loop.time()
+        await asyncio.wait((self._leave,), timeout=ANSWERS_S)
+        if not self._leave.done():
+            raise Unavailable(
+                f"the node is leaving: {self._node.draining.so_far}",
+                hint=f"ask again, and it goes on; it stays if nobody asks within {ASKED_S:.0f} s",
+                reason="DRAINING",
+                retry_after_ms=100,
+            )
+        self._leave.result()
+
+    async def _leave_slowly(self) -> None:
+        """Leave, which may take hours; stay after all if nobody asks any more."""
+        handing = self._loop.create_task(self._node.hand_over(), name="hand-over")
+        try:
+            while not handing.done():
+                await asyncio.wait((handing,), timeout=1.0)
+                if not handing.done() and self._loop.time() - self._asked_s > ASKED_S:
+                    raise Unavailable(
+                        "nobody asked any more, so the node stays", reason="NOT_DRAINED"
+                    )
+            handing.result()
+        finally:
+            handing.cancel()
+        await self._go()
 
     async def _go(self) -> None:
         await self._node.leave(for_good=True)
@@ -154,7 +237,14 @@ class NodeCluster:
             await electorate.recover()
 
 
-def _voter(site: Site, member: Member | None, topology: Topology, *, reachable: bool) -> VoterView:
+def _voter(
+    site: Site,
+    member: Member | None,
+    topology: Topology,
+    *,
+    reachable: bool,
+    partitions: int,
+) -> VoterView:
     votes = "no"
     if site.uid in topology.voters:
         votes = "yes"
@@ -162,9 +252,17 @@ def _voter(site: Site, member: Member | None, topology: Topology, *, reachable: 
         votes = "next"
     leaving = site.uid in topology.leaving
     if member is not None:
-        return voter_view(member, votes, reachable=reachable, leaving=leaving)
-    uid = f"{site.uid:016x}"
-    return VoterView("", uid, site.region, site.zone, "", votes, reachable, leaving)
+        view = voter_view(member, votes, reachable=reachable, leaving=leaving)
+    else:
+        uid = f"{site.uid:016x}"
+        view = VoterView("", uid, site.region, site.zone, "", votes, reachable, leaving)
+    return replace(view, partitions=partitions)
+
+
+def _taken(task: asyncio.Task[None]) -> None:
+    """Take an error out: who asked may have gone."""
+    if not task.cancelled():
+        task.exception()
 
 
 def _is_name(address: str) -> bool:

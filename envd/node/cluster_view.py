@@ -18,6 +18,7 @@ from envd.core.answers import (
     Membership,
     MemberView,
     PeerView,
+    PlaceView,
     SeedView,
     Status,
     TopologyView,
@@ -25,7 +26,15 @@ from envd.core.answers import (
 )
 from envd.core.errors import Conflict, InvalidRequest, NotFound, Unsupported
 from envd.core.members import Member, MemberState
-from envd.core.requests import JoinRequest, LeaveRequest, RecoverRequest, RemoveRequest
+from envd.core.names import check_environment
+from envd.core.requests import (
+    JoinRequest,
+    LeaveRequest,
+    RecoverRequest,
+    RemoveRequest,
+    TopologyRequest,
+)
+from envd.core.ring import partition_of
 
 MANAGE: Final = "cluster"
 """The right to change who belongs to the cluster."""
@@ -60,8 +69,8 @@ class Cluster(Protocol):
         """How the cluster does."""
         ...
 
-    def topology(self) -> TopologyView:
-        """Who votes on serial environments."""
+    def topology(self, environment: str = "") -> TopologyView:
+        """Who votes on serial environments, and who holds what; with the place of this one."""
         ...
 
     async def join(self, addresses: Sequence[str]) -> None:
@@ -72,7 +81,8 @@ class Cluster(Protocol):
         """Leave for good.
 
         Returns once the others hold what this node acknowledged and know that it left; the node
-        then stops by itself. Raises Unavailable where that can't be had now.
+        then stops by itself. Raises Unavailable where that can't be had now; with the reason
+        DRAINING it goes on, and is to be asked again.
         """
         ...
 
@@ -107,8 +117,13 @@ class SoleNode:
     def figures(self) -> ClusterFigures:
         return ClusterFigures()
 
-    def topology(self) -> TopologyView:
-        return TopologyView(0, (voter_view(self._member, "yes", reachable=True),), majority=True)
+    def topology(self, environment: str = "") -> TopologyView:
+        return TopologyView(
+            0,
+            (voter_view(self._member, "yes", reachable=True),),
+            majority=True,
+            place=PlaceView(partition_of(environment)) if environment else None,
+        )
 
     async def join(self, addresses: Sequence[str]) -> None:
         raise Unsupported(
@@ -186,10 +201,13 @@ class ClusterApi:
             await self._cluster.remove(member)
         return self._membership()
 
-    async def topology(self, identity: Identity) -> TopologyView:
-        """Who votes on serial environments; every identity may ask."""
+    async def topology(
+        self, identity: Identity, request: TopologyRequest | None = None
+    ) -> TopologyView:
+        """Who votes on serial environments, and who holds what; every identity may ask."""
         del identity
-        return self._cluster.topology()
+        environment = request.environment if request is not None else ""
+        return self._cluster.topology(check_environment(environment) if environment else "")
 
     async def recover(self, identity: Identity, request: RecoverRequest) -> TopologyView:
         """Have this node vote alone, because the voters are lost; see RecoverRequest."""

@@ -1,54 +1,70 @@
-"""What serial environments take of a node, put together: who votes, its votes, its proposals."""
+"""What a node needs to agree with others, put together: who votes, its votes, its proposals.
+
+And who holds which partition, which the voters decide about: its part in their moves.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 
-from envd.core.placement import Site, rank
+from envd.core.placement import rank
 from envd.core.ring import partition_of
 from envd.node import forwarding
 from envd.node.acceptor import AcceptorService
 from envd.node.calls import Method
 from envd.node.coordinator import Coordinator
-from envd.node.electorate import Electorate, Others
+from envd.node.electorate import Electorate, Others, site_of
 from envd.node.finishing import Finisher
 from envd.node.guarding import guarded
 from envd.node.holdings import Holdings
 from envd.node.intake import Intake
 from envd.node.leases import Leases
+from envd.node.leftovers import Leftovers
+from envd.node.letting_go import LettingGo
+from envd.node.moving import Moving
 from envd.node.proposing import Ask, Proposer
 from envd.node.repair import Repairer
 from envd.node.serial import FORWARD, Serial
-from envd.node.world import NodePorts
+from envd.node.taking_over import TakingOver
+from envd.node.world import NodePlace, NodePorts
 
 
 class Consent:
-    """`run` it; `serial` writes; `leases` say who is to do what one does."""
+    """`run` it; `serial` writes; `leases` say who is to do what one does; `moving` and
+    `letting_go` are this node's part in the moves of partitions, `kept` what it has of some that it
+    does not hold."""
 
     def __init__(
         self,
         ports: NodePorts,
-        me: Site,
+        place: NodePlace,
         coordinator: Coordinator,
         intake: Intake,
         repairer: Repairer,
-        digest_key: bytes,
         holdings: Holdings,
         *,
         others: Callable[[], Others],
         ask: Ask,
-        expects_others: bool,
+        on_identity_lost: Callable[[str], None],
     ) -> None:
         """`others` tells how the other nodes are now, `ask` asks one of them."""
+        me, digest_key = site_of(place.member), place.digest_key
         self._uid = me.uid
+        self._store = ports.store
         self._repairer = repairer
         self._ask = ask
         self._others = others
         self._holdings = holdings
         self.electorate = Electorate(
-            me, ports.store, others, holdings, expects_others=expects_others
+            me,
+            ports.store,
+            others,
+            holdings,
+            expects_others=place.expects_others,
+            founds=place.founds,
+            copies=place.copies,
         )
         self._acceptor = AcceptorService(
             ports.store, ports.registers, intake, ports.clock, self._pull, self._epoch
@@ -77,13 +93,42 @@ class Consent:
             clock_is_wrong=lambda: others().clock_is_wrong,
         )
         self.leases = Leases(f"{me.uid:016x}.{ports.rng.token_bytes(4).hex()}", self.serial)
-        self.electorate.connect(self._acceptor, self.serial, repairer, ask)
-        self._finisher = Finisher(self._acceptor, self.serial, ports.rng)
+        self._taking_over = TakingOver(self._acceptor, ask)
+        self.kept = Leftovers(ports.store, holdings)
+        self.moving = Moving(
+            holdings,
+            self._epoch,
+            self.electorate.reached,
+            self.kept,
+            ports.rng,
+            take_over=self._take_over,
+            pull=self._catch_up,
+            on_identity_lost=on_identity_lost,
+        )
+        self.letting_go = LettingGo(
+            ports.store,
+            holdings,
+            self._epoch,
+            self.electorate.reached,
+            ports.rng,
+            kept=self.kept,
+            leaves=lambda: self.electorate.leaves,
+            ask=ask,
+            drop=self._drop,
+        )
+        self.electorate.connect(self._acceptor, self.serial, repairer, ask, self.moving.progress)
+        self._finisher = Finisher(self._acceptor, self.serial, ports.rng, self._decides)
 
     async def run(self) -> None:
         """Do a storage node's part in it, for ever."""
         async with asyncio.TaskGroup() as group:
-            for name, work in (("topology", self.electorate.run), ("left", self._finisher.run)):
+            for name, work in (
+                ("topology", self.electorate.run),
+                ("left", self._finisher.run),
+                ("balancing", self.electorate.balancing.run),
+                ("moving", self.moving.run),
+                ("letting-go", self.letting_go.run),
+            ):
                 group.create_task(guarded(name, work), name=name)
 
     def _epoch(self) -> int:
@@ -95,6 +140,7 @@ class Consent:
             **forwarding.methods(self.serial.write_here, name=FORWARD),
             **self._acceptor.methods(),
             **self.electorate.methods(),
+            **self.moving.methods(),
         }
 
     def proposers(self, name: str) -> Sequence[int]:
@@ -113,3 +159,22 @@ class Consent:
     async def _pull(self, name: str, uid: int) -> None:
         """Have this node hold what a peer holds of one environment."""
         await self._repairer.look_at([name], partial(self._ask, uid))
+
+    def _decides(self, name: str) -> bool:
+        return self._holdings.mine(partition_of(name))
+
+    # -- moves of partitions -------------------------------------------------------------------
+
+    async def _catch_up(self, uid: int, partitions: Collection[int]) -> None:
+        """Have this node hold what a peer holds of some partitions, by its name too."""
+        ask = partial(self._ask, uid)
+        await self._repairer.catch_up(uid, ask, frozenset(partitions), connects=False)
+
+    async def _take_over(self, uid: int, epoch: int, partitions: Collection[int]) -> None:
+        async def pull(_: object, wanted: Collection[int] | None) -> None:
+            await self._catch_up(uid, wanted or ())
+
+        await self._taking_over.take_over(uid, epoch, pull, partitions)
+
+    async def _drop(self, partition: int, lsn: int) -> bool:
+        return await self._store.drop(partition, lsn, self._uid)

@@ -1,7 +1,8 @@
 """Keeps the topology: who votes, who is to vote, and that there is one at all.
 
 The first voter that can be reached and whose clock is not far ahead governs: it takes in nodes that
-came, strikes those that went, and changes who votes (`core.topology`). That others may think the
+came, strikes those that went, changes who votes (`core.topology`), and moves partitions
+(`node.balancing`). That others may think the
 same of themselves does no harm, each change follows the one before exactly.
 
 A node that is to vote first asks each voter what is open there, which binds that voter to the
@@ -14,13 +15,13 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from functools import partial
 from typing import Final, NamedTuple
 
 from envd.core.chain import MODE, SERIAL
 from envd.core.commit import Kind
 from envd.core.errors import Conflict, EnvdError, Unavailable
 from envd.core.members import Member, MemberState
+from envd.core.moves import Progress
 from envd.core.paxos import Quorum
 from envd.core.placement import Site
 from envd.core.requests import Put, WriteRequest
@@ -35,19 +36,22 @@ from envd.core.topology import (
     wanted_voters,
 )
 from envd.node.acceptor import AcceptorService
+from envd.node.balancing import SETTLES_S, Balancing
 from envd.node.calls import Method
 from envd.node.handshake import Peer
 from envd.node.holdings import Holdings
 from envd.node.proposing import Ask, Seats
 from envd.node.repair import Repairer
 from envd.node.serial import Serial
+from envd.node.taking_over import TakingOver
 from envd.ports import Applied, Store, StoredState
 from envd.wire import peers as wire
 
 AUTHOR: Final = "envd"
 LOOKS_S: Final = 1.0
-SETTLES_S: Final = 10.0
-"""For so long no member may have come or gone before one of several founds a topology."""
+FOUNDS_S: Final = SETTLES_S / 2
+"""For so long who made the cluster need not ask whether others founded a topology: who joined first
+waits SETTLES_S."""
 _AGAIN_S: Final = 0.1
 LOST_AFTER_S: Final = 60.0
 """A voter that is away for so long is replaced, where another node can take its place."""
@@ -79,18 +83,23 @@ class Electorate:
         holdings: Holdings,
         *,
         expects_others: bool,
+        founds: bool,
+        copies: Mapping[str, int],
     ) -> None:
         """`holdings` follow the topology; `expects_others`: this node joined, so it founds nothing
-        by itself."""
+        by itself; `founds`: it just made the cluster; `copies`: how many this node's settings want,
+        by region."""
         self._me = me
         self._store = store
         self._others = others
         self._holdings = holdings
         self._expects_others = expects_others
+        self._copies = copies
         self._loop = asyncio.get_running_loop()
         self._poked = asyncio.Event()
         self._away: dict[int, float] = {}
         self._changed_s = self._loop.time()
+        self._founds_until_s = self._changed_s + (FOUNDS_S if founds else 0.0)
         self._leaving = False
         self._founding = False
         self._waits_for = ""
@@ -100,13 +109,19 @@ class Electorate:
         store.subscribe(self._applied)
 
     def connect(
-        self, acceptor: AcceptorService, serial: Serial, repairer: Repairer, ask: Ask
+        self,
+        acceptor: AcceptorService,
+        serial: Serial,
+        repairer: Repairer,
+        ask: Ask,
+        progress: Callable[[], Progress],
     ) -> None:
-        """Give it what its work takes; once, before `run`."""
-        self._acceptor = acceptor
+        """Give it what its work takes; once, before `run`. `progress`: of the moves, here."""
+        self._taking_over = TakingOver(acceptor, ask)
         self._serial = serial
         self._repairer = repairer
         self._ask = ask
+        self.balancing = Balancing(self._copies, progress, self._me.uid, ask, self._poked.set)
 
     # -- what it tells -----------------------------------------------------------------
 
@@ -114,6 +129,12 @@ class Electorate:
     def epoch(self) -> int:
         """That of the topology which this node holds durably, 0 for none."""
         return self.current.epoch if self.current is not None else 0
+
+    @property
+    def leaves(self) -> bool:
+        """Whether this node is about to leave for good."""
+        marked = self.current is not None and self._me.uid in self.current.leaving
+        return self._leaving or marked
 
     def reached(self) -> Collection[int]:
         """The storage nodes that can be reached from here, this one too."""
@@ -226,6 +247,15 @@ class Electorate:
         That is for who founded the cluster; or, where it is of a version that knew of no topology,
         for the node of the least uid, once all say that they have none.
         """
+        if self._loop.time() >= self._founds_until_s and not await self._may_found():
+            return
+        self._waits_for = ""
+        self._founding = True
+        mode = Put(MODE, SERIAL, kind=Kind.METADATA)
+        await self._write(founded(self._me), "the first topology", mode)
+
+    async def _may_found(self) -> bool:
+        """Whether this node is the one to found a topology, and there is none."""
         others = [
             member
             for member in self._others().members
@@ -234,20 +264,17 @@ class Electorate:
             and member.state is not MemberState.GONE
         ]
         if not others and self._expects_others:
-            return
+            return False
         if others and (
             self._me.uid > min(member.uid for member in others)
             or self._loop.time() - self._changed_s < SETTLES_S
         ):
-            return
+            return False
         for member in others:
             self._waits_for = member.name
             if wire.unpack(bool, await self._ask(member.uid, "topology.known", b"")):
-                return
-        self._waits_for = ""
-        self._founding = True
-        mode = Put(MODE, SERIAL, kind=Kind.METADATA)
-        await self._write(founded(self._me), "the first topology", mode)
+                return False
+        return True
 
     async def _write(self, topology: Topology, message: str, *more: Put) -> None:
         state = self._store.visible(TOPOLOGY)
@@ -280,13 +307,18 @@ class Electorate:
             await self._go_over(topology, wanted)
         elif wanted and wanted != topology.voters:
             await self._write(topology.begin(wanted), f"{len(wanted)} are to vote")
+        else:
+            change = await self.balancing.change(topology, able, lost)
+            if change is not None and self.current is topology:
+                await self._write(*change)
 
     async def _go_over(self, topology: Topology, wanted: Sequence[int]) -> None:
         if tuple(wanted) != topology.joining:
             await self._write(topology.abandon(), "others are to vote")
             return
         ready = [uid for uid in topology.joining if await self._is_ready(uid, topology.epoch)]
-        if Quorum((frozenset(topology.joining),)).is_met(ready):
+        enough = Quorum((frozenset(topology.joining),)).is_met(ready)
+        if enough and self.current is topology:
             await self._write(topology.finish(), f"{len(topology.joining)} vote")
 
     def _lost(self, topology: Topology, able: Iterable[int]) -> set[int]:
@@ -397,7 +429,7 @@ class Electorate:
             if uid == self._me.uid or topology.own_quorum.is_met(done):
                 continue
             try:
-                await self._take_over_from(uid, topology.epoch)
+                await self._take_over_from(uid, topology)
             except EnvdError as error:
                 _log.info("topology.not_ready", extra={"detail": error.message})
             else:
@@ -405,17 +437,10 @@ class Electorate:
         if topology.own_quorum.is_met(done):
             self._ready_for = topology.epoch
 
-    async def _take_over_from(self, uid: int, epoch: int) -> None:
-        found: list[wire.Open] = []
-        while True:
-            asked = wire.pack((epoch, found[-1].environment if found else ""))
-            page = wire.unpack(list[wire.Open], await self._ask(uid, "serial.open", asked))
-            if not page:
-                break
-            found += page
-        await self._repairer.pull(partial(self._ask, uid))
-        for each in found:
-            await self._acceptor.adopt(each)
+    async def _take_over_from(self, uid: int, topology: Topology) -> None:
+        """Of all; or of the system's own partition, where those that hold the others decide."""
+        partitions = None if topology.table is None else (SYSTEM_PARTITION,)
+        await self._taking_over.take_over(uid, topology.epoch, self._repairer.pull, partitions)
 
     async def _is_ready(self, uid: int, epoch: int) -> bool:
         if uid == self._me.uid:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Final
 
 from envd.core.errors import EnvdError
@@ -27,7 +27,15 @@ _log = logging.getLogger(__name__)
 class Finisher:
     """`run` it on each storage node."""
 
-    def __init__(self, acceptor: AcceptorService, serial: Serial, rng: Rng) -> None:
+    def __init__(
+        self,
+        acceptor: AcceptorService,
+        serial: Serial,
+        rng: Rng,
+        holds: Callable[[str], bool] = lambda _: True,
+    ) -> None:
+        """`holds` tells whether an environment is still for this node to decide about."""
+        self._holds = holds
         self._acceptor = acceptor
         self._serial = serial
         self._rng = rng
@@ -41,7 +49,7 @@ class Finisher:
             found = self._acceptor.open_places()
             try:
                 for name, place in found.items():
-                    if left.get(name) == place:
+                    if left.get(name) == place and self._holds(name):
                         await self._serial.confirm(name)
             except EnvdError as error:  # The others would fare no better now.
                 _log.info("serial.left_open", extra={"detail": error.message})

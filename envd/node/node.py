@@ -23,7 +23,8 @@ from envd.node.acknowledging import Acknowledging
 from envd.node.calls import CallClient, Method
 from envd.node.consent import Consent
 from envd.node.coordinator import Coordinator
-from envd.node.electorate import Others, site_of
+from envd.node.draining import Draining
+from envd.node.electorate import Others
 from envd.node.forwarding import Forwarder
 from envd.node.guarding import guarded
 from envd.node.handshake import Introduction, Peer
@@ -31,6 +32,7 @@ from envd.node.holdings import Holdings
 from envd.node.intake import MAX_AHEAD_MS, Intake, take_error
 from envd.node.joining import Discovery, join_methods
 from envd.node.membership import Membership
+from envd.node.pace import Pace
 from envd.node.peering import DIAL_S, Surroundings
 from envd.node.repair import Repairer
 from envd.node.repair_server import RepairServer
@@ -115,6 +117,8 @@ class Node:
         self._intake.advanced = feed.advanced
         self.repairer = Repairer(ports.store, self._intake, feed, key, uid)
         self.consent = self._consent()
+        self.pace = Pace(self.holdings)
+        self.draining = Draining(self.holdings, self.consent.kept)
         self.replication = self._replication(feed, propagated)
         self.coordinator.noticed = self.replication.mending.note_read
         self.coordinator.session_reads = SessionReads(feed, self.replication.holders, self._ask)
@@ -143,18 +147,16 @@ class Node:
 
     def _consent(self) -> Consent:
         """What serial environments take: who votes, this node's votes, and its proposals."""
-        place = self._place
         consent = Consent(
             self._ports,
-            site_of(place.member),
+            self._place,
             self.coordinator,
             self._intake,
             self.repairer,
-            place.digest_key,
             self.holdings,
             others=self._others,
             ask=self._ask,
-            expects_others=place.expects_others,
+            on_identity_lost=self._identity_lost,
         )
         self.coordinator.chained = consent.serial.write
         self.coordinator.confirmed = consent.serial.confirm
@@ -293,8 +295,9 @@ class Node:
     async def hand_over(self, patience_s: float = DRAIN_S) -> None:
         """Take no more writes, and see to it that two others hold all that this one holds.
 
-        One will do where only one is up. Raises Unavailable where that can't be had in time, and
-        then writes are taken again; Conflict while this is done already.
+        One will do where only one is up. Where not every node holds everything it waits, for as
+        long as that goes on, until others hold what this one held. Raises Unavailable where that
+        can't be had in time, and then writes are taken again; Conflict while this is done already.
         """
         if self._handing_over:
             raise Conflict("the node is about to leave already", reason="LEAVING")
@@ -335,13 +338,13 @@ class Node:
                 reason="NOT_DRAINED",
             )
         await self.consent.electorate.resign(_RESIGNS * patience_s)
-        try:
+        settled = False
+        with suppress(TimeoutError):
             async with asyncio.timeout(patience_s):
                 await self.coordinator.settle()
-        except TimeoutError:
-            settled = False
-        else:
+            await self.draining.wait()
             settled = await self.replication.hand_over(patience_s)
+            await self.draining.wait()  # Of what came before the others were refused.
         if not settled:
             raise Unavailable(
                 "not enough other nodes hold everything that this node holds; nothing was changed",

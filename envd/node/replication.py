@@ -15,6 +15,7 @@ from typing import Final
 
 from envd.core.errors import EnvdError, Unavailable
 from envd.core.members import Member, MemberState
+from envd.core.ring import SYSTEM_PARTITION
 from envd.node import calls, handshake
 from envd.node.acknowledging import WANTED_COPIES, Acknowledging
 from envd.node.calls import CallClient, Method
@@ -266,6 +267,8 @@ class Replication:
 
     def _is_handed_over(self) -> bool:
         held = dict(self._store.vectors())
+        if not self._holdings.whole:  # What others hold was handed over to them by now.
+            held = {name: seq for name, seq in held.items() if name[0] == SYSTEM_PARTITION}
         up = [each for each in self._peers.values() if each.member.reachable]
         holding = sum(
             all(peer.link.vectors.holds(*name, seq) for name, seq in held.items())

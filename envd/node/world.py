@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from envd.core.members import Member
@@ -40,7 +40,9 @@ class NodePlace:
     `seeds` gives the datagram addresses to look for others at, as they are now. `former_uids`
     are those under which this data directory was known before, whose commits are logged anew;
     `own_uids` all that it ever had. `known` are the other members as they were when this
-    node last ran. `expects_others`: there are some, though perhaps none is known.
+    node last ran. `expects_others`: there are some, though perhaps none is known. `founds`: this
+    start of it made the cluster, so nobody knows of a topology. `copies` are how many there are to
+    be of each partition, by region ("" for any), where the settings say.
     """
 
     cluster_name: str
@@ -52,3 +54,5 @@ class NodePlace:
     known: tuple[Member, ...] = ()
     own_uids: frozenset[int] = frozenset()
     expects_others: bool = False
+    founds: bool = False
+    copies: Mapping[str, int] = field(default_factory=dict)

@@ -175,18 +175,22 @@ class Distributed(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     """`[distributed]`: copies, consistency and the pulse of the cluster."""
 
     replication_factor: Annotated[int, Meta(ge=1, le=9)] | None = None
-    consistency_level: Consistency = "eventual"
-    gossip_interval: Annotated[Duration, Within(Duration(50), Duration(10_000))] = Duration(200)
-    heartbeat_interval: Annotated[Duration, Within(Duration(50), Duration(10_000))] = Duration(200)
+    consistency_level: Annotated[Consistency, INERT] = "eventual"
+    gossip_interval: Annotated[Duration, INERT, Within(Duration(50), Duration(10_000))] = Duration(
+        200
+    )
+    heartbeat_interval: Annotated[Duration, INERT, Within(Duration(50), Duration(10_000))] = (
+        Duration(200)
+    )
 
 
 class Region(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`[regions.NAME]`: a region, its copies, and what must stay in it."""
 
-    zones: tuple[PlaceName, ...] = ()
+    zones: Annotated[tuple[PlaceName, ...], INERT] = ()
     replication_factor: Annotated[int, Meta(ge=0, le=9)] | None = None
-    gateways: tuple[Address, ...] = ()
-    pinned_prefixes: tuple[Prefix, ...] = ()
+    gateways: Annotated[tuple[Address, ...], INERT] = ()
+    pinned_prefixes: Annotated[tuple[Prefix, ...], INERT] = ()
 
 
 class Aws(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -320,8 +324,8 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     security: Security
     backup: Backup = Backup()
     limits: Limits = Limits()
-    distributed: Annotated[Distributed, INERT] = Distributed()
-    regions: Annotated[Mapping[PlaceName, Region], INERT] = field(default_factory=dict)
+    distributed: Distributed = Distributed()
+    regions: Mapping[PlaceName, Region] = field(default_factory=dict)
     cloud: Annotated[Cloud, INERT] = Cloud()
     bindings: Annotated[tuple[Binding, ...], INERT] = ()
     autoscaling: Annotated[Autoscaling, INERT] = Autoscaling()
@@ -330,9 +334,14 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     def ineffective(self) -> list[str]:
         """Return the keys that are not at their default and do nothing in this version."""
-        return [
-            entry.key for entry in self.entries() if entry.inert and entry.value != entry.default
-        ]
+        rows = SCHEMA.children["regions"]
+        assert isinstance(rows, NamedTables)
+        below = (
+            _entries(rows.table, row, f"regions.{name}.", self)
+            for name, row in self.regions.items()
+        )
+        every = (*self.entries(), *(entry for found in below for entry in found))
+        return [entry.key for entry in every if entry.inert and entry.value != entry.default]
 
     def differences(self, other: Settings) -> list[str]:
         """Return the keys whose values differ, wherever those came from.

@@ -42,13 +42,31 @@ class RepairTotals:
 
 
 @dataclass(frozen=True, slots=True)
+class PartitionFigures:
+    """Who holds what, of a cluster in which not every node holds everything.
+
+    `held` counts the partitions whose writes go to this node, `kept` those of which it has
+    something and that it does not hold; `moving` those that move, by stage, and `waiting` those
+    that are to move later. `balance` is the most that a node is to hold, as a multiple of the mean.
+    """
+
+    held: int
+    kept: int
+    moving: Mapping[str, int]
+    waiting: int
+    under_replicated: int
+    balance: float
+
+
+@dataclass(frozen=True, slots=True)
 class ClusterFigures:
     """The cluster as this node sees it; `members` by state, this node is one of them.
 
     `detached` counts the writes since the start that were answered as safe on this node alone,
     `unreplicated` the own commits that are so now (None: nobody has told yet). `datagrams` are
     those of gossip by what became of them, `refused` those that were not taken, by reason.
-    `health` is how unwell this node believes itself to be, 0 for well.
+    `health` is how unwell this node believes itself to be, 0 for well. `partitions` is None where
+    every node holds everything.
     """
 
     members: Mapping[str, int]
@@ -60,3 +78,4 @@ class ClusterFigures:
     datagrams: Mapping[str, int] = field(default_factory=dict)
     refused: Mapping[str, int] = field(default_factory=dict)
     health: int = 0
+    partitions: PartitionFigures | None = None

@@ -11,10 +11,11 @@ from typing import Final
 
 from prometheus_client.core import Metric
 
-from envd.telemetry.cluster import ClusterFigures, PeerFigures
+from envd.telemetry.cluster import ClusterFigures, PartitionFigures, PeerFigures
 from envd.telemetry.requests import Histogram
 from envd.telemetry.samples import counter, counters, gauge, gauges, histogram
 
+_STAGES: Final = ("write_both", "streaming", "read_new", "use_new")
 _OF_A_PEER: Final[tuple[tuple[str, str, Callable[[PeerFigures], float | None]], ...]] = (
     (
         "envd_peer_up",
@@ -66,6 +67,8 @@ def cluster_families(figures: ClusterFigures, propagation: Histogram) -> Iterato
     )
     yield from _repair(figures)
     yield from _gossip(figures)
+    if figures.partitions is not None:
+        yield from _partitions(figures.partitions)
 
 
 def _replication(figures: ClusterFigures) -> Iterator[Metric]:
@@ -107,6 +110,31 @@ def _repair(figures: ClusterFigures) -> Iterator[Metric]:
         "envd_repair_divergences",
         "Comparisons that found a difference where none should be: lost or damaged data.",
         repair.divergences,
+    )
+
+
+def _partitions(figures: PartitionFigures) -> Iterator[Metric]:
+    yield gauge("envd_partitions_held", "Partitions that this node holds.", figures.held)
+    yield gauge(
+        "envd_partitions_kept",
+        "Partitions of which this node has something that it is to hand over and drop.",
+        figures.kept,
+    )
+    yield gauges(
+        "envd_partitions_moving",
+        "Partitions that move, by stage; `waiting` are those that are to move after them.",
+        "stage",
+        {**dict.fromkeys(_STAGES, 0), **figures.moving, "waiting": figures.waiting},
+    )
+    yield gauge(
+        "envd_partitions_under_replicated",
+        "Partitions that have fewer copies on nodes that are up than there are to be.",
+        figures.under_replicated,
+    )
+    yield gauge(
+        "envd_partitions_balance_ratio",
+        "The most partitions that a node is to hold, as a multiple of the mean: 1 is even.",
+        figures.balance,
     )
 
 

@@ -6,11 +6,18 @@ from envd.core.answers import (
     Membership,
     MemberView,
     PeerView,
+    PlaceView,
     SeedView,
     TopologyView,
     VoterView,
 )
-from envd.core.requests import JoinRequest, LeaveRequest, RecoverRequest, RemoveRequest
+from envd.core.requests import (
+    JoinRequest,
+    LeaveRequest,
+    RecoverRequest,
+    RemoveRequest,
+    TopologyRequest,
+)
 from envd.wire._pb import cluster_pb2 as pb
 
 
@@ -46,16 +53,56 @@ def recover_message(request: RecoverRequest) -> pb.RecoverRequest:
     return pb.RecoverRequest(member=request.member, dry_run=request.dry_run)
 
 
+def topology_request_from(message: pb.TopologyRequest) -> TopologyRequest:
+    return TopologyRequest(message.environment)
+
+
+def topology_request_message(request: TopologyRequest) -> pb.TopologyRequest:
+    return pb.TopologyRequest(environment=request.environment)
+
+
 def topology_message(topology: TopologyView) -> pb.TopologyResponse:
+    place = topology.place
     return pb.TopologyResponse(
         epoch=topology.epoch,
         nodes=map(_voter_message, topology.nodes),
         majority=topology.majority,
+        copies=topology.copies,
+        moving=topology.moving,
+        waiting=topology.waiting,
+        under_replicated=topology.under_replicated,
+        left_seconds=topology.left_seconds,
+        place=None if place is None else _place_message(place),
     )
 
 
 def topology_from(message: pb.TopologyResponse) -> TopologyView:
-    return TopologyView(message.epoch, tuple(map(_voter_from, message.nodes)), message.majority)
+    return TopologyView(
+        message.epoch,
+        tuple(map(_voter_from, message.nodes)),
+        message.majority,
+        dict(message.copies),
+        dict(message.moving),
+        message.waiting,
+        message.under_replicated,
+        message.left_seconds if message.HasField("left_seconds") else None,
+        _place_from(message.place) if message.HasField("place") else None,
+    )
+
+
+def _place_message(place: PlaceView) -> pb.Place:
+    return pb.Place(
+        partition=place.partition,
+        holders=place.holders,
+        writers=place.writers,
+        stage=place.stage,
+    )
+
+
+def _place_from(message: pb.Place) -> PlaceView:
+    return PlaceView(
+        message.partition, tuple(message.holders), tuple(message.writers), message.stage
+    )
 
 
 def membership_message(membership: Membership) -> pb.MembersResponse:
@@ -153,6 +200,7 @@ def _voter_message(view: VoterView) -> pb.Voter:
         votes=view.votes,
         reachable=view.reachable,
         leaving=view.leaving,
+        partitions=view.partitions,
     )
 
 
@@ -166,4 +214,5 @@ def _voter_from(message: pb.Voter) -> VoterView:
         message.votes,
         message.reachable,
         message.leaving,
+        message.partitions,
     )

@@ -15,6 +15,7 @@ from typing import Any, Final, TypeVar
 import msgspec
 
 from envd.core.errors import Corrupt
+from envd.core.ring import from_bitmap
 
 LOWEST_VERSION: Final = 1
 HIGHEST_VERSION: Final = 1
@@ -333,6 +334,17 @@ class Accepted(msgspec.Struct, array_like=True, frozen=True):
     position: bytes
 
 
+class AskOpen(msgspec.Struct, array_like=True, frozen=True):
+    """A node that takes over asks what is open, after a name, once who is asked counts in `epoch`.
+
+    Only in these partitions (a bitmap), where they are named.
+    """
+
+    epoch: int
+    after: str = ""
+    partitions: bytes = b""
+
+
 class Open(msgspec.Struct, array_like=True, frozen=True):
     """Something that an acceptor accepted and that its log does not hold."""
 
@@ -341,6 +353,28 @@ class Open(msgspec.Struct, array_like=True, frozen=True):
     ballot: tuple[int, int]
     place: bytes
     value: bytes
+
+
+class PartitionProgress(msgspec.Struct, array_like=True, frozen=True):
+    """How far a node is with the moves of partitions: the epoch that it knows, and two bitmaps.
+
+    Those that it pulled for their present moves, and those of which it has something although it
+    does not hold them.
+    """
+
+    epoch: int
+    pulled: bytes
+    kept: bytes
+
+
+class TakePartitions(msgspec.Struct, array_like=True, frozen=True):
+    """Who does not hold these (a bitmap) in its `epoch` asks one that does to pull them from it.
+
+    The answer is the bitmap of those that are pulled.
+    """
+
+    epoch: int
+    partitions: bytes
 
 
 class ForwardedRead(msgspec.Struct, array_like=True, frozen=True):
@@ -376,3 +410,11 @@ def unpack(kind: type[BodyT], raw: bytes) -> BodyT:
         return msgspec.msgpack.decode(raw, type=kind)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         raise Corrupt("a peer sent a body that does not decode") from None
+
+
+def partitions_of(bitmap: bytes) -> frozenset[int]:
+    """The partitions that a bitmap in a body names; raises Corrupt."""
+    try:
+        return from_bitmap(bitmap)
+    except ValueError:
+        raise Corrupt("a peer named partitions in a form that is none") from None

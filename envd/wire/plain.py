@@ -29,6 +29,7 @@ from envd.core.answers import (
     Membership,
     MemberView,
     PeerView,
+    PlaceView,
     Reset,
     SeedView,
     SnapshotEnd,
@@ -136,7 +137,11 @@ def membership(plain: dict[str, Any]) -> Membership:
 def topology(plain: dict[str, Any]) -> TopologyView:
     """The inverse of `to_plain` for a TopologyView."""
     nodes = tuple(_made(VoterView, each) for each in plain["nodes"])
-    return _made(TopologyView, {**plain, "nodes": nodes})
+    place = plain.get("place")
+    if place is not None:
+        rows = {name: tuple(place[name]) for name in ("holders", "writers")}
+        place = _made(PlaceView, {**place, **rows})
+    return _made(TopologyView, {**plain, "nodes": nodes, "place": place})
 
 
 def watch_event_to_plain(event: WatchEvent) -> dict[str, Any]:

@@ -42,6 +42,7 @@ from envd.core.requests import (
     RemoveRequest,
     ResolveRequest,
     RollbackRequest,
+    TopologyRequest,
     WatchRequest,
     WriteRequest,
 )
@@ -193,7 +194,7 @@ class NodeInMemory:
     def remove(self, request: RemoveRequest) -> Membership:
         return self._run("remove", request, self._api.cluster.remove)
 
-    def topology(self) -> TopologyView:
+    def topology(self, request: TopologyRequest | None = None) -> TopologyView:
         self.before("topology", None)
         return self.loop.run_until_complete(self._api.cluster.topology(self._identity))
 

@@ -10,6 +10,7 @@ from envd.cli.exits import UsageError
 from envd.cli.grammar import DRY_RUN, YES, Command
 from envd.cli.invocation import Invocation
 from envd.core.answers import Membership, MemberView, PeerView, Status, TopologyView
+from envd.core.errors import Unavailable
 from envd.core.requests import JoinRequest, LeaveRequest, RemoveRequest
 from envd.wire.plain import to_plain
 
@@ -52,7 +53,7 @@ def _status(invocation: Invocation, words: Sequence[str]) -> int:
         screen.line(f"  {label:<14}{text}")
     troubles = list(trouble(status, membership, topology))
     if not troubles:
-        screen.line(_well(status), "green")
+        screen.line(_well(status, topology), "green")
     for each in troubles:
         screen.line(each, "yellow")
     return exits.DONE
@@ -78,9 +79,11 @@ def _none(count: int) -> str:
     return f"{count:,}" if count else "none"
 
 
-def _well(status: Status) -> str:
+def _well(status: Status, topology: TopologyView | None) -> str:
     if status.members == 1:
         return "All is well: this node is the only one, and nothing waits."
+    if topology is not None and topology.copies:
+        return f"All is well: {status.members} nodes, and {voting.copies(topology)} of everything."
     return f"All is well: {status.members} nodes, and each holds everything."
 
 
@@ -210,10 +213,21 @@ def _leave(invocation: Invocation, words: Sequence[str]) -> int:
     else:
         ask = f"{shown} leaves the cluster {status.cluster} for good, and stops. Go on?"
         invocation.confirm(ask)
-        membership = invocation.connection.leave(LeaveRequest(member))
+        membership = _leave_for_good(invocation, member)
         said = f"{shown} has left, and stops; the others hold all that it had acknowledged"
     _tell(invocation, said, membership)
     return exits.DONE
+
+
+def _leave_for_good(invocation: Invocation, member: str) -> Membership:
+    """Ask again while the node hands over its partitions, and tell how far it is."""
+    while True:
+        try:
+            return invocation.connection.leave(LeaveRequest(member))
+        except Unavailable as error:
+            if error.reason != "DRAINING":
+                raise
+            invocation.tell(error.message)
 
 
 def _remove(invocation: Invocation, words: Sequence[str]) -> int:
@@ -272,13 +286,17 @@ CLUSTER = Command(
     belong to it, as the node that is asked (*) sees them: alive, suspect (it did not answer just
     now), down, or left. STARTS counts the starts of a node. topology tells which nodes vote on
     the writes of serial environments (VOTES: yes, next, no), and whether a majority of them can
-    be reached. where tells which nodes hold an environment, whether it exists or not.
+    be reached; and where not every node holds everything, how many copies there are to be, how many
+    partitions each node holds, which are on their way, and how long that will take. where tells
+    which nodes hold an environment, whether it exists or not, and how far it is on its way.
 
     join has the node that is asked look for members at further addresses (gossip, 7421 by
     default), as after a cut so long that all have forgotten each other. Both need the same cluster
     secret, and clusters that were founded apart stay apart: an empty node joins when it is started
     with envd --join. leave has the node that is asked leave for good: the others get all that it
-    has acknowledged, then it stops; so ask that node itself, with --server. To stop a node for a
+    has acknowledged, then it stops; so ask that node itself, with --server. Where not every node
+    holds everything that may take long, and envctl tells how far it is; broken off, the node stays.
+    To stop a node for a
     while, send it SIGTERM instead. remove strikes a node that is down and will not come back;
     MEMBER is its name, or its uid or the first digits of it. recover is for when a majority of the
     voters is lost for good: the node that is asked then votes alone, and others join it. What only

@@ -46,6 +46,8 @@ def checks(
     yield _members(membership)
     if topology is not None:
         yield _voters(topology)
+        if topology.copies:
+            yield _copies(topology)
     if membership.seeds:
         yield _seeds(membership)
     others = [each for each in membership.members if not each.answering]
@@ -115,6 +117,22 @@ def _voters(topology: TopologyView) -> Check:
             "start what is down; what won't come back: envctl cluster remove MEMBER",
         )
     return Check("voters", "ok", detail)
+
+
+def _copies(topology: TopologyView) -> Check:
+    wanted = voting.copies(topology)
+    under_way = topology.moving or topology.waiting
+    if topology.under_replicated:
+        return Check(
+            "copies",
+            "warn",
+            f"{counted(topology.under_replicated, 'partition')} with less than {wanted}",
+            "start what is down; what won't come back: envctl cluster remove MEMBER, then others "
+            "get its partitions: envctl cluster topology",
+        )
+    if under_way:
+        return Check("copies", "ok", f"{wanted} of each partition; {voting.moving(topology)}")
+    return Check("copies", "ok", f"{wanted} of each partition")
 
 
 def _seeds(membership: Membership) -> Check:

@@ -155,11 +155,13 @@ class RemoveRequest(_message.Message):
     def __init__(self, member: _Optional[str] = ..., dry_run: _Optional[bool] = ...) -> None: ...
 
 class TopologyRequest(_message.Message):
-    __slots__ = ()
-    def __init__(self) -> None: ...
+    __slots__ = ("environment",)
+    ENVIRONMENT_FIELD_NUMBER: _ClassVar[int]
+    environment: str
+    def __init__(self, environment: _Optional[str] = ...) -> None: ...
 
 class Voter(_message.Message):
-    __slots__ = ("name", "uid", "region", "zone", "state", "votes", "reachable", "leaving")
+    __slots__ = ("name", "uid", "region", "zone", "state", "votes", "reachable", "leaving", "partitions")
     NAME_FIELD_NUMBER: _ClassVar[int]
     UID_FIELD_NUMBER: _ClassVar[int]
     REGION_FIELD_NUMBER: _ClassVar[int]
@@ -168,6 +170,7 @@ class Voter(_message.Message):
     VOTES_FIELD_NUMBER: _ClassVar[int]
     REACHABLE_FIELD_NUMBER: _ClassVar[int]
     LEAVING_FIELD_NUMBER: _ClassVar[int]
+    PARTITIONS_FIELD_NUMBER: _ClassVar[int]
     name: str
     uid: str
     region: str
@@ -176,17 +179,56 @@ class Voter(_message.Message):
     votes: str
     reachable: bool
     leaving: bool
-    def __init__(self, name: _Optional[str] = ..., uid: _Optional[str] = ..., region: _Optional[str] = ..., zone: _Optional[str] = ..., state: _Optional[str] = ..., votes: _Optional[str] = ..., reachable: _Optional[bool] = ..., leaving: _Optional[bool] = ...) -> None: ...
+    partitions: int
+    def __init__(self, name: _Optional[str] = ..., uid: _Optional[str] = ..., region: _Optional[str] = ..., zone: _Optional[str] = ..., state: _Optional[str] = ..., votes: _Optional[str] = ..., reachable: _Optional[bool] = ..., leaving: _Optional[bool] = ..., partitions: _Optional[int] = ...) -> None: ...
+
+class Place(_message.Message):
+    __slots__ = ("partition", "holders", "writers", "stage")
+    PARTITION_FIELD_NUMBER: _ClassVar[int]
+    HOLDERS_FIELD_NUMBER: _ClassVar[int]
+    WRITERS_FIELD_NUMBER: _ClassVar[int]
+    STAGE_FIELD_NUMBER: _ClassVar[int]
+    partition: int
+    holders: _containers.RepeatedScalarFieldContainer[str]
+    writers: _containers.RepeatedScalarFieldContainer[str]
+    stage: str
+    def __init__(self, partition: _Optional[int] = ..., holders: _Optional[_Iterable[str]] = ..., writers: _Optional[_Iterable[str]] = ..., stage: _Optional[str] = ...) -> None: ...
 
 class TopologyResponse(_message.Message):
-    __slots__ = ("epoch", "nodes", "majority")
+    __slots__ = ("epoch", "nodes", "majority", "copies", "moving", "waiting", "under_replicated", "left_seconds", "place")
+    class CopiesEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: int
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[int] = ...) -> None: ...
+    class MovingEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: int
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[int] = ...) -> None: ...
     EPOCH_FIELD_NUMBER: _ClassVar[int]
     NODES_FIELD_NUMBER: _ClassVar[int]
     MAJORITY_FIELD_NUMBER: _ClassVar[int]
+    COPIES_FIELD_NUMBER: _ClassVar[int]
+    MOVING_FIELD_NUMBER: _ClassVar[int]
+    WAITING_FIELD_NUMBER: _ClassVar[int]
+    UNDER_REPLICATED_FIELD_NUMBER: _ClassVar[int]
+    LEFT_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    PLACE_FIELD_NUMBER: _ClassVar[int]
     epoch: int
     nodes: _containers.RepeatedCompositeFieldContainer[Voter]
     majority: bool
-    def __init__(self, epoch: _Optional[int] = ..., nodes: _Optional[_Iterable[_Union[Voter, _Mapping]]] = ..., majority: _Optional[bool] = ...) -> None: ...
+    copies: _containers.ScalarMap[str, int]
+    moving: _containers.ScalarMap[str, int]
+    waiting: int
+    under_replicated: int
+    left_seconds: int
+    place: Place
+    def __init__(self, epoch: _Optional[int] = ..., nodes: _Optional[_Iterable[_Union[Voter, _Mapping]]] = ..., majority: _Optional[bool] = ..., copies: _Optional[_Mapping[str, int]] = ..., moving: _Optional[_Mapping[str, int]] = ..., waiting: _Optional[int] = ..., under_replicated: _Optional[int] = ..., left_seconds: _Optional[int] = ..., place: _Optional[_Union[Place, _Mapping]] = ...) -> None: ...
 
 class RecoverRequest(_message.Message):
     __slots__ = ("member", "dry_run")
