@@ -18,7 +18,7 @@ from bench.node import IMPORT_BATCH, SERVICE, import_message
 from bench.trio_envd import Copies
 from envd.wire._pb import environment_pb2 as pb
 
-ON_THEIR_WAY: Final = 500
+ON_THEIR_WAY: Final = 150
 """Environments of one node without an answer."""
 AGAIN_S: Final = 0.2
 _BUSY: Final = "OVERLOADED"
