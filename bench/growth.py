@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 
 from bench.servers import Server
 
@@ -42,29 +43,30 @@ def as_series(looks: Sequence[Look]) -> list[dict[str, object]]:
     return [asdict(one) for one in looks]
 
 
-def slowing(looks: Sequence[Look]) -> float:
-    """How many times longer the last fifth of the data took than the second one.
+def slowing(looks: Sequence[Look]) -> tuple[float, float]:
+    """How many times more the last fifth of the data took than the second one: (time, processors).
 
-    The first fifth has the starts in it. 1: the rate is what it was; it falls with the data where
-    this grows with it.
+    The first fifth has the starts in it. 1: a piece takes what it took; where this grows with the
+    data, so does the work for each piece. What other programs take of the machine is in the time.
     """
-    total = looks[-1].done
-    return _took_s(looks, 0.8 * total, total) / _took_s(looks, 0.2 * total, 0.4 * total)
+    at_s = [(one.done, one.at_s) for one in looks]
+    cpu_s = [(one.done, sum(one.cpu_s)) for one in looks]
+    return _last_over_second(at_s), _last_over_second(cpu_s)
 
 
-def _took_s(looks: Sequence[Look], first: float, last: float) -> float:
-    return _when_s(looks, last) - _when_s(looks, first)
+def _last_over_second(spent: Sequence[tuple[float, float]]) -> float:
+    """`spent` has (done, seconds so far), both growing."""
+    total = spent[-1][0]
+    before = _spent(spent, 0.4 * total) - _spent(spent, 0.2 * total)
+    return (spent[-1][1] - _spent(spent, 0.8 * total)) / before if before else 1.0
 
 
-def _when_s(looks: Sequence[Look], done: float) -> float:
-    """When so many were in, on a straight line between two looks."""
-    before = looks[0]
-    for one in looks[1:]:
-        if one.done >= done:
-            share = (done - before.done) / ((one.done - before.done) or 1)
-            return before.at_s + share * (one.at_s - before.at_s)
-        before = one
-    return before.at_s
+def _spent(spent: Sequence[tuple[float, float]], done: float) -> float:
+    """The seconds until so much was done, on a straight line between two looks."""
+    for (done_a, a), (done_b, b) in pairwise(spent):
+        if done_b >= done > done_a:
+            return a + (done - done_a) / (done_b - done_a) * (b - a)
+    return spent[0][1]
 
 
 def per_million(looks: Sequence[Look], held_mb: Sequence[Sequence[float]]) -> list[float]:

@@ -174,7 +174,9 @@ class Huge:
         add("load-environments", environments_s, "environments/s", remark=said)
         took_s = await self._until(self._all_have_all, "all nodes have all", lambda: 0.0)
         add("load-until-all", took_s, "s", "until every node has all, after the last answer")
-        add("load-slowing", growth.slowing(looks), "x", "the last fifth over the second")
+        slower, dearer = growth.slowing(looks)
+        add("load-slowing", slower, "x", "the last fifth over the second: time")
+        add("load-slowing", dearer, "x", "the last fifth over the second: processors")
         self._add_memory("load", looks)
 
     def _add_memory(self, stem: str, looks: Sequence[Look]) -> None:
