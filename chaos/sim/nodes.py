@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from contextvars import copy_context
 from dataclasses import dataclass, field, replace
@@ -81,12 +81,14 @@ class Directory:
 class Settings:
     """What all nodes of a run have in common; `kept` is how many records a log keeps.
 
-    With `lying_disk` syncs are answered before they are done.
+    With `lying_disk` syncs are answered before they are done. `copies` are those that the nodes'
+    settings want of each partition, by region.
     """
 
     retention: Retention = field(default_factory=Retention)
     kept: int = 100_000
     lying_disk: bool = False
+    copies: Mapping[str, int] = field(default_factory=dict)
 
 
 Sabotage = Callable[[NodePorts], NodePorts]
@@ -283,6 +285,7 @@ class EnvdFactory:
             directory.known,
             directory.replaced_uids,
             expects_others=directory.joined,
+            copies=self._settings.copies,
         )
         node = Node(
             ports,
