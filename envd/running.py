@@ -209,6 +209,7 @@ class Daemon:
             AllowAll(),
             status_of,
             NodeCluster(node, seeds, self._stop.set),
+            node.gathering,
         )
         access = LocalAccess(
             directory.admin_token, os.geteuid(), insecure=settings.security.insecure

@@ -6,15 +6,17 @@ import argparse
 import sys
 from pathlib import Path
 
-from chaos.sim import determinism, ledger, many
+from chaos.sim import determinism, ledger, many, moving_faults
 from chaos.sim.controls import CONTROLS, SOUND
 from chaos.sim.faults import KINDS
-from chaos.sim.run import describe
+from chaos.sim.outcome import describe
 
 _EPILOG = """\
 examples:
   python -m chaos.sim --seed 7                    one minute of seed 7: trace hash, counts, verdict
   python -m chaos.sim --seed 7 --minutes 5 --nodes 3
+  python -m chaos.sim --seed 7 --nodes 10 --copies 3
+                                                  partitions on three nodes each, which move
   python -m chaos.sim --seeds 1..200 --jobs 2     many seeds; failures are told with their seed
   python -m chaos.sim --seeds 1..200 --ledger     ... and counted in chaos/LEDGER.md
   python -m chaos.sim --seed 7 --check-determinism --python ~/venv3.13/bin/python
@@ -30,6 +32,9 @@ depends on --minutes and --nodes too: replay with the same ones. Exit code 0: ev
 """
 
 
+_KINDS = (*KINDS, *moving_faults.KINDS)
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Do what the arguments ask; return the exit code."""
     options = _parser().parse_args(arguments)
@@ -39,10 +44,12 @@ def main(arguments: list[str] | None = None) -> int:
         return 0
     control = CONTROLS[options.control] if options.control else SOUND
     if options.check_determinism:
-        wanted = determinism.Wanted(options.seed, options.minutes, options.nodes)
+        wanted = determinism.Wanted(options.seed, options.minutes, options.nodes, options.copies)
         return determinism.check(wanted, options.python)
     first, last = options.seeds or (options.seed, options.seed)
-    work = many.Work(options.minutes, options.nodes, control.name, options.jobs, options.faults)
+    work = many.Work(
+        options.minutes, options.nodes, control.name, options.jobs, options.faults, options.copies
+    )
     if control is not SOUND:
         return _try_control(work, range(first, last + 1))
     if first == last:
@@ -98,7 +105,15 @@ def _parser() -> argparse.ArgumentParser:
         type=_kinds,
         default=(),
         metavar="KIND,...",
-        help="all of these kinds and no others; else each seed draws some: " + ", ".join(KINDS),
+        help="all of these kinds and no others; else each seed draws some: " + ", ".join(_KINDS),
+    )
+    parser.add_argument(
+        "--copies",
+        type=int,
+        default=0,
+        metavar="N",
+        help="so many copies of each partition, on 8 to 12 nodes; else each of up to 7 nodes holds "
+        "everything",
     )
     parser.add_argument("--jobs", type=int, default=1, metavar="J", help="processes at once (1)")
     parser.add_argument(
@@ -131,7 +146,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _kinds(text: str) -> tuple[str, ...]:
     kinds = tuple(kind.strip() for kind in text.split(","))
-    if unknown := sorted(set(kinds) - set(KINDS)):
+    if unknown := sorted(set(kinds) - set(_KINDS)):
         raise argparse.ArgumentTypeError(f"there is no kind {', '.join(unknown)}")
     return kinds
 

@@ -22,6 +22,7 @@ class Wanted:
     seed: int
     minutes: float
     nodes: int | None
+    copies: int = 0
 
 
 def check(wanted: Wanted, pythons: Sequence[str]) -> int:
@@ -44,6 +45,8 @@ def trace_hash(wanted: Wanted, python: str, hash_seed: str) -> str:
     arguments = ["--seed", str(wanted.seed), "--minutes", str(wanted.minutes)]
     if wanted.nodes:
         arguments += ["--nodes", str(wanted.nodes)]
+    if wanted.copies:
+        arguments += ["--copies", str(wanted.copies)]
     done = subprocess.run(
         [python, "-m", "chaos.sim", *arguments],
         env={**os.environ, "PYTHONHASHSEED": hash_seed},

@@ -18,7 +18,7 @@ from random import Random
 from typing import Any, Final, Protocol
 
 from chaos.sim.cluster import Cluster, Machine, NodeDied
-from chaos.sim.held import Held, together
+from chaos.sim.held import Held, are_enough, together
 from chaos.sim.network import FAIR, Weather
 from envd.core.errors import EnvdError
 
@@ -29,6 +29,7 @@ _SETTLING_S: Final = 25.0
 _POLL_S: Final = 0.5
 _BETWEEN_S: Final = (0.3, 3.5)
 _AT_ONCE: Final = 4
+_COPIES: Final = 2
 
 
 _METHODS: Final = {
@@ -105,7 +106,9 @@ class Faults:
         disks: Disks,
         chance: Random,
         on_disk_lost: Callable[[Machine, float], None],
+        machines: range = range(FEWEST_MACHINES, MAX_MACHINES + 1),
     ) -> None:
+        """`machines`: how many there may be, while some come and some leave."""
         self.counts: Counter[str] = Counter()
         self.kinds: dict[str, Callable[[], Awaitable[None]]] = {
             kind: getattr(self, method) for kind, method in _METHODS.items()
@@ -114,6 +117,7 @@ class Faults:
         self._disks = disks
         self._chance = chance
         self._on_disk_lost = on_disk_lost
+        self._most, self._fewest = machines[-1], machines[0]
         self._running: dict[asyncio.Task[None], None] = {}
         self._losing = asyncio.Lock()
         self._must_hold: Held | None = None
@@ -241,7 +245,7 @@ class Faults:
         if machine is None or not machine.is_up:
             return
         self._began(kind, machine.name)
-        async with _Holding(self._busy, machine):
+        async with Holding(self._busy, machine):
             self._cluster.crash(machine, silently=silently)
             await self._for(0.05, 8)
             await self._start(machine)
@@ -250,7 +254,7 @@ class Faults:
         machine = self._free()
         if machine is None:
             return
-        async with _Holding(self._busy, machine):
+        async with Holding(self._busy, machine):
             for _ in range(20_000):
                 if not machine.is_up:
                     return
@@ -270,7 +274,7 @@ class Faults:
         if machine is None or machine.name not in self._cluster.nodes:
             return
         self._began("restart", machine.name)
-        async with _Holding(self._busy, machine):
+        async with Holding(self._busy, machine):
             await self._stop(machine)
             await self._for(0.05, 2)
             await self._start(machine)
@@ -361,7 +365,7 @@ class Faults:
             if machine.name in self._busy or machine.name not in self._cluster.nodes:
                 return
             self._began(kind, machine.name)
-            async with _Holding(self._busy, machine):
+            async with Holding(self._busy, machine):
                 self._cluster.crash(machine)
                 await self._for(0.05, 2)
                 back_to_s = lose(machine)
@@ -383,7 +387,10 @@ class Faults:
         return False
 
     def _all_hold(self) -> bool:
-        """Tell whether every machine holds all that any held after the last loss of a disk."""
+        """Tell whether every machine holds all that any held after the last loss of a disk.
+
+        Of what it is to hold, where that is not everything.
+        """
         if not self.counts["wipe"] + self.counts["stale restore"] + self.counts["bit flip"]:
             return True
         held = [self._disks.held(one) for one in self._cluster.machines.values()]
@@ -391,31 +398,31 @@ class Faults:
         if len(ready) < len(held):
             return False
         wanted = self._must_hold = self._must_hold or together(ready)
-        return all(one.has(wanted) for one in ready)
+        return are_enough(ready, wanted, _COPIES)
 
     # -- who belongs to the cluster ------------------------------------------------------
 
     async def _join(self) -> None:
         cluster = self._cluster
-        if len(cluster.machines) >= MAX_MACHINES:
+        if len(cluster.machines) >= self._most:
             return
         regions = sorted({machine.region for machine in cluster.machines.values()})
         machine = cluster.add(f"j{cluster.added}", self._chance.choice(regions))
         self._began("join", machine.name)
-        async with _Holding(self._busy, machine):
+        async with Holding(self._busy, machine):
             await self._start(machine)
 
     async def _leave(self) -> None:
         """A machine is drained and goes for good."""
         machine = self._free()
         cluster = self._cluster
-        if machine is None or len(cluster.machines) <= FEWEST_MACHINES:
+        if machine is None or len(cluster.machines) <= self._fewest:
             return
         async with self._losing:
             if machine.name not in cluster.nodes or machine.name in self._busy:
                 return
             self._began("leave", machine.name)
-            async with _Holding(self._busy, machine):
+            async with Holding(self._busy, machine):
                 try:
                     await cluster.leave(machine)
                 except (NodeDied, EnvdError) as error:
@@ -436,7 +443,7 @@ class Faults:
             self._cluster.trace.note("not stopped", f"{machine.name} {type(error).__name__}")
 
 
-class _Holding:
+class Holding:
     """Keeps other faults that would end or start a machine away from it."""
 
     def __init__(self, busy: dict[str, None], machine: Machine) -> None:

@@ -12,29 +12,47 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from envd.core.commit import Commit
+from envd.core.ring import partition_of
 from envd.core.stamp import ZERO, Stamp
 from envd.ports import Store
 from envd.wire import records
+
+Commits = Mapping[str, frozenset[Stamp]]
+"""Their stamps by environment."""
 
 
 @dataclass(frozen=True)
 class Held:
     """The vectors of a store, the stamps of its commits by environment, those in quarantine too,
-    and up to which stamp they are folded into a base."""
+    and up to which stamp they are folded into a base.
+
+    `partitions` are those of which its node is to have all; None: every one.
+    """
 
     vectors: Mapping[tuple[int, int], int]
-    commits: Mapping[str, frozenset[Stamp]] = field(default_factory=dict)
+    commits: Commits = field(default_factory=dict)
     bases: Mapping[str, Stamp] = field(default_factory=dict)
+    partitions: frozenset[int] | None = None
 
     def has(self, wanted: Held) -> bool:
-        """Whether nothing of what another one has is lacking."""
-        if any(self.vectors.get(key, 0) < seq for key, seq in wanted.vectors.items()):
-            return False
-        for name, stamps in wanted.commits.items():
-            missing = stamps - self.commits.get(name, frozenset())
-            if missing and max(missing) > self.bases.get(name, ZERO):
+        """Whether nothing of what another one has is lacking, of what is to be here."""
+        for (partition, origin), seq in wanted.vectors.items():
+            if self.vectors.get((partition, origin), 0) < seq and self.is_to_have(partition):
                 return False
-        return True
+        return all(
+            self.has_all(name, stamps)
+            for name, stamps in wanted.commits.items()
+            if self.is_to_have(partition_of(name))
+        )
+
+    def is_to_have(self, partition: int) -> bool:
+        """Whether all of a partition is to be here."""
+        return self.partitions is None or partition in self.partitions
+
+    def has_all(self, name: str, stamps: frozenset[Stamp]) -> bool:
+        """Whether these commits to an environment are here, or may be folded into its base."""
+        missing = stamps - self.commits.get(name, frozenset())
+        return not missing or max(missing) <= self.bases.get(name, ZERO)
 
 
 def together(parts: Sequence[Held]) -> Held:
@@ -47,6 +65,15 @@ def together(parts: Sequence[Held]) -> Held:
         for name, stamps in part.commits.items():
             commits[name] = commits.get(name, frozenset()) | stamps
     return Held(vectors, commits)
+
+
+def are_enough(parts: Sequence[Held], wanted: Held, copies: int) -> bool:
+    """Whether each of them has what it is to have of this, and so many are to have each part."""
+    places = {partition for partition, _ in wanted.vectors}
+    places |= {partition_of(name) for name in wanted.commits}
+    return all(part.has(wanted) for part in parts) and all(
+        sum(part.is_to_have(place) for part in parts) >= copies for place in places
+    )
 
 
 def held_back(quarantined: Iterable[bytes]) -> list[Commit]:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-from chaos.sim.run import Outcome
+from chaos.sim.outcome import Outcome
 
 _HEAD = """\
 # Ledger of simulator seeds

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from functools import partial
 
 from chaos.sim.controls import CONTROLS, SOUND
-from chaos.sim.run import Outcome, Run, describe
+from chaos.sim.outcome import Outcome, describe
+from chaos.sim.run import Run
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +23,7 @@ class Work:
     control: str = SOUND.name
     jobs: int = 1
     kinds: tuple[str, ...] = ()
+    copies: int = 0
 
 
 def run_one(work: Work, seed: int) -> Outcome:
@@ -29,7 +31,7 @@ def run_one(work: Work, seed: int) -> Outcome:
     # What a killed node had begun is never awaited: that is the point.
     warnings.filterwarnings("ignore", r"coroutine '.*' was never awaited", RuntimeWarning)
     control = CONTROLS.get(work.control, SOUND)
-    return Run(seed, work.minutes, work.nodes, control, work.kinds).go()
+    return Run(seed, work.minutes, work.nodes, control, work.kinds, work.copies).go()
 
 
 def results(work: Work, seeds: Iterable[int]) -> Iterator[Outcome]:
@@ -57,6 +59,8 @@ def run(work: Work, seeds: Iterable[int], tell: Callable[[str], object]) -> list
 
 def _replay(work: Work, outcome: Outcome) -> str:
     more = f" --nodes {work.nodes}" if work.nodes else ""
+    if work.copies:
+        more += f" --copies {work.copies}"
     if work.kinds:
         more += f" --faults '{','.join(work.kinds)}'"
     return f"  replay: python -m chaos.sim --seed {outcome.seed} --minutes {work.minutes:g}{more}"

@@ -9,27 +9,29 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from contextvars import copy_context
 from dataclasses import dataclass, field, replace
+from functools import partial
 from random import Random
 from typing import Final
 
 from chaos.sim.chance import Chance, SimRng
 from chaos.sim.checkers import Sighting
 from chaos.sim.cluster import Boot, Cluster, Machine, NodeDied
-from chaos.sim.held import Held
+from chaos.sim.held import Commits, Held
 from chaos.sim.loop import SimLoop
 from chaos.sim.registers import SimRegisters
+from chaos.sim.shares import Shares, newest, own
 from chaos.sim.store import Platter, SimStore, damaged
 from envd.core.answers import Identity, Status
 from envd.core.errors import EnvdError, Unavailable
 from envd.core.history import Retention
 from envd.core.members import Member, MemberState
+from envd.core.partitions import ANYWHERE
 from envd.core.paxos import Acceptor
 from envd.core.requests import LeaveRequest, RemoveRequest
-from envd.core.topology import TOPOLOGY, topology_in
 from envd.node.api import EnvironmentApi
 from envd.node.cluster import NodeCluster
 from envd.node.handshake import Introduction
@@ -81,14 +83,14 @@ class Directory:
 class Settings:
     """What all nodes of a run have in common; `kept` is how many records a log keeps.
 
-    With `lying_disk` syncs are answered before they are done. `copies` are those that the nodes'
-    settings want of each partition, by region.
+    With `lying_disk` syncs are answered before they are done. `copies` of each partition are to be,
+    where that is not 0.
     """
 
     retention: Retention = field(default_factory=Retention)
     kept: int = 100_000
     lying_disk: bool = False
-    copies: Mapping[str, int] = field(default_factory=dict)
+    copies: int = 0
 
 
 Sabotage = Callable[[NodePorts], NodePorts]
@@ -139,8 +141,10 @@ class EnvdFactory:
         told: Callable[[Sighting, Applied], None],
         identity_lost: Callable[[str, str], None],
         sabotage: Sabotage = lambda ports: ports,
+        dropped: Callable[[str, int, Commits], None] = lambda *_: None,
     ) -> None:
-        """`identity_lost(machine, why)` hears of nodes that had to take a new uid."""
+        """`identity_lost(machine, why)` hears of nodes that had to take a new uid, and
+        `dropped(machine, partition, commits)` of what a node lets go of."""
         self.directories: dict[str, Directory] = {}
         self.machine_of: dict[int, str] = {}
         self.agents: set[str] = set()
@@ -151,6 +155,7 @@ class EnvdFactory:
         self._settings = settings
         self._told = told
         self._identity_lost = identity_lost
+        self._dropped = dropped
         self._sabotage = sabotage
         self._saved: dict[str, deque[Directory]] = {}
         self._to_remove: dict[int, str] = {}
@@ -240,6 +245,7 @@ class EnvdFactory:
         platter = self.platters[boot.machine.name]
         store.attach(platter, boot.chance.stream("disk"), boot.process, self._loop)
         store.synced_at[: len(directory.synced_at)] = directory.synced_at
+        store.on_drop = partial(self._dropped, boot.machine.name)
         self._stores[boot.machine.name] = store
         return store
 
@@ -285,7 +291,7 @@ class EnvdFactory:
             directory.known,
             directory.replaced_uids,
             expects_others=directory.joined,
-            copies=self._settings.copies,
+            copies={ANYWHERE: copies} if (copies := self._settings.copies) else {},
         )
         node = Node(
             ports,
@@ -296,7 +302,7 @@ class EnvdFactory:
         node.membership.subscribe(lambda _, __: self._remember(directory, node))
         hub = WatchHub(ports.store, directory.uid)
         cluster = NodeCluster(node, (), lambda: None)
-        api = EnvironmentApi(node.coordinator, hub, AllowAll(), _status, cluster)
+        api = EnvironmentApi(node.coordinator, hub, AllowAll(), _status, cluster, node.gathering)
         return SimNode(directory.uid, api, node, ports.store)
 
     def _remember(self, directory: Directory, node: Node) -> None:
@@ -400,7 +406,27 @@ class EnvdFactory:
     def held(self, machine: Machine) -> Held | None:
         running = self.cluster.nodes.get(machine.name)
         store = self._stores.get(machine.name)
-        return None if running is None or store is None else store.held()
+        if running is None or store is None:
+            return None
+        return replace(store.held(), partitions=self.shares().read_by(running.uid))
+
+    def shares(self) -> Shares:
+        """Who is to hold what, by the newest topology of those that run."""
+        return newest(self._stores.values())
+
+    def kept(self, name: str) -> Held:
+        """What is on the disk of a machine, whether its node runs or not."""
+        store = self._stores.get(name)
+        if store is None:
+            directory, settings = self.directories[name], self._settings
+            store = SimStore.opened(
+                directory.durable,
+                settings.retention,
+                directory.uid,
+                directory.digest_key,
+                settings.kept,
+            )
+        return store.held()
 
     def spares(self, machine: Machine) -> bool:
         left = {
@@ -408,9 +434,8 @@ class EnvdFactory:
             for name in self.cluster.machines
             if name != machine.name and name in self.directories
         }
-        states = [store.visible(TOPOLOGY) for store in self._stores.values()]
-        topologies = [topology_in(state.environment) for state in states if state is not None]
-        quorums = [topology.quorum for topology in topologies if topology is not None]
+        known = [own(store) for store in self._stores.values()]
+        quorums = [quorum for shares in known for quorum in shares.quorums()]
         return all(len(each.members) == 1 or each.is_met(left) for each in quorums)
 
     def sightings(self) -> list[Sighting]:

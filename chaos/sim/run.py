@@ -10,17 +10,19 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Final
 
+from chaos.sim import shares
 from chaos.sim.chance import Chance
 from chaos.sim.checkers import Acknowledged, Checker, Sighting, Violation
+from chaos.sim.checkers.adjacent_quorums import AdjacentQuorums
 from chaos.sim.checkers.equal_roots import EqualRoots
 from chaos.sim.checkers.growing_stamps import GrowingStamps
 from chaos.sim.checkers.lost_writes import LostWrites
 from chaos.sim.checkers.merge_laws import MergeLaws
+from chaos.sim.checkers.readable import Dropped, Readable
 from chaos.sim.checkers.same_everywhere import Convergence, SameHistory, difference
 from chaos.sim.checkers.serial_history import SerialHistory
 from chaos.sim.checkers.session_tokens import SessionTokens
@@ -28,10 +30,12 @@ from chaos.sim.checkers.whole_commits import GROUP, WholeCommits
 from chaos.sim.cluster import Cluster, Machine, NodeDied
 from chaos.sim.controls import SOUND, Control
 from chaos.sim.faults import Faults
-from chaos.sim.held import newest_ms
+from chaos.sim.held import Commits, Held, newest_ms
 from chaos.sim.linearizability import SerialOperation
 from chaos.sim.loop import RunFailed, SimLoop
+from chaos.sim.moving_faults import MovingFaults
 from chaos.sim.nodes import EnvdFactory, Settings, SimNode
+from chaos.sim.outcome import Outcome
 from chaos.sim.serial import CLIENTS as SERIAL_CLIENTS
 from chaos.sim.serial import ENVIRONMENTS, SerialClients
 from chaos.sim.trace import Trace
@@ -44,11 +48,14 @@ from envd.core.stamp import Stamp
 from envd.ports import Applied
 
 CONVERGES_WITHIN_S: Final = 120.0
+SETTLES_WITHIN_S: Final = 300.0
+"""Where partitions have to move before all is as it is to stay."""
 MEETS_WITHIN_S: Final = 60.0
 LOOKS_EVERY_S: Final = 2.0
-QUALIFYING_S: Final = 60
-QUALIFYING_OPERATIONS: Final = 500
-QUALIFYING_FAULTS: Final = 3
+_FEW: Final = (3, 8)
+_MANY: Final = (8, 13)
+_MORE_OR_LESS: Final = 2
+_SETTLED_FIRST: Final = 0.6
 _CLIENTS: Final = 6
 _POLL_S: Final = 0.1
 _LOOK_AGAIN_S: Final = 0.25
@@ -56,37 +63,6 @@ _WATCHED_S: Final = 2.0
 _QUIET: Final = frozenset({"datagram", "frame", "call", "answer", "dial"})
 _WATCHES: Final = "watches: who watches ends up with what there is"
 _EXPECTED_LOGS: Final = frozenset({"node.identity_lost"})
-
-
-@dataclass
-class Outcome:
-    """What a run came to. `violation` is "" where all held."""
-
-    seed: int
-    nodes: int
-    trace_hash: str = ""
-    virtual_s: float = 0.0
-    real_s: float = 0.0
-    operations: int = 0
-    faults: Counter[str] = field(default_factory=Counter)
-    clients: Counter[str] = field(default_factory=Counter)
-    logs: Counter[str] = field(default_factory=Counter)
-    events: Counter[str] = field(default_factory=Counter)
-    healed: bool = False
-    converged_s: float = 0.0
-    violation: str = ""
-    invariant: str = ""
-    last_events: list[str] = field(default_factory=list)
-
-    @property
-    def qualifies(self) -> bool:
-        """Whether the seed counts: long enough, busy enough, faulty enough, then healed."""
-        return (
-            self.virtual_s >= QUALIFYING_S
-            and self.operations >= QUALIFYING_OPERATIONS
-            and len(self.faults) >= QUALIFYING_FAULTS
-            and self.healed
-        )
 
 
 class Run:
@@ -99,17 +75,39 @@ class Run:
         nodes: int | None = None,
         control: Control = SOUND,
         kinds: Sequence[str] = (),
+        copies: int = 0,
     ) -> None:
-        """`kinds` of faults, all of them; else each seed draws its own."""
+        """`kinds` of faults, all of them; else each seed draws its own. With `copies` of each
+        partition its nodes are more than these, and partitions move; 0: by how many nodes
+        there are."""
         self._minutes = minutes
         self._control = control
         self._kinds = kinds
         self._chance = Chance(seed)
         self._drawn = self._chance.stream("run")
-        count = nodes or self._drawn.randrange(3, 8)
+        count = nodes or self._drawn.randrange(*(_MANY if copies else _FEW))
+        self._copies = copies
         self.outcome = Outcome(seed, count)
         self._loop = SimLoop()
         self._trace = Trace(self._loop.time)
+        self._violation: Violation | None = None
+        self._losers: dict[str, None] = {}
+        self._factory = EnvdFactory(
+            self._loop,
+            self._chance.below("nodes"),
+            self._settings(),
+            self._applied,
+            self._identity_lost,
+            control.sabotage,
+            self._dropped,
+        )
+        self._cluster: Cluster[SimNode] = Cluster(
+            self._loop, self._chance.below("cluster"), self._trace, self._factory
+        )
+        self._factory.cluster = self._cluster
+        regions = [f"r{number}" for number in range(self._drawn.randrange(1, 4))]
+        for number in range(1, count + 1):
+            self._cluster.add(f"n{number}", self._drawn.choice(regions))
         checkers = self._chance.below("checkers")
         self._lost_writes = LostWrites()
         self._whole = WholeCommits(checkers.stream("whole commits"))
@@ -123,27 +121,11 @@ class Run:
             SameHistory(),
             SessionTokens(),
             SerialHistory(ENVIRONMENTS, self._serial_operations),
+            AdjacentQuorums(),
+            Readable(self._factory.sightings),
+            Dropped(self._factory.sightings, self._kept),
         ]
-        self._violation: Violation | None = None
-        self._losers: dict[str, None] = {}
-        self._factory = EnvdFactory(
-            self._loop,
-            self._chance.below("nodes"),
-            self._settings(),
-            self._applied,
-            self._identity_lost,
-            control.sabotage,
-        )
-        self._cluster: Cluster[SimNode] = Cluster(
-            self._loop, self._chance.below("cluster"), self._trace, self._factory
-        )
-        self._factory.cluster = self._cluster
-        regions = [f"r{number}" for number in range(self._drawn.randrange(1, 4))]
-        for number in range(1, count + 1):
-            self._cluster.add(f"n{number}", self._drawn.choice(regions))
-        self._faults = Faults(
-            self._cluster, self._factory, self._chance.stream("faults"), self._disk_lost
-        )
+        self._faults = self._make_faults(count)
         self._workload = Workload(
             self._cluster,
             self._chance.below("workload"),
@@ -156,6 +138,13 @@ class Run:
             self._cluster, self._workload, self._chance.below("serial"), self._acknowledged
         )
 
+    def _make_faults(self, count: int) -> Faults:
+        chance = self._chance.stream("faults")
+        if not self._copies:
+            return Faults(self._cluster, self._factory, chance, self._disk_lost)
+        machines = range(max(self._copies + 1, count - _MORE_OR_LESS), count + _MORE_OR_LESS + 1)
+        return MovingFaults(self._cluster, self._factory, chance, self._disk_lost, machines)
+
     def _serial_operations(
         self, environment: str, nodes: Sequence[Sighting]
     ) -> Sequence[SerialOperation]:
@@ -166,7 +155,7 @@ class Run:
         drawn = self._drawn
         retention = Retention(drawn.randrange(8, 60), 0) if drawn.random() < 0.3 else Retention()
         kept = drawn.randrange(50, 400) if drawn.random() < 0.5 else 1_000_000
-        return Settings(retention, kept, self._control.lying_disk)
+        return Settings(retention, kept, self._control.lying_disk, self._copies)
 
     # -- what is told -------------------------------------------------------------------
 
@@ -212,6 +201,16 @@ class Run:
         self._losers[machine.name] = None
         others = {one.machine: one for one in self._factory.sightings()}
         self._check(lambda checker: checker.disk_lost(machine.name, others, back_to_s))
+
+    def _dropped(self, machine: str, partition: int, commits: Commits) -> None:
+        self._trace.note("dropped", f"{machine} {partition}")
+        self._check(lambda checker: checker.dropped(machine, partition, commits))
+
+    def _kept(self, machine: str) -> Mapping[int, Held]:
+        """What is on the disks of the other machines, by the uids of their nodes."""
+        factory = self._factory
+        others = sorted(factory.directories.keys() - {machine})
+        return {factory.directories[name].uid: factory.kept(name) for name in others}
 
     def _identity_lost(self, machine: str, why: str) -> None:
         self._trace.note("new uid", f"{machine}: {why}")
@@ -327,6 +326,15 @@ class Run:
             if self._loop.time() > until:
                 raise Violation("12 convergence", "the nodes did not find each other")
             await asyncio.sleep(_POLL_S)
+        if self._copies and self._drawn.random() < _SETTLED_FIRST:
+            await self._become_placed(self._loop.time() + SETTLES_WITHIN_S)
+
+    async def _become_placed(self, until: float) -> None:
+        """Wait until there is a partition table and nothing moves."""
+        while not shares.of(nodes := self._factory.sightings()).is_placed(nodes):
+            if self._loop.time() > until:
+                raise Violation("12 convergence", "partitions did not find their places")
+            await asyncio.sleep(_POLL_S)
 
     def _all_connected(self) -> bool:
         wanted = len(self._cluster.machines)
@@ -349,7 +357,7 @@ class Run:
         await self._faults.heal()
         self._mend_clocks()
         began = self._loop.time()
-        until = began + CONVERGES_WITHIN_S
+        until = began + (SETTLES_WITHIN_S if self._copies else CONVERGES_WITHIN_S)
         await self._become_equal(until)
         self.outcome.converged_s = self._loop.time() - began
         await self._write_again(until)
@@ -415,8 +423,7 @@ class Run:
         """What watchers were told last is what there is."""
         for node in self._factory.sightings():
             told = {name: at for name, at in shown.get(node.machine, {}).items() if at}
-            listed = node.store.environments("", "", 1_000_000)
-            there = {one.environment: one.revision for one in listed}
+            there = shares.listed(self._factory.sightings(), node)
             if node.machine in shown and told != there:
                 names = sorted(n for n in {*told, *there} if told.get(n) != there.get(n))
                 raise Violation(_WATCHES, f"a watch on {node.machine} is wrong about {names}")
@@ -431,33 +438,3 @@ class _Hearing(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         self._hear(record)
-
-
-def describe(outcome: Outcome) -> Sequence[str]:
-    """An outcome in lines for people."""
-    speed = outcome.virtual_s / max(outcome.real_s, 1e-9)
-    lines = [
-        f"seed {outcome.seed}: {outcome.nodes} nodes, trace {outcome.trace_hash}",
-        f"  {outcome.virtual_s:.1f} virtual seconds in {outcome.real_s:.2f} s of CPU"
-        f" ({speed:.0f} x)",
-        f"  {outcome.operations} operations: {_counted(outcome.clients, 'operations')}",
-        f"  {sum(outcome.faults.values())} faults: {_counted(outcome.faults)}",
-        f"  logged: {_counted(outcome.logs) or 'nothing'}",
-    ]
-    if outcome.violation:
-        lines += [
-            f"  VIOLATION of {outcome.invariant}",
-            f"    {outcome.violation}",
-            "  the last events:",
-            *(f"    {line}" for line in outcome.last_events),
-        ]
-    else:
-        kind = "qualifies" if outcome.qualifies else "does not qualify"
-        lines.append(f"  all invariants held; equal {outcome.converged_s:.1f} s after the heal;")
-        lines.append(f"  the seed {kind}")
-    return lines
-
-
-def _counted(counts: Counter[str], leave_out: str = "") -> str:
-    told = sorted(counts.items())
-    return ", ".join(f"{count} {name}" for name, count in told if name != leave_out and count)

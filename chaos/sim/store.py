@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import asyncio
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from random import Random
 from typing import Final, Self
 
-from chaos.sim.held import Held, held_back
+from chaos.sim.held import Commits, Held, held_back
 from chaos.sim.loop import Process, SimFuture, SimLoop
 from envd.core.commit import LogRecord
 from envd.core.errors import Unavailable
@@ -47,12 +47,16 @@ class _Write:
 
 
 class SimStore(MemoryStore):
-    """Open it with `opened`; after `attach` it works, and ends with its process."""
+    """Open it with `opened`; after `attach` it works, and ends with its process.
+
+    `on_drop` hears of each partition that is let go of, with the commits to its environments.
+    """
 
     _platter: Platter
     _chance: Random
     _process: Process
     _loop: SimLoop
+    on_drop: Callable[[int, Commits], None] | None = None
 
     def held(self) -> Held:
         """What there is now."""
@@ -186,6 +190,15 @@ class SimStore(MemoryStore):
             self._told_roots = roots
             self._told_digests.update(digests)
             self._settling = {}
+
+    def _clear(self, partition: int) -> None:
+        if self.on_drop is not None:
+            held = self.held().commits
+            self.on_drop(
+                partition,
+                {name: held[name] for name in sorted(held) if partition_of(name) == partition},
+            )
+        super()._clear(partition)
 
     async def drop(self, partition: int, last_lsn: int, keep_origin: int) -> bool:
         """As the port says; it takes the time of a flush, and raises as one does."""

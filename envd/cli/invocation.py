@@ -226,8 +226,13 @@ class Invocation:
             self.screen.line(
                 f"{done}; {answer.environment} is at revision {short(answer.revision)}"
             )
-        else:
+        elif answer.revision:
             self.screen.line(short(answer.revision))
+        if not answer.revision:
+            self.screen.note(
+                f"note: no node that holds {answer.environment} could be reached, so this was "
+                "written without a look at it; its values are secret, and it goes there later"
+            )
         if answer.detached:
             self.screen.note("note: it is safe on one node; the usual second copy is missing yet")
 

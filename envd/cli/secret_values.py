@@ -107,16 +107,21 @@ def _read(invocation: Invocation, name: str, holdings: Holdings, *, older: bool)
 
 
 def _earlier(invocation: Invocation, view: EnvironmentView) -> Iterator[str]:
-    """The revisions of commits that set a variable, but for the present one."""
+    """The revisions of commits that set a variable, but for the present one.
+
+    A blind commit has none, and is named by its place.
+    """
     request = HistoryRequest(view.environment, limit=_PAGE)
-    seen = {view.revision}
+    seen, read = {view.revision}, 0
     while True:
         page = invocation.connection.history(request)
-        for commit in page.commits:
+        for place, commit in enumerate(page.commits, read):
             sets = any(each.kind == "set" and not each.metadata for each in commit.changes)
-            if sets and not commit.deleted and commit.revision not in seen:
-                seen.add(commit.revision)
-                yield commit.revision
+            revision = commit.revision or f"@~{place}"
+            if sets and not commit.deleted and revision not in seen:
+                seen.add(revision)
+                yield revision
+        read += len(page.commits)
         if not page.next:
             return
         request = replace(request, before=page.next)

@@ -13,7 +13,7 @@ import grpc
 from envd.client.servers import Servers
 from envd.client.tasks import end
 from envd.core.answers import WriteAnswer
-from envd.core.errors import EnvdError, InvalidRequest, OutcomeUnknown
+from envd.core.errors import EnvdError, InvalidRequest, OutcomeUnknown, Unavailable
 from envd.wire import api_streams
 from envd.wire._pb import environment_pb2 as pb
 
@@ -58,7 +58,10 @@ class Exported:
 async def export(
     servers: Servers, path: str, prefix: str, *, reveal: bool, resolve: bool
 ) -> AsyncIterator[Exported]:
-    """Every environment below a prefix; raises where the connection breaks."""
+    """Every environment below a prefix; raises where the connection breaks.
+
+    Raises Unavailable (PARTIAL) at the end where some of them could not be had.
+    """
     raw = pb.ExportRequest(prefix=prefix, reveal=reveal, resolve=resolve).SerializeToString()
     at = servers.choose()
     open_stream: grpc.aio.UnaryStreamMultiCallable[bytes, bytes]
@@ -67,8 +70,15 @@ async def export(
     call = open_stream(raw, metadata=servers.metadata())
     try:
         while isinstance(answer := await call.read(), bytes):
-            for item in pb.ExportResponse.FromString(answer).environments:
+            message = pb.ExportResponse.FromString(answer)
+            for item in message.environments:
                 yield _exported(item)
+            if message.partial:
+                raise Unavailable(
+                    f"the export is not whole: {message.partial_reason}",
+                    hint="export again once the nodes that hold the rest answer",
+                    reason="PARTIAL",
+                )
     except grpc.aio.AioRpcError as error:
         raise servers.outcome(at, channel, error) from error
     finally:

@@ -232,7 +232,7 @@ class Client:
         limit: int = 1000,
         timeout_s: float | None = None,
     ) -> ListPage:
-        """A page of the environments below a prefix, in order of name."""
+        """A page of the environments below a prefix, in order of name; see ListPage."""
         request = ListRequest(prefix, after, limit)
         raw = await self._calls.single("List", partial(api.list_message, request), timeout_s)
         return api.page_from(pb.ListResponse.FromString(raw))
@@ -441,7 +441,10 @@ class Client:
     def export(
         self, prefix: str = "", *, reveal: bool = True, resolve: bool = False
     ) -> AsyncIterator[bulk.Exported]:
-        """Stream every environment below a prefix, in order of name."""
+        """Stream every environment below a prefix, in order of name.
+
+        Raises Unavailable (PARTIAL) at the end where some could not be had.
+        """
         self._calls.check_open()
         path = f"/{ENVIRONMENTS}/Export"
         return bulk.export(self._servers, path, prefix, reveal=reveal, resolve=resolve)

@@ -64,8 +64,18 @@ class ExportedEnvironment:
 
 
 @dataclass(frozen=True, slots=True)
+class ExportGap:
+    """The last item of an export that is not whole, and why."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class WriteAnswer:
     """A durable commit. `token` makes later session reads see it.
+
+    `revision` is "" where the write was made blind: none of the nodes that hold the environment
+    could be reached, so nobody can tell yet.
 
     `acknowledged` counts the synced copies; `detached` says that the usual second one is
     still missing. `precondition` is "local" where `if_revision` was checked at the origin
@@ -163,10 +173,15 @@ class ConflictView:
 
 @dataclass(frozen=True, slots=True)
 class ConflictPage:
-    """Conflicts in order of environment and name; `next` goes into `ConflictsRequest.after`."""
+    """Conflicts in order of environment and name; `next` goes into `ConflictsRequest.after`.
+
+    `partial` and `partial_reason` as in ListPage.
+    """
 
     conflicts: tuple[ConflictView, ...]
     next: str = ""
+    partial: bool = False
+    partial_reason: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,7 +195,8 @@ class ListedEnvironment:
 class ListPage:
     """Environments in order of name; `next` continues with `ListRequest.after`, "" at the end.
 
-    `partial` says that some partitions did not answer, and `partial_reason` which.
+    There may be less than the limit, or none, and `next` all the same. `partial` says that some
+    partitions did not answer, and `partial_reason` which.
     """
 
     environments: tuple[ListedEnvironment, ...]

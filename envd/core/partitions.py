@@ -29,12 +29,20 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import IntEnum
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, Final, NamedTuple
 
 from envd.core.errors import Corrupt
 from envd.core.paxos import Quorum
-from envd.core.placement import Site, Steps, Table, assigning, assigning_regions, run_through
+from envd.core.placement import (
+    Site,
+    Steps,
+    Table,
+    assigning,
+    assigning_regions,
+    rank,
+    run_through,
+)
 from envd.core.ring import PARTITIONS, SYSTEM_PARTITION
 
 Holders = tuple[int, ...]
@@ -46,10 +54,12 @@ EVERY_NODE: Final = 0
 WHOLE_UP_TO: Final = 7
 """Where nothing else is said, of so many storage nodes each holds everything."""
 DEFAULT_COPIES: Final = 3
-_ALL: Final = frozenset(range(PARTITIONS))
+_MOVABLE: Final = frozenset(range(PARTITIONS)) - {SYSTEM_PARTITION}
 _MOVE: Final = struct.Struct(">HBQ")
 _MOST_NODES: Final = 1 << 16
-_MOST_BYTES: Final = 1 << 26
+_MOST_BYTES: Final = 1 << 23
+"""Of rows before they are compressed: each partition on each of a thousand nodes."""
+_UIDS: Final = 1 << 64
 
 
 class Stage(IntEnum):
@@ -73,8 +83,8 @@ class Move(NamedTuple):
 class PartitionTable:
     """`holders` of each partition, its `moves`, and how many `copies` there are to be by region.
 
-    `waiting` tells how many partitions are to move that do not yet. Raises ValueError for a table
-    that is none.
+    `waiting` tells how many partitions are to move that do not yet. The copies are ANYWHERE, or at
+    least one in each of some regions. Raises ValueError for a table that is none.
     """
 
     copies: Mapping[str, int]
@@ -83,8 +93,18 @@ class PartitionTable:
     waiting: int = 0
 
     def __post_init__(self) -> None:
-        if len(self.holders) != PARTITIONS or not _ALL.issuperset(self.moves):
-            raise ValueError("a partition table has a row for each partition")
+        if len(self.holders) != PARTITIONS or self.holders[SYSTEM_PARTITION]:
+            raise ValueError("a partition table has a row for each partition but the system's own")
+        targets = [move.to for move in self.moves.values()]
+        if not _MOVABLE.issuperset(self.moves) or not all(targets):
+            raise ValueError("a partition moves to some node, and the system's own does not move")
+        if any(len(set(row)) != len(row) for row in (*self.holders, *targets)):
+            raise ValueError("a node holds a partition once")
+        if not self.copies or any(
+            count < 0 or (region != ANYWHERE and not (count and ANYWHERE not in self.copies))
+            for region, count in self.copies.items()
+        ):
+            raise ValueError("copies are anywhere, or at least one in each region that is named")
 
     # -- who does what ---------------------------------------------------------------------
 
@@ -161,13 +181,11 @@ class PartitionTable:
         )
 
     def under_replicated(self, able: Collection[int]) -> int:
-        """How many partitions have fewer copies on these nodes than they are to have."""
+        """How many partitions these nodes have fewer whole copies of than there are to be."""
         everywhere = self.copies.get(ANYWHERE) == EVERY_NODE
         wanted = len(self.uids()) if everywhere else sum(self.copies.values())
         return sum(
-            sum(uid in able for uid in holders) < wanted
-            for partition, holders in enumerate(self.holders)
-            if partition != SYSTEM_PARTITION
+            sum(uid in able for uid in self.readers(partition)) < wanted for partition in _MOVABLE
         )
 
     def loads(self) -> Counter[int]:
@@ -181,16 +199,19 @@ class PartitionTable:
     # -- how it changes --------------------------------------------------------------------
 
     def wanted(self, sites: Iterable[Site], copies: Mapping[str, int]) -> Mapping[int, Holders]:
-        """Where each partition should be that is, or is to be, somewhere else."""
+        """Where each partition should be that is, or is to be, somewhere else.
+
+        What could be nowhere, because its regions have no node, stays where it is.
+        """
         rows = placed(sites, copies, self.targets)
         return {
             partition: row
             for partition, (row, target) in enumerate(zip(rows, self.targets, strict=True))
-            if set(row) != set(target)
+            if row and set(row) != set(target)
         }
 
     def begin(self, to: Mapping[int, Holders], epoch: int) -> PartitionTable:
-        """Begin to move these partitions; none of them may be moving."""
+        """Begin to move these partitions; raises ValueError where one can't, or moves already."""
         if not self.moves.keys().isdisjoint(to):
             raise ValueError("a partition is moving already")
         begun = {partition: Move(Stage.WRITE_BOTH, row, epoch) for partition, row in to.items()}
@@ -257,19 +278,16 @@ def decode(text: str) -> PartitionTable:
     try:
         fields: dict[str, Any] = json.loads(text)
         nodes = [int(uid, 16) for uid in fields["nodes"]]
+        if not all(0 <= uid < _UIDS for uid in nodes):
+            raise ValueError("a uid has 64 bits")
         copies = {str(region): int(count) for region, count in fields["copies"].items()}
-        raw, at = _grown(fields["rows"]), 0
-        holders = []
-        for _ in range(PARTITIONS):
-            row, at = _unpacked(raw, at, nodes)
-            holders.append(row)
-        moves, packed, place = {}, _grown(fields["moves"]), 0
-        while place < len(packed):
-            partition, stage, epoch = _MOVE.unpack_from(packed, place)
-            to, place = _unpacked(packed, place + _MOVE.size, nodes)
-            moves[partition] = Move(Stage(stage), to, epoch)
-        return PartitionTable(copies, tuple(holders), moves, int(fields.get("waiting", 0)))
-    except (ValueError, TypeError, KeyError, IndexError, AttributeError, zlib.error, struct.error):
+        holders = _rows_of(_grown(fields["rows"]), nodes)
+        moves = _moves_of(_grown(fields["moves"]), nodes)
+        return PartitionTable(copies, holders, moves, int(fields.get("waiting", 0)))
+    except (
+        *(ValueError, TypeError, KeyError, IndexError, AttributeError, OverflowError),
+        *(RecursionError, zlib.error, struct.error),
+    ):
         raise Corrupt("the partition table of the cluster does not decode") from None
 
 
@@ -279,8 +297,8 @@ def first_table(voters: Sequence[int], copies: Mapping[str, int]) -> PartitionTa
     They are its first holders, so that who decides goes over by majorities that meet. Where each
     partition is to go is for a plan to say.
     """
-    rows = (() if at == SYSTEM_PARTITION else tuple(voters) for at in range(PARTITIONS))
-    return PartitionTable(dict(copies), tuple(rows), waiting=PARTITIONS - 1)
+    rows = (tuple(sorted(voters, key=partial(rank, at))) for at in range(PARTITIONS))
+    return PartitionTable(dict(copies), tuple(_but_the_system(rows)), waiting=PARTITIONS - 1)
 
 
 def copies_for(nodes: int, wanted: Mapping[str, int]) -> Mapping[str, int]:
@@ -308,6 +326,10 @@ def placing(sites: Iterable[Site], copies: Mapping[str, int], before: Table) -> 
         rows = yield from assigning(known, everywhere or len(known), before)
     else:
         rows = yield from assigning_regions(known, copies, before)
+    return _but_the_system(rows)
+
+
+def _but_the_system(rows: Iterable[Holders]) -> list[Holders]:
     return [() if at == SYSTEM_PARTITION else row for at, row in enumerate(rows)]
 
 
@@ -321,14 +343,39 @@ def _packed(row: Holders, number: Mapping[int, int]) -> bytes:
 
 def _unpacked(raw: bytes, at: int, nodes: Sequence[int]) -> tuple[Holders, int]:
     begin = at + 2
-    end = begin + 2 * int.from_bytes(raw[at:begin])
-    if not begin <= end <= len(raw):
-        raise ValueError("a row ends early")
+    count = int.from_bytes(raw[at:begin])
+    end = begin + 2 * count
+    if not begin <= end <= len(raw) or count > len(nodes):
+        raise ValueError("a row ends early, or has more nodes than there are")
     numbers = (int.from_bytes(raw[place : place + 2]) for place in range(begin, end, 2))
     return tuple(nodes[number] for number in numbers), end
 
 
+def _rows_of(raw: bytes, nodes: Sequence[int]) -> tuple[Holders, ...]:
+    holders, at = [], 0
+    for _ in range(PARTITIONS):
+        row, at = _unpacked(raw, at, nodes)
+        holders.append(row)
+    if at != len(raw):
+        raise ValueError("rows go on after the last one")
+    return tuple(holders)
+
+
+def _moves_of(raw: bytes, nodes: Sequence[int]) -> dict[int, Move]:
+    moves: dict[int, Move] = {}
+    before, at = -1, 0
+    while at < len(raw):
+        partition, stage, epoch = _MOVE.unpack_from(raw, at)
+        if partition <= before:
+            raise ValueError("moves are in order of their partitions")
+        to, at = _unpacked(raw, at + _MOVE.size, nodes)
+        moves[partition], before = Move(Stage(stage), to, epoch), partition
+    return moves
+
+
 def _shrunk(raw: bytes) -> str:
+    if len(raw) >= _MOST_BYTES:
+        raise ValueError("a table of more nodes than a cluster has")
     return base64.b64encode(zlib.compress(raw, 9)).decode()
 
 
@@ -336,5 +383,5 @@ def _grown(text: str) -> bytes:
     engine = zlib.decompressobj()
     raw = engine.decompress(base64.b64decode(text, validate=True), _MOST_BYTES)
     if not engine.eof:
-        raise ValueError("packed rows end early")
+        raise ValueError("packed rows end early, or are too long")
     return raw

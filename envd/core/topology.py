@@ -152,7 +152,7 @@ def decode(text: str) -> Topology:
             tuple(int(uid, 16) for uid in fields[name]) for name in ("voters", "joining", "leaving")
         )
         return Topology(int(fields["epoch"]), nodes, voters, joining, leaving)
-    except (ValueError, TypeError, KeyError, RecursionError):
+    except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
         raise Corrupt("the topology of the cluster does not decode") from None
 
 

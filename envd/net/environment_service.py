@@ -8,7 +8,7 @@ from contextlib import aclosing
 from functools import partial
 from typing import Final, TypeVar
 
-from envd.core.answers import Identity
+from envd.core.answers import ExportGap, Identity
 from envd.core.errors import EnvdError, LimitExceeded
 from envd.core.requests import Consistency, ReadRequest, WriteRequest
 from envd.net.grpc_calls import Calls, Context, Handler, Stopper, receive, send, stopping
@@ -150,6 +150,11 @@ class EnvironmentService:
         )
         async with aclosing(views):
             async for view in views:
+                if isinstance(view, ExportGap):
+                    last = pb.ExportResponse(partial=True, partial_reason=view.reason)
+                    last.environments.extend(batch)
+                    await send(context, last)
+                    return
                 characters = streams.characters(view)
                 full = size + characters > streams.MAX_BATCH_CHARACTERS
                 if batch and (full or len(batch) == MAX_EXPORT_ITEMS):

@@ -13,6 +13,7 @@ from envd.core.answers import (
     ConflictPage,
     EnvironmentView,
     ExportedEnvironment,
+    ExportGap,
     HistoryPage,
     Identity,
     ListPage,
@@ -20,7 +21,14 @@ from envd.core.answers import (
     WatchEvent,
     WriteAnswer,
 )
-from envd.core.errors import Conflict, Denied, LimitExceeded, NotFound, Unavailable
+from envd.core.errors import (
+    Conflict,
+    Denied,
+    LimitExceeded,
+    NotFound,
+    Unavailable,
+    Unsupported,
+)
 from envd.core.names import check_environment, check_prefix
 from envd.core.requests import (
     ConflictsRequest,
@@ -36,10 +44,15 @@ from envd.core.requests import (
 )
 from envd.node.cluster_view import Cluster, ClusterApi, SoleNode, sole_member
 from envd.node.coordinator import Coordinator
+from envd.node.gathering import Gathering, all_of, chunks
+from envd.node.reader import check_history
 from envd.node.views import exported_from, resolved_view
 from envd.node.watch import Sight, WatchHub
 from envd.node.writing import Writing
 from envd.ports import Authorizer
+
+_EXPORTED_AT_ONCE = 64
+"""Environments that other nodes hold are asked for, and in memory, so many at a time."""
 
 
 class EnvironmentApi:
@@ -52,8 +65,10 @@ class EnvironmentApi:
         authorizer: Authorizer,
         status_of: Callable[[Identity], Status],
         cluster: Cluster | None = None,
+        gathering: Gathering | None = None,
     ) -> None:
-        """Without `cluster` the node is the only member of its own."""
+        """Without `cluster` the node is the only member of its own; without `gathering` it asks
+        no other for what it does not hold."""
         node = coordinator.node
         sole = SoleNode(sole_member(node.uid, node.name, node.region))
         self.cluster = ClusterApi(cluster or sole, self._allow)
@@ -61,6 +76,7 @@ class EnvironmentApi:
         self._coordinator = coordinator
         self._hub = hub
         self._authorizer = authorizer
+        self._gathering = gathering
         self._stopping = False
 
     def stop(self) -> None:
@@ -71,6 +87,9 @@ class EnvironmentApi:
     async def get(self, identity: Identity, request: ReadRequest) -> EnvironmentView:
         """Read one environment; see ReadRequest. With a token it may take a moment."""
         self._allow_read(identity, request)
+        gathering = self._gathers(request)
+        if gathering is not None:
+            return await self._gathered(gathering, identity, request)
         request = await self._strengthened(identity, request)
         if request.token and not await self._coordinator.reaches(request.token):
             return await self._get_elsewhere(identity, request)
@@ -86,6 +105,9 @@ class EnvironmentApi:
     ) -> bytes:
         """What `render` makes of what `get` answers; see Coordinator.rendered."""
         self._allow_read(identity, request)
+        gathering = self._gathers(request)
+        if gathering is not None:
+            return render(await self._gathered(gathering, identity, request))
         request = await self._strengthened(identity, request)
         if request.token and not await self._coordinator.reaches(request.token):
             return render(await self._get_elsewhere(identity, request))
@@ -97,8 +119,11 @@ class EnvironmentApi:
         """Tell whether this node has what a session token stands for; waits a moment for it.
 
         Of several reads with one token, the node is asked once, and where it has not, each is to
-        be one of `get_rendered_elsewhere`.
+        be one of `get_rendered_elsewhere`. Where the nodes hold different partitions, each read
+        sees to that itself.
         """
+        if self._spread() is not None:
+            return True
         return await self._coordinator.reaches(token)
 
     async def get_rendered_elsewhere(
@@ -117,6 +142,27 @@ class EnvironmentApi:
         for layer in view.bases:
             self._allow_layer(identity, request, layer)
         return view
+
+    def _spread(self) -> Gathering | None:
+        """What answers where the nodes hold different partitions; None where each holds all."""
+        gathering = self._gathering
+        return None if gathering is None or gathering.routing.whole else gathering
+
+    def _gathers(self, request: ReadRequest) -> Gathering | None:
+        """What answers a read that takes other nodes, or may; None: this one does."""
+        gathering = self._spread()
+        if gathering is None:
+            return None
+        several = request.resolve or bool(request.token)
+        return None if not several and gathering.routing.reads(request.environment) else gathering
+
+    async def _gathered(
+        self, gathering: Gathering, identity: Identity, request: ReadRequest
+    ) -> EnvironmentView:
+        def look(layer: str) -> None:
+            self._allow_layer(identity, request, layer)
+
+        return await gathering.read(request, look)
 
     async def _strengthened(self, identity: Identity, request: ReadRequest) -> ReadRequest:
         """For a strong read, have this node show all that was chosen before, of all its layers.
@@ -180,6 +226,9 @@ class EnvironmentApi:
     async def list(self, identity: Identity, request: ListRequest) -> ListPage:
         """List environments; see ListRequest."""
         self._allow(identity, "list", request.prefix)
+        gathering = self._spread()
+        if gathering is not None:
+            return await gathering.list(request)
         return self._coordinator.list(request)
 
     async def write(self, identity: Identity, request: WriteRequest) -> WriteAnswer:
@@ -214,6 +263,12 @@ class EnvironmentApi:
         self._allow(identity, "read", about)
         if request.reveal:
             self._allow(identity, "reveal", about)
+        gathering = self._spread()
+        if gathering is not None:
+            if not request.environment:
+                return await gathering.conflicts(request)
+            if not gathering.routing.reads(request.environment):
+                return await gathering.routing.conflicts(request)
         return self._coordinator.conflicts(request)
 
     async def resolve(self, identity: Identity, request: ResolveRequest) -> WriteAnswer:
@@ -225,6 +280,10 @@ class EnvironmentApi:
     async def history(self, identity: Identity, request: HistoryRequest) -> HistoryPage:
         """Page through the commits of an environment, newest first."""
         self._allow(identity, "history", request.environment)
+        gathering = self._spread()
+        if gathering is not None and not gathering.routing.reads(request.environment):
+            check_history(request)
+            return await gathering.routing.history(request)
         return self._coordinator.history(request)
 
     async def watch(
@@ -235,6 +294,7 @@ class EnvironmentApi:
         self._allow(identity, "read", prefix)
         if request.reveal:
             self._allow(identity, "reveal", prefix)
+        self._check_watched(request)
 
         def view(name: str) -> EnvironmentView | None:
             return self._state(identity, name, reveal=request.reveal, resolve=request.resolve)
@@ -246,6 +306,28 @@ class EnvironmentApi:
         async with aclosing(events):
             async for event in events:
                 yield event
+
+    def _check_watched(self, request: WatchRequest) -> None:
+        """Refuse a watch of what this node does not hold; raises Unsupported."""
+        gathering = self._spread()
+        if gathering is None:
+            return
+        routing = gathering.routing
+        if not request.exact:
+            raise Unsupported(
+                "the nodes hold different partitions, and this version follows no prefix over all "
+                "of them",
+                hint="watch single environments, each on a node that holds it",
+                reason="WATCH_SPREAD",
+            )
+        if request.resolve or not routing.reads(request.prefix):
+            names = ", ".join(routing.named(routing.holders(request.prefix)))
+            raise Unsupported(
+                f"this node can't follow {request.prefix}"
+                + (" with all that it extends" if request.resolve else ", which it does not hold"),
+                hint=f"watch it on one of those that do: {names}",
+                reason="WATCH_ELSEWHERE",
+            )
 
     def check_observer(self, identity: Identity) -> None:
         """Raise Denied unless the identity may see the node's figures: it may read everything."""
@@ -265,23 +347,65 @@ class EnvironmentApi:
 
     async def export(
         self, identity: Identity, prefix: str, *, reveal: bool, resolve: bool = False
-    ) -> AsyncGenerator[ExportedEnvironment, None]:
-        """Every environment below a prefix, in order of name, with `resolve` with its layers."""
-        request = ListRequest(prefix)
+    ) -> AsyncGenerator[ExportedEnvironment | ExportGap, None]:
+        """Every environment below a prefix, in order of name, with `resolve` with its layers.
+
+        Where some can't be had, the last item says so.
+        """
+        gathering, request = self._spread(), ListRequest(prefix)
+        missing: dict[str, None] = {}
         while True:
             page = await self.list(identity, request)
-            for listed in page.environments:
-                self._allow(identity, "read", listed.environment)
-                if reveal:
-                    self._allow(identity, "reveal", listed.environment)
-                exported = self._exported(
-                    identity, listed.environment, reveal=reveal, resolve=resolve
+            missing |= dict.fromkeys(filter(None, (page.partial_reason,)))
+            for chunk in chunks(page.environments, _EXPORTED_AT_ONCE if gathering else 1):
+                names = [listed.environment for listed in chunk]
+                for name in names:
+                    self._allow(identity, "read", name)
+                    if reveal:
+                        self._allow(identity, "reveal", name)
+                if gathering is None:
+                    exported = self._exported(identity, names[0], reveal=reveal, resolve=resolve)
+                    if exported is not None:
+                        yield exported
+                    continue
+                found, why = await self._exported_by_all(
+                    gathering, identity, names, reveal=reveal, resolve=resolve
                 )
-                if exported is not None:
-                    yield exported
+                missing |= dict.fromkeys(filter(None, (why,)))
+                for each in found:
+                    yield each
             if not page.next:
-                return
+                break
             request = replace(request, after=page.next)
+        if missing:
+            yield ExportGap("; ".join(missing))
+
+    async def _exported_by_all(
+        self,
+        gathering: Gathering,
+        identity: Identity,
+        names: Sequence[str],
+        *,
+        reveal: bool,
+        resolve: bool,
+    ) -> tuple[Sequence[ExportedEnvironment], str]:
+        """Those of these environments that exist, and why some are missing, "" where none is."""
+        exported, why = await gathering.exported(names, reveal=reveal)
+        found = [exported[name] for name in names if name in exported]
+        if not resolve:
+            return found, why
+        asked = [self._with_layers(gathering, identity, each, reveal=reveal) for each in found]
+        return await all_of(asked), why
+
+    async def _with_layers(
+        self, gathering: Gathering, identity: Identity, own: ExportedEnvironment, *, reveal: bool
+    ) -> ExportedEnvironment:
+        """An environment with its layers; where they can't be read, as it is, and why."""
+        request = ReadRequest(own.environment, reveal=reveal, resolve=True)
+        try:
+            return exported_from(await self._gathered(gathering, identity, request))
+        except (NotFound, Conflict, LimitExceeded, Denied, Unavailable) as error:
+            return replace(own, unresolved=error.message)
 
     def _allow(self, identity: Identity, verb: str, environment: str) -> None:
         if self._stopping:

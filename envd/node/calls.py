@@ -55,6 +55,10 @@ _KINDS: Final[dict[str, type[EnvdError]]] = {
 }
 
 
+class NotAsked(Unavailable):
+    """The peer can't be reached, so the question never left this node: nothing was done."""
+
+
 class Patient:
     """A method that asks other nodes before it answers.
 
@@ -170,21 +174,32 @@ class CallClient:
         self._number = 0
 
     async def call(self, method: str, body: bytes, *, timeout_s: float = CALL_S) -> bytes:
-        """Ask; raises what the peer raised, or Unavailable where no answer came (see UNDECIDED)."""
+        """Ask; raises what the peer raised, or Unavailable where no answer came (see UNDECIDED).
+
+        That is NotAsked where it is certain that the peer knows nothing of the question.
+        """
+        kind: type[Unavailable] = NotAsked
         try:
             async with asyncio.timeout(timeout_s):
-                return await self._call(method, body)
+                channel = await self._opened()
+                kind = Unavailable
+                return await self._call(channel, method, body)
         except TimeoutError:
-            raise Unavailable("the peer did not answer in time", reason="PEER_TIMEOUT") from None
+            raise kind("the peer did not answer in time", reason="PEER_TIMEOUT") from None
 
-    async def _call(self, method: str, body: bytes) -> bytes:
+    async def _opened(self) -> PeerChannel:
         async with self._opening:
             if self._channel is None:
-                self._channel = await self._open_channel()
+                try:
+                    self._channel = await self._open_channel()
+                except Unavailable as error:
+                    raise NotAsked(error.message, hint=error.hint, reason=error.reason) from error
                 self._reader = asyncio.get_running_loop().create_task(
                     self._read(self._channel), name="peer-calls"
                 )
-            channel = self._channel
+            return self._channel
+
+    async def _call(self, channel: PeerChannel, method: str, body: bytes) -> bytes:
         self._number += 1
         number = self._number
         answer: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()

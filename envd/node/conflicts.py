@@ -11,7 +11,7 @@ Names of the past stay secret: where a side is secret, or the name is by now, bo
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from envd.core.answers import ConflictPage, ConflictSide, ConflictView
@@ -51,8 +51,13 @@ _AFTER = re.compile(rf"([^#]+)(?:#([0-9a-f]{{{ID_DIGITS}}}))?")
 # -- listing ---------------------------------------------------------------------------
 
 
-def page(store: Store, node: NodeIdentity, request: ConflictsRequest) -> ConflictPage:
-    """A page of conflicts, in order of environment, kind and name.
+def page(
+    store: Store,
+    node: NodeIdentity,
+    request: ConflictsRequest,
+    counts: Callable[[str], bool] = lambda _: True,
+) -> ConflictPage:
+    """A page of conflicts, in order of environment, kind and name; of those that `counts`.
 
     It ends early where values are large. Raises InvalidRequest, and NotFound for an environment
     of which nothing is known.
@@ -63,6 +68,8 @@ def page(store: Store, node: NodeIdentity, request: ConflictsRequest) -> Conflic
     shown: list[ConflictView] = []
     characters = 0
     for record in _asked_for(store, request):
+        if not counts(record.environment):
+            continue
         characters += _characters(record)
         if shown and (len(shown) == limit or characters > MAX_PAGE_CHARACTERS):
             last = shown[-1]
@@ -126,8 +133,23 @@ def _following(records: list[ConflictRecord], seen: str) -> list[ConflictRecord]
     return records[ids.index(seen) + 1 :] if seen in ids else records
 
 
-def _characters(record: ConflictRecord) -> int:
-    return len(record.kept.value or "") + len(record.lost.value or "")
+def _characters(conflict: ConflictRecord | ConflictView) -> int:
+    return len(conflict.kept.value or "") + len(conflict.lost.value or "")
+
+
+def shortened(found: Sequence[ConflictView], limit: int, *, more: bool) -> ConflictPage:
+    """A page of the first of these, as `page` bounds it; `more`: there are others after them."""
+    limit = min(limit or MAX_CONFLICT_PAGE, MAX_CONFLICT_PAGE)
+    characters, count = 0, 0
+    for view in found:
+        characters += _characters(view)
+        if count and (count == limit or characters > MAX_PAGE_CHARACTERS):
+            more = True
+            break
+        count += 1
+    last = found[count - 1] if count else None
+    following = f"{last.environment}#{last.id}" if last is not None and more else ""
+    return ConflictPage(tuple(found[:count]), following)
 
 
 def _view(

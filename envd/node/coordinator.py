@@ -9,6 +9,8 @@ An operation id makes a repeated write answer as the first one did, also while t
 still on its way.
 
 Of a serial environment the commits are chosen by a majority: those writes are left to `chained`.
+Where this node does not hold the environment, `routing` has one that does make the write; where
+none can be reached it is made here, blind.
 """
 
 from __future__ import annotations
@@ -36,6 +38,7 @@ from envd.node.drafting import Draft, Drafter, Wish, check_request, wants_serial
 from envd.node.forwarding import Forwarder
 from envd.node.operations import AnyWrite, request_digest
 from envd.node.reader import Reader
+from envd.node.routing import Routing
 from envd.node.views import NodeIdentity, session_token
 from envd.node.writing import Confirmation, Writing
 from envd.ports import Clock, Logged, OperationResult, Store, StoredState
@@ -65,6 +68,8 @@ class Coordinator(Reader):
         )
         self.chained: Callable[[Wish], Awaitable[WriteAnswer]] | None = None
         self.confirmed: Callable[[str], Awaitable[None]] | None = None
+        self.routing: Routing | None = None
+        self.layers_checked: Callable[[WriteRequest], Awaitable[None]] | None = None
         self._acknowledging = acknowledging
         self._forwarder = forwarder
         self._own_uids = own_uids | {node.uid}
@@ -131,17 +136,65 @@ class Coordinator(Reader):
             )
 
     async def write_here(self, request: AnyWrite, author: str, may_reveal: bool) -> WriteAnswer:
-        """Make a write that another node forwarded: by this node, whatever its clock says."""
+        """Make a write that another node forwarded: by this node, whatever its clock says.
+
+        Where it holds the environment; who forwards may not know who does.
+        """
         check_request(request)
+        if self.routing is not None and not self.routing.whole:
+            return await (await self._begin_where_it_is_held(request, author, may_reveal))
+        return await (await self._begin_here(request, author, may_reveal))
+
+    async def write_held(self, request: AnyWrite, author: str, may_reveal: bool) -> WriteAnswer:
+        """Make a write to an environment that this node holds, and the one that asks does not.
+
+        That one has looked at what it extends. Raises Unavailable where this node's clock is wrong.
+        """
+        check_request(request)
+        if self._clock_is_wrong:
+            raise Unavailable(
+                "this node's clock is over a minute ahead of all others; nothing was done",
+                hint="set the clocks of the nodes right (NTP)",
+                reason="CLOCK_SKEW",
+            )
         return await (await self._begin_here(request, author, may_reveal))
 
     async def _begin(self, request: AnyWrite, author: str, may_reveal: bool) -> Writing:
         check_request(request)
+        if self.routing is not None and not self.routing.whole:
+            return await self._begin_where_it_is_held(request, author, may_reveal)
         if self._forwarder is not None and self._forwarder.wanted():
             return Writing(await self._forwarder.forward(request, author, may_reveal))
         return await self._begin_here(request, author, may_reveal)
 
-    async def _begin_here(self, request: AnyWrite, author: str, may_reveal: bool) -> Writing:
+    @property
+    def _clock_is_wrong(self) -> bool:
+        return self._forwarder is not None and self._forwarder.wanted()
+
+    async def _begin_where_it_is_held(
+        self, request: AnyWrite, author: str, may_reveal: bool
+    ) -> Writing:
+        """Perform a write, here or by another node that holds the environment.
+
+        Where there is none to be reached, by this one, whatever it holds and its clock says.
+        """
+        routing, name = self.routing, request.environment
+        assert routing is not None
+        self.check_refusal()
+        if isinstance(request, WriteRequest) and self.layers_checked is not None:
+            await self.layers_checked(request)
+        if routing.writes(name) and not self._clock_is_wrong and not routing.is_handing(name):
+            return await self._begin_here(request, author, may_reveal)
+
+        async def alone() -> Writing:
+            blind = not routing.writes(name)
+            return await self._begin_here(request, author, may_reveal, blind=blind)
+
+        return routing.hand_over(request, author, may_reveal, alone)
+
+    async def _begin_here(
+        self, request: AnyWrite, author: str, may_reveal: bool, *, blind: bool = False
+    ) -> Writing:
         """Perform a write, or give the earlier one with its operation id."""
         self.check_refusal()
         if self._acknowledging is not None:
@@ -149,7 +202,7 @@ class Coordinator(Reader):
         if not request.operation:
             if not self._store.admits():
                 await self._admit()
-            return await self._perform(Wish(request, author, may_reveal))
+            return await self._perform(Wish(request, author, may_reveal, blind=blind))
         key = (author, request.operation)
         asked = request_digest(request, self._digest_key)
         earlier = self._earlier(key, asked, request)
@@ -159,7 +212,7 @@ class Coordinator(Reader):
         if earlier is not None:
             return earlier
         self._forget_landed()
-        writing = await self._perform(Wish(request, author, may_reveal, asked))
+        writing = await self._perform(Wish(request, author, may_reveal, asked, blind))
         self._in_flight[key] = (asked, writing)
         return writing
 
@@ -187,6 +240,8 @@ class Coordinator(Reader):
         """
         request = wish.request
         head = self.drafter.head(request.environment)
+        if wish.blind:
+            return self.finish(request, self.drafter.blind(wish, head))
         if not is_serial(head.environment) and not wants_serial(request):
             draft = self.draft(wish, head)
             if draft is None and self._is_durable(head):
@@ -199,9 +254,13 @@ class Coordinator(Reader):
         return Writing(await self.chained(wish))
 
     def draft(self, wish: Wish, head: StoredState) -> Draft | None:
-        """What a wish means upon `head`; see Drafter.draft."""
+        """What a wish means upon `head`; see Drafter.draft.
+
+        What it extends is looked at here only where this node has all of that.
+        """
         draft = self.drafter.draft(wish, head)
-        if isinstance(wish.request, WriteRequest):
+        whole = self.routing is None or self.routing.whole
+        if whole and isinstance(wish.request, WriteRequest):
             self._check_layers(wish.request)
         return draft
 

@@ -14,7 +14,7 @@ from envd.core import digest
 from envd.core.chain import MODE, PLAIN, SERIAL, bottom, is_serial, position
 from envd.core.commit import Change, ChangeColumns, Commit, Kind, floor_of
 from envd.core.environment import Environment
-from envd.core.errors import Conflict
+from envd.core.errors import Conflict, Unavailable
 from envd.core.hlc import HybridClock
 from envd.core.metadata import CREATED
 from envd.core.names import check_environment, check_variable
@@ -41,12 +41,16 @@ _CLOSED: Final = "plain from here on; all is stated again"
 
 @dataclass(frozen=True, slots=True)
 class Wish:
-    """A write request with who asks; `asked` tells it from others under its operation id."""
+    """A write request with who asks; `asked` tells it from others under its operation id.
+
+    `blind`: of the nodes that hold its environment none can be reached.
+    """
 
     request: AnyWrite
     author: str
     may_reveal: bool
     asked: bytes = field(default=b"", repr=False)
+    blind: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +110,51 @@ class Drafter:
     def empty(self, wish: Wish, head: StoredState) -> Draft:
         """A commit that changes nothing: it is there once what it follows is."""
         return self._drafted(wish, head, ())
+
+    def blind(self, wish: Wish, head: StoredState) -> Draft:
+        """What a wish means where nobody can tell what it meets; `head` is what this node has.
+
+        Its values are secret, for those that it replaces may be, and it tells no revision. Raises
+        Unavailable for what takes more than that.
+        """
+        request = wish.request
+        if isinstance(request, WriteRequest):
+            why = _needs_a_holder(request)
+        else:
+            why = "what deletes an environment, rolls it back or settles its conflicts"
+        if is_serial(head.environment):
+            why = "a write to a serial environment"
+        if why or not isinstance(request, WriteRequest):
+            raise Unavailable(
+                f"no node that holds {request.environment} can be reached, and {why} takes one; "
+                "nothing was done",
+                hint="try again; a write that only sets and unsets variables is taken here, and "
+                "sent on later",
+                reason="NO_HOLDER",
+                retry_after_ms=1000,
+            )
+        environment = head.environment
+        changes = [
+            Change(
+                put.kind,
+                put.name,
+                put.value,
+                put.kind is Kind.VARIABLE,
+                environment.overwritten_by(put.kind, put.name),
+            )
+            for put in request.puts
+        ]
+        changes += [
+            Change(
+                unset.kind,
+                unset.name,
+                None,
+                unset.kind is Kind.VARIABLE,
+                environment.overwritten_by(unset.kind, unset.name),
+            )
+            for unset in request.unsets
+        ]
+        return self._drafted(wish, head, changes)
 
     def reopening(self, wish: Wish, head: StoredState) -> Draft:
         """A commit that begins the chain of an environment anew, in the next era."""
@@ -190,14 +239,31 @@ class Drafter:
             time_ms=now_ms,
             message=_message(request) or said,
             operation=request.operation,
+            blind=wish.blind,
             node=self._node.name,
             region=self._node.region,
-            revision=after.revision,
+            revision=b"" if wish.blind else after.revision,
             request_digest=wish.asked,
             resolves=resolves,
             follows=follows,
         )
         return Draft(commit, after)
+
+
+def _needs_a_holder(request: WriteRequest) -> str:
+    """What in a write can't be done blind, "" for nothing."""
+    touched = [(put.kind, put.name) for put in request.puts]
+    touched += [(unset.kind, unset.name) for unset in request.unsets]
+    plain = any(put.secret is False and put.kind is Kind.VARIABLE for put in request.puts)
+    found = {
+        "a write under a condition": bool(
+            request.if_revision or request.must_exist or request.must_not_exist
+        ),
+        "a write that removes what it does not name": request.replace,
+        "a change of the mode": (Kind.METADATA, MODE) in touched,
+        "a write that says of a variable that it is no secret": plain,
+    }
+    return next((why for why, needed in found.items() if needed), "")
 
 
 def wants_serial(request: AnyWrite) -> bool:

@@ -90,7 +90,7 @@ def methods(perform: Perform, *, name: str = METHOD) -> Mapping[str, Method]:
 
     async def take(_: Peer, body: bytes) -> bytes:
         said = wire.unpack(wire.Forwarded, body)
-        answer = await perform(_decoded(said), said.author, said.may_reveal)
+        answer = await perform(decoded(said), said.author, said.may_reveal)
         return api.written_message(answer).SerializeToString()
 
     return {name: Patient(take)}
@@ -108,7 +108,8 @@ def _encoded(request: AnyWrite) -> tuple[str, bytes]:
             return "resolve", api_conflicts.resolve_message(request).SerializeToString()
 
 
-def _decoded(said: wire.Forwarded) -> AnyWrite:
+def decoded(said: wire.Forwarded) -> AnyWrite:
+    """The write that another node hands over."""
     match said.kind:
         case "write":
             return api.write_from(pb.WriteRequest.FromString(said.message))

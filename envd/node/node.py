@@ -18,7 +18,7 @@ from envd.core.commit import LogRecord
 from envd.core.errors import Conflict, Corrupt, EnvdError, NotFound, Unavailable
 from envd.core.hlc import SALT_BITS, HybridClock
 from envd.core.members import Member, MemberState
-from envd.node import calls, forwarding, handshake, session_reads
+from envd.node import calls, forwarding, handshake
 from envd.node.acknowledging import Acknowledging
 from envd.node.calls import CallClient, Method
 from envd.node.consent import Consent
@@ -26,8 +26,10 @@ from envd.node.coordinator import Coordinator
 from envd.node.draining import Draining
 from envd.node.electorate import Others
 from envd.node.forwarding import Forwarder
+from envd.node.gathering import Gathering
 from envd.node.guarding import guarded
 from envd.node.handshake import Introduction, Peer
+from envd.node.held import Held
 from envd.node.holdings import Holdings
 from envd.node.intake import MAX_AHEAD_MS, Intake, take_error
 from envd.node.joining import Discovery, join_methods
@@ -37,6 +39,7 @@ from envd.node.peering import DIAL_S, Surroundings
 from envd.node.repair import Repairer
 from envd.node.repair_server import RepairServer
 from envd.node.replication import Replication
+from envd.node.routing import Routing
 from envd.node.session_reads import SessionReads
 from envd.node.tail import LogTail
 from envd.node.vectors import VectorFeed
@@ -119,9 +122,16 @@ class Node:
         self.consent = self._consent()
         self.pace = Pace(self.holdings)
         self.draining = Draining(self.holdings, self.consent.kept)
+        self._routing = Routing(uid, self.holdings, lambda: self.replication, ports.rng)
+        self._held = Held(uid, ports.store, self.coordinator, self._routing)
+        self.gathering: Gathering | None = None
         self.replication = self._replication(feed, propagated)
         self.coordinator.noticed = self.replication.mending.note_read
         self.coordinator.session_reads = SessionReads(feed, self.replication.holders, self._ask)
+        if not self._is_agent:  # An agent is fed everything.
+            self.gathering = Gathering(uid, self.coordinator, self._held, self._routing)
+            self.coordinator.routing = self._routing
+            self.coordinator.layers_checked = self.gathering.check_layers
         ticket = wire.Ticket(place.cluster_id, key)
         self._join_methods: Mapping[str, Method] = join_methods(ticket, ports.secret)
         self._discovery = Discovery(
@@ -174,7 +184,7 @@ class Node:
             **server.methods(),
             **forwarding.methods(self.coordinator.write_here),
             **self.consent.methods(),
-            **session_reads.methods(self.coordinator.read),
+            **self._held.methods(),
             "swim.push_pull": self._push_pull,
         }
         around = Surroundings(
@@ -278,15 +288,19 @@ class Node:
         """Be a member of the cluster, until cancelled."""
         self._ports.datagrams.on_datagram(self._on_datagram)
         self._ports.transport.on_channel(self._on_channel)
-        async with asyncio.TaskGroup() as group:
-            for name, work in (
-                ("membership", self.membership.run),
-                ("replication", self.replication.run),
-                ("quarantine", self._keep_releasing),
-                ("seeds", self._keep_seeking),
-                *(() if self._is_agent else (("consent", self.consent.run),)),
-            ):
-                group.create_task(guarded(name, work), name=name)
+        works = {
+            "membership": self.membership.run,
+            "replication": self.replication.run,
+            "quarantine": self._keep_releasing,
+            "seeds": self._keep_seeking,
+            **({} if self._is_agent else {"consent": self.consent.run}),
+        }
+        try:
+            async with asyncio.TaskGroup() as group:
+                for name, work in works.items():
+                    group.create_task(guarded(name, work), name=name)
+        finally:
+            await self._routing.close()
 
     async def drain(self, patience_s: float = DRAIN_S) -> bool:
         """Let the others have all that was taken here; tell whether they do."""

@@ -67,7 +67,7 @@ class Reader:
         Raises NotFound for an environment, variable or revision that is not there, Unavailable
         where this node lacks what the request's token stands for.
         """
-        name = _check(request)
+        name = check_read(request)
         if request.token and not self._holds(request.token):
             raise stale()
         if request.resolve:
@@ -105,7 +105,7 @@ class Reader:
 
         Raises as `read` does.
         """
-        _check(request)
+        check_read(request)
         if self.session_reads is None:
             raise stale()
         return await self.session_reads.read(request)
@@ -183,9 +183,7 @@ class Reader:
 
     def list(self, request: ListRequest) -> ListPage:
         """A page of the environments that exist below a prefix."""
-        prefix = check_prefix(request.prefix)
-        check_prefix(request.after)
-        limit = _bounded(request.limit, MAX_LIST_PAGE)
+        prefix, limit = check_list(request)
         found = self._store.environments(prefix, request.after, limit + 1)
         more = len(found) > limit
         page = tuple(found[:limit])
@@ -193,11 +191,7 @@ class Reader:
 
     def history(self, request: HistoryRequest) -> HistoryPage:
         """A page of commits, newest first; raises NotFound where none was ever made."""
-        name = check_environment(request.environment)
-        if request.variable:
-            check_variable(request.variable)
-        limit = _bounded(request.limit, MAX_HISTORY_PAGE)
-        before = _stamp(request.before)
+        name, limit, before = check_history(request)
         found: list[Commit] = []
         for commit in revisions.newest_first(self._store, name, before):
             if not request.variable or _touches(commit, request.variable):
@@ -211,9 +205,14 @@ class Reader:
         following = page[-1].stamp.hex() if len(found) > limit else ""
         return HistoryPage(name, tuple(map(commit_view, page)), following, trimmed)
 
-    def conflicts(self, request: ConflictsRequest) -> ConflictPage:
-        """A page of unsettled conflicts; raises NotFound for an environment that never was."""
-        return conflicts.page(self._store, self.node, request)
+    def conflicts(
+        self, request: ConflictsRequest, counts: Callable[[str], bool] = lambda _: True
+    ) -> ConflictPage:
+        """A page of unsettled conflicts, of the environments that `counts`.
+
+        Raises NotFound for an environment that never was.
+        """
+        return conflicts.page(self._store, self.node, request, counts)
 
     def _holds(self, token: str) -> bool:
         """Whether all that the session token stands for is durable here, and so what reads show.
@@ -224,7 +223,22 @@ class Reader:
         return seq <= self._store.vectors().get((partition, origin), 0)
 
 
-def _check(request: ReadRequest) -> str:
+def check_list(request: ListRequest) -> tuple[str, int]:
+    """The prefix and limit of a list; raises InvalidRequest where the request can't be meant."""
+    prefix = check_prefix(request.prefix)
+    check_prefix(request.after)
+    return prefix, _bounded(request.limit, MAX_LIST_PAGE)
+
+
+def check_history(request: HistoryRequest) -> tuple[str, int, Stamp | None]:
+    """The environment, limit and stamp of a history; raises InvalidRequest as `check_list`."""
+    name = check_environment(request.environment)
+    if request.variable:
+        check_variable(request.variable)
+    return name, _bounded(request.limit, MAX_HISTORY_PAGE), _stamp(request.before)
+
+
+def check_read(request: ReadRequest) -> str:
     """The environment to read; raises InvalidRequest where the request can't be meant."""
     name = check_environment(request.environment)
     for variable in request.variables:

@@ -18,7 +18,7 @@ from envd.core.members import Member, MemberState
 from envd.core.ring import SYSTEM_PARTITION
 from envd.node import calls, handshake
 from envd.node.acknowledging import WANTED_COPIES, Acknowledging
-from envd.node.calls import CallClient, Method
+from envd.node.calls import CALL_S, CallClient, Method
 from envd.node.feeding import AgentFeed
 from envd.node.guarding import guarded
 from envd.node.handshake import Peer
@@ -488,9 +488,9 @@ class Replication:
 
         return CallClient(open_channel)
 
-    async def ask(self, uid: int, method: str, body: bytes) -> bytes:
+    async def ask(self, uid: int, method: str, body: bytes, timeout_s: float = CALL_S) -> bytes:
         """Ask one peer; raises what it raises, or Unavailable."""
-        return await self._known(uid).asking.call(method, body)
+        return await self._known(uid).asking.call(method, body, timeout_s=timeout_s)
 
     def hold_for(self, uid: int, lsn: int) -> None:
         """Keep the log after `lsn` for a peer that begins to pull."""

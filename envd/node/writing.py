@@ -21,13 +21,13 @@ class Copies(NamedTuple):
 
 
 class Confirmation(Protocol):
-    """What the answer of a write waits for: the store's `Logged`, or its copies."""
+    """What the answer of a write waits for: the store's `Logged`, its copies, another node."""
 
-    def __await__(self) -> Generator[Any, None, int | Copies]: ...
+    def __await__(self) -> Generator[Any, None, int | Copies | WriteAnswer]: ...
 
     def done(self) -> bool: ...
 
-    def result(self) -> int | Copies: ...
+    def result(self) -> int | Copies | WriteAnswer: ...
 
     def exception(self) -> BaseException | None: ...
 
@@ -39,10 +39,11 @@ class Writing:
     """Awaiting it gives the answer, or raises what the store refused the commit with.
 
     Who waits may be cancelled, and others may wait for the same: the write goes on.
-    `confirmation` is None where there was nothing to log.
+    `confirmation` is None where there was nothing to log. `answer` is None where another node
+    makes the write, whose answer is the confirmation.
     """
 
-    answer: WriteAnswer
+    answer: WriteAnswer | None
     confirmation: Confirmation | None = None
 
     def done(self) -> bool:
@@ -51,9 +52,7 @@ class Writing:
 
     def result(self) -> WriteAnswer:
         """The answer of a write that is done; raises as awaiting it does."""
-        if self.confirmation is None:
-            return self.answer
-        return self._told(self.confirmation.result())
+        return self._told(self.confirmation.result() if self.confirmation is not None else 0)
 
     def forget(self) -> None:
         """Nobody will ask how it went."""
@@ -62,7 +61,7 @@ class Writing:
 
     def __await__(self) -> Generator[Any, None, WriteAnswer]:
         if self.confirmation is None:
-            return self.answer
+            return self._told(0)
         try:
             outcome = yield from asyncio.shield(self.confirmation).__await__()
         except asyncio.CancelledError:
@@ -70,7 +69,10 @@ class Writing:
             raise
         return self._told(outcome)
 
-    def _told(self, outcome: int | Copies) -> WriteAnswer:
+    def _told(self, outcome: int | Copies | WriteAnswer) -> WriteAnswer:
+        if type(outcome) is WriteAnswer:
+            return outcome
+        assert self.answer is not None, "what is made here has an answer"
         if type(outcome) is not Copies:
             return self.answer
         copies, detached = outcome

@@ -281,11 +281,11 @@ class Dirty:
 def result_of(record: LogRecord, after: StoredState) -> OperationResult:
     """What an operation id is remembered by.
 
-    The revision is the one that was answered: where the commit came late, or once more, the state
-    here was further already.
+    The revision is the one that was answered, none of a blind commit: where the commit came late,
+    or once more, the state here was further already.
     """
     commit = record.commit
-    revision = commit.revision or after.revision
+    revision = commit.revision or (b"" if commit.blind else after.revision)
     return OperationResult(
         commit.environment, commit.stamp, revision, commit.time_ms, commit.request_digest
     )

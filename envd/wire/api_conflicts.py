@@ -57,11 +57,21 @@ def resolve_message(request: ResolveRequest) -> pb.ResolveRequest:
 
 
 def conflict_page_message(page: ConflictPage) -> pb.ConflictsResponse:
-    return pb.ConflictsResponse(conflicts=map(_conflict_message, page.conflicts), next=page.next)
+    return pb.ConflictsResponse(
+        conflicts=map(_conflict_message, page.conflicts),
+        next=page.next,
+        partial=page.partial,
+        partial_reason=page.partial_reason,
+    )
 
 
 def conflict_page_from(message: pb.ConflictsResponse) -> ConflictPage:
-    return ConflictPage(tuple(map(_conflict_from, message.conflicts)), message.next)
+    return ConflictPage(
+        tuple(map(_conflict_from, message.conflicts)),
+        message.next,
+        message.partial,
+        message.partial_reason,
+    )
 
 
 def _conflict_message(view: ConflictView) -> pb.Conflict:

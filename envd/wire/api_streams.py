@@ -131,6 +131,20 @@ def export_item(exported: ExportedEnvironment) -> pb.ExportResponse.Item:
     )
 
 
+def exported_from_item(item: pb.ExportResponse.Item) -> ExportedEnvironment:
+    """The inverse of `export_item`."""
+    return ExportedEnvironment(
+        item.environment,
+        item.revision,
+        dict(sorted(item.metadata.items())),
+        list(item.variables.names),
+        list(item.variables.values),
+        list(item.variables.secret),
+        item.masked,
+        item.unresolved,
+    )
+
+
 def characters(exported: ExportedEnvironment) -> int:
     """The size of an environment for `MAX_BATCH_CHARACTERS`."""
     return len("".join(exported.names)) + len("".join(exported.values))

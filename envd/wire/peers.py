@@ -386,6 +386,56 @@ class ForwardedRead(msgspec.Struct, array_like=True, frozen=True):
     message: bytes
 
 
+class ListAsked(msgspec.Struct, array_like=True, frozen=True):
+    """A question for environments below a prefix, after a name, of these partitions alone."""
+
+    prefix: str
+    after: str
+    limit: int
+    partitions: bytes
+
+
+class ListShare(msgspec.Struct, array_like=True, frozen=True):
+    """The answer: environments in order of name, of the `partitions` that the node has all of.
+
+    It is whole up to the name `through`, or to the end where that is "".
+    """
+
+    names: Sequence[str]
+    revisions: Sequence[bytes]
+    variables: Sequence[int]
+    partitions: bytes
+    through: str = ""
+
+
+class ConflictsAsked(msgspec.Struct, array_like=True, frozen=True):
+    """A question for conflicts of these partitions alone: the public request."""
+
+    message: bytes
+    partitions: bytes
+
+
+class ConflictsShare(msgspec.Struct, array_like=True, frozen=True):
+    """The public answer, of the `partitions` that the node has all of."""
+
+    message: bytes
+    partitions: bytes
+
+
+class ExportAsked(msgspec.Struct, array_like=True, frozen=True):
+    """A question for whole environments. The asker has checked the rights of whoever reads."""
+
+    names: Sequence[str]
+    reveal: bool
+
+
+class ExportShare(msgspec.Struct, array_like=True, frozen=True):
+    """The public answer for the first `covered` of them, without those that do not exist."""
+
+    message: bytes
+    covered: int
+
+
 class JoinRequest(msgspec.Struct, array_like=True, frozen=True):
     """What a node without a cluster says of itself."""
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
 from dataclasses import replace
 
 import pytest
 
 from chaos.sim.chance import Chance
-from chaos.sim.checkers import Acknowledged, Sighting, Violation
+from chaos.sim.checkers import Violation
 from chaos.sim.checkers.equal_roots import PATIENCE_S, EqualRoots
 from chaos.sim.checkers.growing_stamps import GrowingStamps
 from chaos.sim.checkers.lost_writes import LostWrites
@@ -19,63 +18,17 @@ from chaos.sim.checkers.session_tokens import SessionTokens
 from chaos.sim.checkers.whole_commits import GROUP, WholeCommits
 from chaos.sim.controls import CONTROLS
 from chaos.sim.serial import Unknown, what_became_of
-from envd.core import digest
 from envd.core.answers import EnvironmentView, WriteAnswer
 from envd.core.commit import Change, Commit, Kind, LogRecord
 from envd.core.environment import Environment
 from envd.core.history import ConflictRecord, Retention
 from envd.core.ring import partition_of
 from envd.core.stamp import COUNTER_BITS, ZERO, Stamp
-from envd.ports import Applied, StoredState
+from envd.ports import StoredState
 from envd.storage.memory import MemoryStore
 from envd.wire import records
-from tests.storage.world import DIGEST_KEY, START_MS, Writer
-
-NAME = "a/b"
-WHOLE = dict.fromkeys(GROUP, "v")
-OTHER = 8
-
-
-class Node:
-    """One node with what its checkers see of it; everything it makes visible is kept."""
-
-    def __init__(self, machine: str, uid: int, retention: Retention | None = None) -> None:
-        self.store = MemoryStore(retention, node_uid=uid, digest_key=DIGEST_KEY)
-        self.seen = Sighting(machine, uid, 1, self.store)
-        self.writer = Writer(self.store, uid)
-        self.applied: list[Applied] = []
-        self.store.subscribe(self.applied.append)
-
-    async def put(self, values: Mapping[str, str | None], name: str = NAME) -> Stamp:
-        await self.writer.commit(name, values)
-        return self.writer.stamps[-1]
-
-    async def take(self, other: Node) -> None:
-        """Take in all that another node has."""
-        for applied in list(other.applied):
-            record = applied.record
-            head = self.store.head(record.commit.environment)
-            before = head.environment if head else Environment(record.commit.environment)
-            after = StoredState(before.apply(record.commit), b"")
-            await self.store.append(record, replace(after, revision=revision_of(after)))
-
-
-def revision_of(state: StoredState) -> bytes:
-    return digest.revision(state.environment, DIGEST_KEY)
-
-
-def acknowledged(node: Node, stamp: Stamp, *, safe: bool = True, at_s: float = 5.0) -> Acknowledged:
-    machine, uid = node.seen.machine, node.seen.uid
-    return Acknowledged(NAME, stamp, GROUP, machine, uid, safe, at_s)
-
-
-async def pair() -> tuple[Node, Node]:
-    """Two nodes that hold the same."""
-    one, other = Node("n1", 7), Node("n2", OTHER)
-    await one.put(WHOLE)
-    await other.take(one)
-    return one, other
-
+from tests.chaos.stores import NAME, OTHER, WHOLE, Node, acknowledged, pair
+from tests.storage.world import START_MS
 
 # -- 1 -----------------------------------------------------------------------------------------
 

@@ -12,7 +12,7 @@ from chaos.sim import ledger
 from chaos.sim.__main__ import main
 from chaos.sim.controls import CONTROLS
 from chaos.sim.many import Work, results, run, summary
-from chaos.sim.run import Outcome
+from chaos.sim.outcome import Outcome
 
 DAY = datetime(2026, 1, 2, tzinfo=UTC)
 

@@ -8,7 +8,8 @@ import pytest
 
 from chaos.sim.determinism import Wanted, trace_hash
 from chaos.sim.held import Held, together
-from chaos.sim.run import Outcome, Run, describe
+from chaos.sim.outcome import Outcome, describe
+from chaos.sim.run import Run
 from envd.core.stamp import Stamp
 
 SHORT = 0.3

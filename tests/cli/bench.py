@@ -53,6 +53,7 @@ from envd.node.drafting import Wish
 from envd.node.views import NodeIdentity
 from envd.node.watch import WatchHub
 from envd.storage.memory import MemoryStore
+from tests.cut_off import CutOff
 
 CANARY = "canary-7d1f-value"
 """A secret value; it must not be seen anywhere without the right to reveal."""
@@ -123,8 +124,13 @@ class NodeInMemory:
         self.digest_key = b"digest-key-of-the-tests"
         node = NodeIdentity(7, "node-1", "eu")
         coordinator = Coordinator(store, Clock(), node, self.digest_key)
+        cut_off = self.cut_off = CutOff(coordinator, store)
         self._api = EnvironmentApi(
-            coordinator, WatchHub(store, node.uid), self.rights, lambda identity: self.status_now
+            coordinator,
+            WatchHub(store, node.uid),
+            self.rights,
+            lambda identity: self.status_now,
+            gathering=cut_off.gathering,
         )
         self._coordinator = coordinator
         self._identity = Identity("admin", "token")
@@ -157,7 +163,7 @@ class NodeInMemory:
     def list(self, request: ListRequest) -> ListPage:
         page = self._run("list", replace(request, limit=self.page_limit), self._api.list)
         reason = self.partial_reason
-        return replace(page, partial=bool(reason), partial_reason=reason)
+        return replace(page, partial=True, partial_reason=reason) if reason else page
 
     def write(self, request: WriteRequest) -> WriteAnswer:
         return self._run("write", request, self._api.write)

@@ -139,6 +139,23 @@ def test_by_default_a_hundred_commits_and_ninety_days_are_kept() -> None:
     assert kept[0] is old[2]
 
 
+@pytest.mark.parametrize(
+    ("environment", "kept"),
+    [
+        ("team/app", Retention(20, 7)),
+        ("sys/topology", Retention(20, 0)),
+        ("sys/leases/backups", Retention(16, 0)),
+        ("sys/leases", Retention(20, 7)),
+        ("sys/topology/x", Retention(20, 7)),
+        ("a/sys/topology", Retention(20, 7)),
+    ],
+)
+def test_less_is_kept_of_what_the_system_writes_often_or_at_length(
+    environment: str, kept: Retention
+) -> None:
+    assert Retention(20, 7).of(environment) == kept
+
+
 # -- past states -----------------------------------------------------------------------
 
 

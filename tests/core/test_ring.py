@@ -6,7 +6,7 @@ from hashlib import blake2b
 
 import pytest
 
-from envd.core.ring import PARTITIONS, partition_of
+from envd.core.ring import PARTITIONS, SYSTEM_PARTITION, partition_of
 
 
 @pytest.mark.parametrize(
@@ -31,6 +31,22 @@ def test_a_partition_is_the_top_twelve_bits_of_the_hash_of_class_and_name() -> N
 
     assert PARTITIONS == 4096
     assert partition_of("team/app/prod", "eu") == (digest[0] << 4) + (digest[1] >> 4)
+
+
+def test_the_environments_of_the_system_are_in_one_partition() -> None:
+    digest = blake2b(b"\0sys/topology", digest_size=8).digest()
+
+    assert SYSTEM_PARTITION == (digest[0] << 4) + (digest[1] >> 4) == 2393
+    for name in ("sys/topology", "sys/leases/a", "sys/x/y"):
+        assert partition_of(name) == partition_of(name, "eu") == SYSTEM_PARTITION
+    for name in ("system/a", "sys-a/b", "a/sys/b"):
+        assert partition_of(name) != SYSTEM_PARTITION
+
+
+def test_other_names_may_be_beside_those_of_the_system() -> None:
+    names = (f"a{number}" for number in range(100_000))
+
+    assert any(partition_of(name) == SYSTEM_PARTITION for name in names)
 
 
 def test_names_spread_evenly_over_all_partitions() -> None:

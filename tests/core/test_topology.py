@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from itertools import combinations
 from typing import Any
 
@@ -13,12 +14,14 @@ from hypothesis import strategies as st
 from envd.core.commit import Change, Commit, Kind
 from envd.core.environment import Environment
 from envd.core.errors import Corrupt
+from envd.core.partitions import Move, Stage, first_table
 from envd.core.paxos import Quorum
 from envd.core.placement import Site
 from envd.core.stamp import ZERO, Stamp
 from envd.core.topology import (
     MOST_VOTERS,
     RECOVERED_EPOCHS,
+    TABLE,
     TOPOLOGY,
     VARIABLE,
     Topology,
@@ -37,6 +40,8 @@ TEXT = (
     '"voters":["0000000000000001"],'
     '"joining":["0000000000000001","0000000000000002"],"leaving":["0000000000000002"]}'
 )
+
+HELD = replace(first_table((1, 2), {"": 2}), moves={7: Move(Stage.READ_NEW, (2, 3), 6)})
 
 sites = st.builds(
     Site, st.integers(1, 8), st.sampled_from(("a", "b", "c")), st.sampled_from(("", "eu"))
@@ -99,6 +104,7 @@ def without(name: str) -> dict[str, Any]:
         json.dumps(json.loads(TEXT) | {"nodes": [{"uid": "1"}]}),
         json.dumps(json.loads(TEXT) | {"epoch": None}),
         json.dumps(json.loads(TEXT) | {"epoch": "soon"}),
+        json.dumps(json.loads(TEXT) | {"epoch": float("inf")}),
         *(json.dumps(without(name)) for name in ("epoch", "nodes", "voters", "joining", "leaving")),
     ],
 )
@@ -109,9 +115,10 @@ def test_what_is_no_topology_is_refused(text: str) -> None:
     assert refused.value.__cause__ is None
 
 
-def holding(value: str | None) -> Environment:
-    put = Change(Kind.VARIABLE, VARIABLE, value, False, ZERO)
-    return Environment(TOPOLOGY).apply(Commit(TOPOLOGY, Stamp(1, 1, 1), (put,)))
+def holding(value: str | None, *tables: str | None) -> Environment:
+    puts = [Change(Kind.VARIABLE, VARIABLE, value, False, ZERO)]
+    puts += [Change(Kind.VARIABLE, TABLE, table, False, ZERO) for table in tables]
+    return Environment(TOPOLOGY).apply(Commit(TOPOLOGY, Stamp(1, 1, 1), tuple(puts)))
 
 
 def test_an_environment_holds_a_topology_or_none() -> None:
@@ -120,6 +127,17 @@ def test_an_environment_holds_a_topology_or_none() -> None:
     assert topology_in(holding(TEXT)) == KNOWN
     with pytest.raises(Corrupt):
         topology_in(holding("rubbish"))
+
+
+def test_a_table_is_a_variable_of_its_own() -> None:
+    with_table = replace(KNOWN, table=HELD)
+
+    assert with_table.encode() == TEXT
+    assert topology_in(holding(TEXT, HELD.encode())) == with_table
+    assert topology_in(holding(TEXT, None)) == KNOWN
+    with pytest.raises(Corrupt):
+        topology_in(holding(TEXT, "rubbish"))
+    assert topology_in(holding(None, HELD.encode())) is None
 
 
 # -- its transitions ---------------------------------------------------------------------------
@@ -219,6 +237,49 @@ def test_a_recovered_topology_meets_nobody_it_is_for_when_they_are_lost() -> Non
     topology = Topology(5, (ONE, TWO, THREE), (1, 2, 3))
 
     assert not meet(topology.quorum, topology.recovered(THREE).quorum)
+
+
+# -- the table ---------------------------------------------------------------------------------
+
+
+def test_a_new_table_is_a_new_epoch_and_who_votes_does_not_change() -> None:
+    topology = Topology(5, (ONE, TWO, THREE), (1, 2), (2, 3), leaving=(1,))
+
+    changed = topology.with_table(HELD)
+
+    assert changed == replace(topology, epoch=6, table=HELD)
+    assert changed.quorum == topology.quorum
+
+
+def test_every_change_of_who_votes_keeps_the_table() -> None:
+    topology = Topology(5, (ONE, TWO, THREE), (1,), (2,), table=HELD)
+
+    for changed in (
+        topology.with_leaving(1, leaves=True),
+        topology.begin((2,)),
+        topology.finish(),
+        topology.abandon(),
+        topology.with_nodes([ONE, TWO, THREE]),
+    ):
+        assert changed.table is HELD
+
+
+def test_who_is_struck_is_struck_from_the_table_too() -> None:
+    topology = Topology(5, (ONE, TWO, THREE), (1,), table=HELD)
+
+    struck = topology.with_nodes([ONE, TWO])
+
+    assert struck.nodes == (ONE, TWO)
+    assert struck.table == HELD.without([3])
+    assert struck.table.uids() == {1, 2}
+
+
+def test_who_makes_up_a_topology_keeps_the_nodes_that_hold_something() -> None:
+    topology = Topology(5, (ONE, TWO, THREE), (1, 2, 3), leaving=(1,), table=HELD)
+
+    made = topology.recovered(FOUR)
+
+    assert made == Topology(5 + RECOVERED_EPOCHS, (ONE, TWO, THREE, FOUR), (4,), table=HELD)
 
 
 # -- who should vote ---------------------------------------------------------------------------

@@ -27,6 +27,7 @@ from envd.node.watch import WatchHub
 from envd.ports import Authorizer, StoredState
 from envd.settings.units import Address
 from envd.storage.memory import MemoryStore
+from tests.cut_off import CutOff
 
 TOKEN = "token-of-the-admin"
 READER_TOKEN = "token-of-the-reader"
@@ -122,6 +123,7 @@ class Node:
     hub: WatchHub = field(init=False)
     coordinator: Coordinator = field(init=False)
     api: EnvironmentApi = field(init=False)
+    cut_off: CutOff = field(init=False)
 
     def __post_init__(self) -> None:
         identity = NodeIdentity(self.uid, "node-1", "eu")
@@ -129,8 +131,14 @@ class Node:
             self.store, self.uid, heartbeat_s=self.heartbeat_s, max_watches=self.max_watches
         )
         self.coordinator = Coordinator(self.store, StillClock(), identity, b"d" * 32)
+        self.cut_off = CutOff(self.coordinator, self.store)
         self.api = EnvironmentApi(
-            self.coordinator, self.hub, self.authorizer, self._status, self.cluster
+            self.coordinator,
+            self.hub,
+            self.authorizer,
+            self._status,
+            self.cluster,
+            self.cut_off.gathering,
         )
 
     def vote(self) -> None:

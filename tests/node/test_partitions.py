@@ -20,8 +20,8 @@ from tests.node.machines import TESTER, Machines, simulate
 
 NAMES = [f"team/app{number}/prod" for number in range(30)]
 MOVES_S = 120.0
-TWO = Settings(copies={"": 2})
-THREE = Settings(copies={"": 3})
+TWO = Settings(copies=2)
+THREE = Settings(copies=3)
 
 
 def nodes(machines: Machines) -> Iterator[Node]:

@@ -166,6 +166,7 @@ def test_no_other_record_ends_the_wait() -> None:
 
 async def test_a_write_that_is_not_durable_yet_has_not_been_reached(node: Node) -> None:
     writing = await node.coordinator.begin_write(WriteRequest("e", (Put("A", "1"),)), "ann")
+    assert writing.answer is not None
     request = ReadRequest("e", token=writing.answer.token)
 
     with pytest.raises(Unavailable, match="session token"):

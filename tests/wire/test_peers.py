@@ -46,6 +46,12 @@ BODIES: dict[str, msgspec.Struct] = {
     "accepted": peers.Accepted("outbid", (6, (1 << 64) - 1), b"p" * 20),
     "open": peers.Open("a/b", (5, 7), (4, 8), b"q" * 20, b"commit"),
     "forwarded-read": peers.ForwardedRead(b"message"),
+    "list-asked": peers.ListAsked("web", "web/prod", 100, b"\x01" + bytes(511)),
+    "list-share": peers.ListShare(["web/prod"], [b"r" * 16], [3], bytes(512), "web/prod"),
+    "conflicts-asked": peers.ConflictsAsked(b"message", bytes(512)),
+    "conflicts-share": peers.ConflictsShare(b"message", bytes(512)),
+    "export-asked": peers.ExportAsked(["web/prod"], True),
+    "export-share": peers.ExportShare(b"message", 1),
     "join-request": peers.JoinRequest("n2"),
     "ticket": peers.Ticket("c1d2", b"k" * 32),
 }

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from chaos.sim.held import Commits
 from envd.core.answers import EnvironmentView, WriteAnswer
 from envd.core.stamp import Stamp
 from envd.ports import Applied, Store
@@ -70,6 +71,9 @@ class Checker:
         `origin` is the machine that stamped it.
         """
 
+    def dropped(self, machine: str, partition: int, commits: Commits) -> None:
+        """A node lets go of a partition, of which it had these commits."""
+
     def disk_lost(self, machine: str, others: Mapping[str, Sighting], back_to_s: float) -> None:
         """The disk of a machine was lost or went back to what it held at `back_to_s`.
 
@@ -89,5 +93,6 @@ def names_of(node: Sighting) -> list[str]:
 
 
 def partitions_of(node: Sighting) -> list[int]:
-    """The partitions that a node has records of."""
-    return sorted({partition for partition, _ in node.store.vectors()})
+    """The partitions that a node has records of, those that have no name too."""
+    named = {partition for partition, _ in node.store.vectors()}
+    return sorted(named | {at for at, root in enumerate(node.store.roots().partitions) if root})

@@ -3,7 +3,7 @@
 While repair is at work it holds commits that no vector tells of yet, so in the midst of faults
 a difference counts once it has stood for PATIENCE_S between the same two runs of nodes; after the
 heal at once. Where the flush does not cover a partition yet, or holds back records from the future,
-nothing is said of it.
+nothing is said of it, nor where one of the two need not have all of it.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from itertools import combinations
 from typing import Final
 
+from chaos.sim import shares
 from chaos.sim.checkers import Checker, Sighting, Violation
 from envd.wire import records
 
@@ -41,12 +42,15 @@ class EqualRoots(Checker):
 
     def _differing(self, nodes: Sequence[Sighting]) -> list[_Pair]:
         held = [(node, _vectors(node), node.store.roots(), _unsure(node)) for node in nodes]
+        known = shares.of(nodes)
         found: list[_Pair] = []
         for (one, mine, roots, unsure), (other, theirs, others, also) in combinations(held, 2):
             for partition, vector in mine.items():
                 if vector != theirs.get(partition) or partition in unsure or partition in also:
                     continue
-                if roots.partitions[partition] != others.partitions[partition]:
+                if roots.partitions[partition] == others.partitions[partition]:
+                    continue
+                if all(known.has_all(node.uid, partition) for node in (one, other)):
                     found.append((one.machine, one.boot, other.machine, other.boot, partition))
         return found
 

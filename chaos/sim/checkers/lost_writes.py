@@ -3,20 +3,22 @@
 In words: an acknowledged write survives the loss of any one node, and a detached one survives
 unless that very node's disk is lost before anybody else has it, be it in quarantine. A write is
 there where its commit stands in the history, and where each of its variables shows its stamp or a
-later one.
+later one. It must be on each node that has all of its partition.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from chaos.sim import shares
 from chaos.sim.checkers import Acknowledged, Checker, Sighting, Violation
 from chaos.sim.held import held_back
+from envd.core.ring import partition_of
 from envd.core.stamp import ZERO, Stamp
 
 
 class LostWrites(Checker):
-    """Remembers every acknowledged write and looks for all of them at the end, on each node."""
+    """Remembers every acknowledged write and looks for all of them at the end, on each holder."""
 
     name = "3 no acknowledged write is lost"
 
@@ -28,27 +30,39 @@ class LostWrites(Checker):
         self._writes.append(write)
 
     def disk_lost(self, machine: str, others: Mapping[str, Sighting], back_to_s: float) -> None:
-        stamps = {name: _Stamps(node) for name, node in others.items()}
+        stamps = {name: Stamps(node) for name, node in others.items()}
         kept = []
         for write in self._writes:
-            at_stake = write.machine == machine and not write.safe and write.at_s >= back_to_s
-            if at_stake and not any(held.keeps(write) for held in stamps.values()):
+            lost = at_stake(write, machine, back_to_s)
+            if lost and not any(held.keeps(write) for held in stamps.values()):
                 self.excused += 1
             else:
                 kept.append(write)
         self._writes = kept
 
     def ended(self, nodes: Sequence[Sighting]) -> None:
+        known = shares.of(nodes)
+        nowhere = dict.fromkeys(write.environment for write in self._writes)
         for node in nodes:
-            held = _Stamps(node)
+            held = Stamps(node)
             for write in self._writes:
+                if not known.has_all(node.uid, partition_of(write.environment)):
+                    continue
+                nowhere.pop(write.environment, None)
                 if not held.has(write):
                     raise Violation(self.name, _told(write, node, "its commit"))
                 if name := _not_shown(write, node):
                     raise Violation(self.name, _told(write, node, name))
+        for name in nowhere:
+            raise Violation(self.name, f"no node that there is has all of {name}")
 
 
-class _Stamps:
+def at_stake(write: Acknowledged, machine: str, back_to_s: float) -> bool:
+    """Whether a write may go with the disk of a machine, unless another node has it."""
+    return write.machine == machine and not write.safe and write.at_s >= back_to_s
+
+
+class Stamps:
     """The stamps of the commits that a node has, read once for each environment."""
 
     def __init__(self, node: Sighting) -> None:

@@ -11,6 +11,7 @@ from itertools import combinations
 from random import Random
 from typing import Final
 
+from chaos.sim import shares
 from chaos.sim.checkers import Checker, Sighting, Violation
 from envd.core.answers import ListedEnvironment
 from envd.core.commit import Kind
@@ -61,7 +62,8 @@ class MergeLaws(Checker):
             raise Violation(self.name, f"{law}: {one.name}, {_difference(one, other)}")
 
     def _sample(self, nodes: Sequence[Sighting]) -> list[str]:
-        names = sorted({listed.environment for node in nodes[:1] for listed in _listed(node)})
+        ask = nodes[:1] if shares.of(nodes).table is None else nodes
+        names = sorted({listed.environment for node in ask for listed in _listed(node)})
         return self._chance.sample(names, min(_AT_ONCE, len(names)))
 
 

@@ -3,7 +3,8 @@
 12: states, histories and bases are equal everywhere, within a bound of virtual time. What is in
 quarantine has to be there too: after the heal its time has come.
 13: the history of each environment is the same bytes everywhere, and so are its conflicts, which
-are those that the history makes.
+are those that the history makes. Everywhere is: on each node that holds the partition; then no
+partition is on its way any more, each has its copies, and nobody has what is not its own.
 """
 
 from __future__ import annotations
@@ -11,12 +12,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from hashlib import blake2b
 
+from chaos.sim import shares
 from chaos.sim.checkers import Checker, Sighting, Violation, names_of
 from envd.core import history
 from envd.core.commit import Kind
 from envd.core.environment import Environment
 from envd.core.history import ConflictRecord
 from envd.core.names import is_system
+from envd.core.ring import partition_of
 
 _ALL = 1_000_000
 
@@ -37,19 +40,19 @@ class SameHistory(Checker):
     name = "13 the same history and conflicts everywhere"
 
     def ended(self, nodes: Sequence[Sighting]) -> None:
-        first, others = nodes[0], nodes[1:]
-        listed = _conflicts(first)
-        for name in names_of(first):
-            rows = first.store.commit_rows(name)
-            for other in others:
-                if rows != other.store.commit_rows(name):
+        known = shares.of(nodes)
+        listed = {node.machine: _conflicts(node) for node in nodes}
+        for name in sorted({name for node in nodes for name in names_of(node)}):
+            holders = [node for node in nodes if known.has_all(node.uid, partition_of(name))]
+            for first, other in pairs(holders):
+                if first.store.commit_rows(name) != other.store.commit_rows(name):
                     told = f"{first.machine} and {other.machine} tell another history of {name}"
                     raise Violation(self.name, told)
-        for other in others:
-            if _conflicts(other) != listed:
-                told = f"{first.machine} and {other.machine} list other conflicts"
-                raise Violation(self.name, told)
-        self._check_made(first, listed)
+                if _of(name, listed[first.machine]) != _of(name, listed[other.machine]):
+                    told = f"{first.machine} and {other.machine} list other conflicts of {name}"
+                    raise Violation(self.name, told)
+        for node in nodes[:1] if known.table is None else nodes:
+            self._check_made(node, listed[node.machine])
 
     def _check_made(self, node: Sighting, listed: Sequence[ConflictRecord]) -> None:
         """The conflicts are those that the history makes of the base."""
@@ -63,17 +66,31 @@ class SameHistory(Checker):
 
 
 def difference(nodes: Sequence[Sighting]) -> str:
-    """Where the states and histories of nodes differ, or are about to, "" where they do not."""
+    """Where the states and histories of nodes differ, or are about to, "" where they do not.
+
+    Or what else is not as it is to stay: of an environment all that hold it show the same, and the
+    others nothing.
+    """
+    known = shares.of(nodes)
+    if told := known.unsettled(nodes):
+        return told
     for node in nodes:
         if held := len(node.store.quarantined()):
             return f"{node.machine} holds back {held} records"
-    seen = [(node, fingerprint(node)) for node in nodes]
-    first, expected = seen[0]
-    for other, found in seen[1:]:
-        for name in sorted({*expected, *found}):
-            if expected.get(name) != found.get(name):
+    seen = {node.machine: fingerprint(node) for node in nodes}
+    for name in sorted({name for found in seen.values() for name in found}):
+        holders = [node for node in nodes if known.has_all(node.uid, partition_of(name))]
+        if not holders:
+            return f"no node that there is has all of {name}"
+        for first, other in pairs(holders):
+            if seen[first.machine].get(name) != seen[other.machine].get(name):
                 return f"{first.machine} and {other.machine} differ in {name}"
     return ""
+
+
+def pairs(nodes: Sequence[Sighting]) -> list[tuple[Sighting, Sighting]]:
+    """The first one with each of the others."""
+    return [(nodes[0], other) for other in nodes[1:]]
 
 
 def fingerprint(node: Sighting) -> dict[str, bytes]:
@@ -103,6 +120,10 @@ def _conflicts(node: Sighting) -> list[ConflictRecord]:
     while page := node.store.conflicts("", found[-1].environment if found else "", _ALL):
         found += page
     return found
+
+
+def _of(name: str, listed: Sequence[ConflictRecord]) -> list[ConflictRecord]:
+    return [one for one in listed if one.environment == name]
 
 
 def _key(conflict: ConflictRecord) -> tuple[str, int, str, bytes, bytes]:

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from random import Random
 from typing import Final
 
+from chaos.sim import shares
 from chaos.sim.checkers import Checker, Sighting, Violation
 from envd.core.environment import Environment
 from envd.core.history import state_at
@@ -55,7 +56,7 @@ class WholeCommits(Checker):
                 self.check_history(node, one.environment)
 
     def ended(self, nodes: Sequence[Sighting]) -> None:
-        for node in nodes[:1]:
+        for node in nodes[:1] if shares.of(nodes).table is None else nodes:
             for listed in node.store.environments("", "", _ALL):
                 self.check_history(node, listed.environment)
 

@@ -144,11 +144,14 @@ def _environments(invocation: Invocation, prefix: str) -> Iterator[list[str]]:
         yield names
     finally:
         invocation.close()  # After Ctrl-C an answer may be half read.
-        for each in whole_list(invocation.connection, prefix).environments:
+        left = whole_list(invocation.connection, prefix)
+        for each in left.environments:
             with suppress(NotFound):
                 invocation.connection.delete(
                     DeleteRequest(each.environment, message="envctl bench")
                 )
+        if left.partial:
+            invocation.screen.note(f"note: some below {prefix} may be left: {left.partial_reason}")
 
 
 def _pipelined(invocation: Invocation, environments: list[str], seconds: int) -> Figures:

@@ -8,7 +8,7 @@ from dataclasses import replace
 from envd.cli import exits, target
 from envd.cli.commands.past import local_time
 from envd.cli.commands.reading import MASK
-from envd.cli.exits import UsageError
+from envd.cli.exits import PartlyDone, UsageError
 from envd.cli.grammar import IF_REVISION, REVEAL, WRITE_FLAGS, Command, Flag
 from envd.cli.invocation import Invocation
 from envd.core.answers import ConflictPage, ConflictSide, ConflictView
@@ -29,14 +29,15 @@ def _conflicts(invocation: Invocation) -> int:
     page = _pages(invocation, request, limit)
     if not invocation.shows_tables():
         invocation.document(to_plain(page))
-        return exits.DONE
-    if not page.conflicts:
+    elif page.conflicts:
+        _show(invocation, page.conflicts, named=not environment)
+        if page.next:
+            invocation.screen.note("note: there are more; see them with --limit N")
+    elif not page.partial:
         where = f" in {environment}" if environment else ""
         invocation.screen.note(f"there are no conflicts to settle{where}")
-        return exits.DONE
-    _show(invocation, page.conflicts, named=not environment)
-    if page.next:
-        invocation.screen.note("note: there are more; see them with --limit N")
+    if page.partial:
+        raise PartlyDone(f"the conflicts are not all of them: {page.partial_reason}")
     return exits.DONE
 
 
@@ -55,12 +56,19 @@ def _environment(invocation: Invocation) -> str:
 
 def _pages(invocation: Invocation, request: ConflictsRequest, limit: int) -> ConflictPage:
     found: list[ConflictView] = []
+    reasons: dict[str, None] = {}
     while True:
         request = replace(request, limit=min(limit - len(found), _PAGE))
         page = invocation.connection.conflicts(request)
         found += page.conflicts
+        reasons |= dict.fromkeys(filter(None, (page.partial_reason,)))
         if not page.next or len(found) >= limit:
-            return replace(page, conflicts=tuple(found))
+            return replace(
+                page,
+                conflicts=tuple(found),
+                partial=bool(reasons),
+                partial_reason="; ".join(reasons),
+            )
         request = replace(request, after=page.next)
 
 

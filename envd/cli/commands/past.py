@@ -30,7 +30,7 @@ def _history(invocation: Invocation) -> int:
         return exits.DONE
     rows = [
         (
-            short(commit.revision),
+            short(commit.revision) or "(blind)",
             local_time(commit.time),
             commit.actor,
             in_words(commit),

@@ -430,12 +430,16 @@ class Conflict(_message.Message):
     def __init__(self, id: _Optional[str] = ..., environment: _Optional[str] = ..., variable: _Optional[str] = ..., kept: _Optional[_Union[Conflict.Side, _Mapping]] = ..., lost: _Optional[_Union[Conflict.Side, _Mapping]] = ..., metadata: _Optional[bool] = ...) -> None: ...
 
 class ConflictsResponse(_message.Message):
-    __slots__ = ("conflicts", "next")
+    __slots__ = ("conflicts", "next", "partial", "partial_reason")
     CONFLICTS_FIELD_NUMBER: _ClassVar[int]
     NEXT_FIELD_NUMBER: _ClassVar[int]
+    PARTIAL_FIELD_NUMBER: _ClassVar[int]
+    PARTIAL_REASON_FIELD_NUMBER: _ClassVar[int]
     conflicts: _containers.RepeatedCompositeFieldContainer[Conflict]
     next: str
-    def __init__(self, conflicts: _Optional[_Iterable[_Union[Conflict, _Mapping]]] = ..., next: _Optional[str] = ...) -> None: ...
+    partial: bool
+    partial_reason: str
+    def __init__(self, conflicts: _Optional[_Iterable[_Union[Conflict, _Mapping]]] = ..., next: _Optional[str] = ..., partial: _Optional[bool] = ..., partial_reason: _Optional[str] = ...) -> None: ...
 
 class ResolveRequest(_message.Message):
     __slots__ = ("environment", "variable", "take", "metadata", "if_revision", "message", "operation", "durability")
@@ -536,7 +540,7 @@ class ExportRequest(_message.Message):
     def __init__(self, prefix: _Optional[str] = ..., reveal: _Optional[bool] = ..., resolve: _Optional[bool] = ...) -> None: ...
 
 class ExportResponse(_message.Message):
-    __slots__ = ("environments",)
+    __slots__ = ("environments", "partial", "partial_reason")
     class Item(_message.Message):
         __slots__ = ("environment", "revision", "metadata", "variables", "masked", "unresolved")
         class MetadataEntry(_message.Message):
@@ -560,8 +564,12 @@ class ExportResponse(_message.Message):
         unresolved: str
         def __init__(self, environment: _Optional[str] = ..., revision: _Optional[str] = ..., metadata: _Optional[_Mapping[str, str]] = ..., variables: _Optional[_Union[VariableColumns, _Mapping]] = ..., masked: _Optional[bool] = ..., unresolved: _Optional[str] = ...) -> None: ...
     ENVIRONMENTS_FIELD_NUMBER: _ClassVar[int]
+    PARTIAL_FIELD_NUMBER: _ClassVar[int]
+    PARTIAL_REASON_FIELD_NUMBER: _ClassVar[int]
     environments: _containers.RepeatedCompositeFieldContainer[ExportResponse.Item]
-    def __init__(self, environments: _Optional[_Iterable[_Union[ExportResponse.Item, _Mapping]]] = ...) -> None: ...
+    partial: bool
+    partial_reason: str
+    def __init__(self, environments: _Optional[_Iterable[_Union[ExportResponse.Item, _Mapping]]] = ..., partial: _Optional[bool] = ..., partial_reason: _Optional[str] = ...) -> None: ...
 
 class ImportRequest(_message.Message):
     __slots__ = ("environments", "message")
