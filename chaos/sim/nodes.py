@@ -29,6 +29,7 @@ from envd.core.answers import Identity, Status
 from envd.core.errors import EnvdError, Unavailable
 from envd.core.history import Retention
 from envd.core.members import Member, MemberState
+from envd.core.partitions import ANYWHERE
 from envd.core.paxos import Acceptor
 from envd.core.requests import LeaveRequest, RemoveRequest
 from envd.node.api import EnvironmentApi
@@ -290,6 +291,7 @@ class EnvdFactory:
             directory.known,
             directory.replaced_uids,
             expects_others=directory.joined,
+            copies={ANYWHERE: copies} if (copies := self._settings.copies) else {},
         )
         node = Node(
             ports,

@@ -139,10 +139,13 @@ class PartitionTable:
 
     @cached_property
     def _written(self) -> dict[int, frozenset[int]]:
-        found: dict[int, set[int]] = {}
+        alike: dict[Holders, list[int]] = {}
         for partition in range(PARTITIONS):
-            for uid in self.writers(partition):
-                found.setdefault(uid, set()).add(partition)
+            alike.setdefault(self.writers(partition), []).append(partition)
+        found: dict[int, set[int]] = {}
+        for row, partitions in alike.items():
+            for uid in row:
+                found.setdefault(uid, set()).update(partitions)
         return {uid: frozenset(partitions) for uid, partitions in found.items()}
 
     def held_by(self, uid: int) -> frozenset[int]:
