@@ -108,7 +108,7 @@ class Node:
         self._renew = renew
         salt = int.from_bytes(ports.rng.token_bytes(2)) >> (16 - SALT_BITS)
         self._hlc = hlc = HybridClock(place.member.uid, ports.store.highest_hlc(), salt=salt)
-        self.holdings = Holdings(place.member.uid)
+        self.holdings = Holdings(place.member.uid, is_agent=self._is_agent)
         self._tail = LogTail(ports.store, place.member.uid)
         self.acknowledging = Acknowledging(
             lambda: self._tail.last_own_lsn, self.holdings, expecting=place.expects_others
