@@ -266,7 +266,7 @@ class EnvdFactory:
 
         async def renew(generation: int) -> tuple[int, bytes]:
             await asyncio.sleep(0.001)
-            directory.generation = max(directory.generation, generation)
+            directory.generation = max(directory.generation, generation) + 1
             sealer.become(directory.uid, directory.generation)
             return directory.generation, sealer.boot_id
 
