@@ -266,7 +266,7 @@ class EnvdFactory:
 
         async def renew(generation: int) -> tuple[int, bytes]:
             await asyncio.sleep(0.001)
-            directory.generation = max(directory.generation, generation)
+            directory.generation = max(directory.generation, generation) + 1
             sealer.become(directory.uid, directory.generation)
             return directory.generation, sealer.boot_id
 
@@ -291,7 +291,7 @@ class EnvdFactory:
             directory.known,
             directory.replaced_uids,
             expects_others=directory.joined,
-            copies={ANYWHERE: self._settings.copies} if self._settings.copies else {},
+            copies={ANYWHERE: copies} if (copies := self._settings.copies) else {},
         )
         node = Node(
             ports,

@@ -478,12 +478,12 @@ class DurableStore:
         It goes on to the end where its caller is cancelled; again, it waits for the same end.
         """
         if self._closing is None:
+            self._behind.hurry()
             self._closing = asyncio.get_running_loop().create_task(self._close())
         await asyncio.shield(self._closing)
 
     async def _close(self) -> None:
         self._behind.room.set()
-        self._behind.hurry()
         try:
             for task in (self._learner, self._flusher):
                 if task is not None:

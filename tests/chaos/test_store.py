@@ -129,6 +129,67 @@ def test_roots_and_digests_are_those_of_the_last_flush(disk: Disk) -> None:
     disk.run(main)
 
 
+def test_a_drop_is_there_after_a_crash_or_not_at_all() -> None:
+    partition, outcomes = partition_of(NAME), set()
+    for seed in range(40):
+        disk = Disk(seed)
+
+        async def main(disk: Disk = disk, seed: int = seed) -> None:
+            for name in (NAME, "b"):
+                await disk.writer.commit(name, {"X": "1"})
+            await disk.store.flush()
+            before = (disk.store.roots(), disk.store.digests(partition))
+            dropping = asyncio.ensure_future(disk.store.drop(partition, 2, NODE))
+            await asyncio.sleep(seed * 0.002)
+            done = dropping.done()
+            if done:
+                assert dropping.result()
+                assert disk.store.digests(partition) == []
+                assert disk.store.roots().partitions[partition] == 0
+            else:
+                assert (disk.store.roots(), disk.store.digests(partition)) == before
+            durable = disk.store.lose_power()
+            disk.process.kill()
+            dropping.cancel()
+            disk.boot(durable)
+            assert values_of(disk.store, NAME) == ({} if done else {"X": "1"})
+            outcomes.add(done)
+
+        disk.run(main)
+        disk.loop.close()
+        assert values_of(disk.store, "b") == {"X": "1"}
+        assert disk.store.last_seq(partition, NODE) == 1
+
+    assert outcomes == {False, True}
+
+
+def test_a_commit_of_while_it_is_flushed_keeps_a_partition(disk: Disk) -> None:
+    async def main() -> None:
+        await disk.writer.commit(NAME, {"X": "1"})
+        dropping = asyncio.ensure_future(disk.store.drop(partition_of(NAME), 1, NODE))
+        await asyncio.sleep(0)
+        await disk.writer.commit(NAME, {"Y": "1"})
+        assert not await dropping
+        assert values_of(disk.store, NAME) == {"X": "1", "Y": "1"}
+        assert await disk.store.drop(partition_of(NAME), 2, NODE)
+
+    disk.run(main)
+
+    assert values_of(disk.store, NAME) == {}
+
+
+def test_a_full_disk_drops_nothing(disk: Disk) -> None:
+    async def main() -> None:
+        await disk.writer.commit(NAME, {"X": "1"})
+        disk.platter.full = True
+        with pytest.raises(Unavailable):
+            await disk.store.drop(partition_of(NAME), 1, NODE)
+
+    disk.run(main)
+
+    assert values_of(disk.store, NAME) == {"X": "1"}
+
+
 def test_damage_takes_the_last_records_but_none_that_a_flush_covered(disk: Disk) -> None:
     async def main() -> None:
         for _ in range(3):

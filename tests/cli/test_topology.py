@@ -99,7 +99,9 @@ def test_the_topology_as_a_document_has_the_shape_of_rest(
         "votes": "yes",
         "reachable": False,
         "leaving": False,
+        "partitions": 0,
     }
+    assert (document["copies"], document["moving"], document["place"]) == ({}, {}, None)
 
 
 def test_recover_tells_what_may_be_lost_and_asks(envctl: Envctl, cluster: FakeCluster) -> None:
