@@ -209,13 +209,20 @@ def number(figure: float) -> str:
     return f"{figure:,.{min(digits, 4)}f}"
 
 
-def document(made: Sequence[Row], about: Mapping[str, object], samples: Sequence[Sample]) -> str:
+def document(
+    made: Sequence[Row],
+    about: Mapping[str, object],
+    samples: Sequence[Sample],
+    series: Sequence[Mapping[str, object]] = (),
+) -> str:
     """Everything as JSON."""
-    plain = {
+    plain: dict[str, object] = {
         "about": about,
         "rows": [asdict(row) for row in made],
         "samples": [asdict(sample) for sample in samples],
     }
+    if series:
+        plain["series"] = series
     return json.dumps(plain, indent=1) + "\n"
 
 

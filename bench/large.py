@@ -62,9 +62,16 @@ NEEDS: Final[Mapping[str, Need]] = {
 def too_large(peer: str, environments: int, home: Path) -> str:
     """Why the peer can't take so many environments here; "" where it can."""
     need = NEEDS[peer]
-    disk_gb, memory_gb = room(home)
-    for what, kb, free in (("disk", need.disk_kb, disk_gb), ("memory", need.memory_kb, memory_gb)):
-        wanted = environments * kb / 1e6
+    return lacking(home, environments * need.disk_kb / 1e6, environments * need.memory_kb / 1e6)
+
+
+def lacking(home: Path, disk_gb: float, memory_gb: float) -> str:
+    """What this machine has too little of for so much; "" where it has enough."""
+    free_disk_gb, free_memory_gb = room(home)
+    for what, wanted, free in (
+        ("disk", disk_gb, free_disk_gb),
+        ("memory", memory_gb, free_memory_gb),
+    ):
         if wanted > free:
             return f"it may need {wanted:.0f} GB of {what}, and {free:.0f} GB are free"
     return ""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Final
 
 import aiohttp
@@ -33,7 +33,7 @@ from envd.wire._pb import environment_pb2 as pb
 SERVICE: Final = "/envd.v1.EnvironmentService/"
 IMPORT_BATCH: Final = 50
 _METRICS: Final = aiohttp.ClientTimeout(5)
-_LAG: Final = re.compile(r"^envd_flush_lag_seconds(?:\{.*\})? (\S+)$", re.MULTILINE)
+_FIGURE: Final = re.compile(r"^([a-z]\w*(?:\{.*\})?) (\S+)$", re.MULTILINE)
 STREAM: Final = "batched: one WriteStream"
 CLIENT: Final = "batched: client.set"
 
@@ -78,16 +78,20 @@ class NodeClient:
             raise
 
     async def flush_lag_s(self) -> float | None:
+        return (await self.figures()).get("envd_flush_lag_seconds")
+
+    async def figures(self) -> Mapping[str, float]:
+        """The node's metrics by name, with labels where it has any; empty where it is too busy."""
         url = f"http://{self._http}/metrics"
         try:
             async with (
                 aiohttp.ClientSession(timeout=_METRICS) as session,
                 session.get(url, headers=dict(self._metadata)) as answer,
             ):
-                found = _LAG.search(await answer.text())
+                found = _FIGURE.findall(await answer.text())
         except (aiohttp.ClientError, TimeoutError):
-            return None  # a node so busy that it does not tell is looked at again soon
-        return None if found is None else float(found[1])
+            return {}  # a node so busy that it does not tell is looked at again soon
+        return {name: float(figure) for name, figure in found}
 
     async def close(self) -> None:
         live, self._live = self._live, []
@@ -332,12 +336,12 @@ def commit_request(n: int, among: int = SETS) -> pb.WriteRequest:
     return pb.WriteRequest(environment=f"commit/e{n % among}", puts=puts)
 
 
-def import_message(prefix: str, numbers: range) -> bytes:
+def import_message(prefix: str, numbers: Iterable[int], names: Sequence[str] = NAMES) -> bytes:
     """One request of an import, of environments PREFIX/eN."""
     items = [
         pb.ImportRequest.Item(
             environment=f"{prefix}/e{n}",
-            variables=pb.VariableColumns(names=NAMES, values=[value(name, n) for name in NAMES]),
+            variables=pb.VariableColumns(names=names, values=[value(name, n) for name in names]),
         )
         for n in numbers
     ]

@@ -76,8 +76,12 @@ def report(
     samples: Sequence[Sample],
     about: Mapping[str, object],
     aims: Mapping[str, Sequence[Aim]],
+    series: Sequence[Mapping[str, object]] = (),
 ) -> None:
-    """Print the table, and keep text, JSON and plot in `RESULTS`; `about` has its `time`."""
+    """Print the table, and keep text, JSON and plot in `RESULTS`; `about` has its `time`.
+
+    `series` is what was seen over time; only the JSON has it.
+    """
     made = rows(samples, aims)
     plain = {key: said for key, said in about.items() if key != "not_run"}
     text = "\n".join([*(f"{key}: {said}" for key, said in plain.items()), "", table(made)])
@@ -87,7 +91,7 @@ def report(
     RESULTS.mkdir(exist_ok=True)
     stem = f"{stem}-{str(about['time']).replace(':', '')}"
     (RESULTS / f"{stem}.txt").write_text(text + "\n")
-    (RESULTS / f"{stem}.json").write_text(document(made, about, samples))
+    (RESULTS / f"{stem}.json").write_text(document(made, about, samples, series))
     (RESULTS / f"{stem}.svg").write_text(plot(made))
     print(text)
     say(f"written: bench/results/{stem}.txt, .json and .svg")

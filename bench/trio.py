@@ -103,15 +103,25 @@ class Trio:
 
 
 def _envd(home: Path) -> Trio:
+    nodes, token = envd_nodes(home, NODES)
+    addresses = [node.address for node in nodes]
+    return Trio("envd", home, nodes, EnvdTrio(addresses, token), first_alone=True)
+
+
+def envd_nodes(home: Path, count: int) -> tuple[list[Server], str]:
+    """Nodes of one cluster, each in a directory of its own below `home`, and their admin token.
+
+    None runs yet; the first one creates the cluster, so it is started before the others.
+    """
     home.mkdir(parents=True, exist_ok=True)
     token = secrets.token_hex(32)
     config = home / "envd.toml"
     config.touch(mode=0o600)
     config.write_text(f'[security]\nadmin_token = "{token}"\n')
-    ports = iter(f"127.0.0.1:{port}" for port in free_ports(2 * NODES))
-    gossip = [f"127.0.0.1:{port}" for port in free_ports(NODES, socket.SOCK_DGRAM)]
-    nodes, addresses = [], []
-    for number in range(NODES):
+    ports = iter(f"127.0.0.1:{port}" for port in free_ports(2 * count))
+    gossip = [f"127.0.0.1:{port}" for port in free_ports(count, socket.SOCK_DGRAM)]
+    nodes = []
+    for number in range(count):
         data, address, http = home / f"n{number + 1}", next(ports), next(ports)
         flags = ["--config", str(config), "--data-dir", str(data), "--listen", address]
         flags += ["--node-name", f"n{number + 1}", "--http", http, "--gossip", gossip[number]]
@@ -121,8 +131,7 @@ def _envd(home: Path) -> Trio:
         command = [sys.executable, "-m", "envd.daemon", *flags]
         client = NodeClient(address, http, lambda: token)
         nodes.append(Server("envd", data, address, command, [], client))
-        addresses.append(address)
-    return Trio("envd", home, nodes, EnvdTrio(addresses, token), first_alone=True)
+    return nodes, token
 
 
 def _etcd(home: Path) -> Trio:

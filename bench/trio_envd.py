@@ -137,8 +137,7 @@ class EnvdTrio:
         await self.close()
 
     async def _connected(self, light: Light) -> bool:
-        raw = await light.call(CLUSTER + "Members", b"")
-        peers = cluster_pb2.MembersResponse.FromString(raw).peers
+        peers = await peers_of(light)
         return len(peers) == 2 and all(peer.connected for peer in peers)
 
     async def _light(self, node: int) -> Light:
@@ -309,6 +308,12 @@ class EnvdTrio:
         request = pb.WatchRequest(prefix="watch", values=True, batched=True).SerializeToString()
         (await self._light(node)).begin(SERVICE + "Watch", event, ended, request)
         await begun
+
+
+async def peers_of(light: Light) -> Sequence[cluster_pb2.Peer]:
+    """How a node stands with each other storage node."""
+    raw = await light.call(CLUSTER + "Members", b"")
+    return cluster_pb2.MembersResponse.FromString(raw).peers
 
 
 def _numbered(n: int, node: int, nodes: int) -> tuple[int, int]:

@@ -26,7 +26,7 @@ import json
 import struct
 import zlib
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import IntEnum
 from functools import cached_property, partial
@@ -137,20 +137,28 @@ class PartitionTable:
         """Whether writes to it go to a node."""
         return uid in self.writers(partition)
 
+    def _by_node(self, nodes: Callable[[int], Holders]) -> dict[int, frozenset[int]]:
+        found: dict[int, set[int]] = {}
+        for partition in range(PARTITIONS):
+            for uid in nodes(partition):
+                found.setdefault(uid, set()).add(partition)
+        return {uid: frozenset(partitions) for uid, partitions in found.items()}
+
     @cached_property
     def _written(self) -> dict[int, frozenset[int]]:
-        alike: dict[Holders, list[int]] = {}
-        for partition in range(PARTITIONS):
-            alike.setdefault(self.writers(partition), []).append(partition)
-        found: dict[int, set[int]] = {}
-        for row, partitions in alike.items():
-            for uid in row:
-                found.setdefault(uid, set()).update(partitions)
-        return {uid: frozenset(partitions) for uid, partitions in found.items()}
+        return self._by_node(self.writers)
+
+    @cached_property
+    def _read(self) -> dict[int, frozenset[int]]:
+        return self._by_node(self.readers)
 
     def held_by(self, uid: int) -> frozenset[int]:
         """The partitions of which a node gets every write."""
         return self._written.get(uid, frozenset())
+
+    def read_by(self, uid: int) -> frozenset[int]:
+        """The partitions that a node may be read for."""
+        return self._read.get(uid, frozenset())
 
     def gained_by(self, uid: int) -> frozenset[int]:
         """The partitions that a node is to pull now: it gets their writes, and lacks the rest."""

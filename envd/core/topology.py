@@ -173,8 +173,8 @@ def wanted_voters(
 
     `able` are nodes that can be reached now, `lost` those that can't for long or for good. A voter
     that is away for a while only stays one; so does a lost one, where nobody can take its place.
-    Nobody is added who makes their number even: no more of them could be lost. Empty where only
-    nodes that leave are there.
+    Nobody is added who makes their number even: no more of them could be lost. Who is about to vote
+    goes on with it. Empty where only nodes that leave are there.
 
     Example: of three voters one is lost; with a fourth node, that takes its place, else nothing
     changes.
@@ -187,7 +187,10 @@ def wanted_voters(
     spare = {uid for uid in sites if uid in able and uid not in voting}
     while len(chosen) < size and spare:
         taken = [_place(sites[uid]) for uid in chosen]
-        best = min(spare, key=lambda uid: (taken.count(_place(sites[uid])), uid))
+        best = min(
+            spare,
+            key=lambda uid: (uid not in topology.joining, taken.count(_place(sites[uid])), uid),
+        )
         spare.remove(best)
         chosen.append(best)
     for uid in first:

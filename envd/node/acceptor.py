@@ -66,14 +66,17 @@ class AcceptorService:
         clock: Clock,
         pull: Pull,
         epoch: Callable[[], int],
+        complete: Callable[[int], bool] = lambda _: True,
     ) -> None:
-        """`epoch` tells that of the topology that this node holds durably, 0 for none."""
+        """`epoch` tells that of the topology that this node holds durably, 0 for none; `complete`
+        of which partitions this node has all."""
         self._store = store
         self._registers = registers
         self._intake = intake
         self._clock = clock
         self._pull = pull
         self._epoch = epoch
+        self._complete = complete
         self._waiting: dict[str, dict[asyncio.Event, None]] = {}
         store.subscribe(self._applied)
 
@@ -272,8 +275,16 @@ class AcceptorService:
         return found
 
     def open_places(self) -> dict[str, Stamp]:
-        """Where there is something open here, by environment."""
-        return {name: proposal.place for name, _, proposal in self._open()}
+        """Where there is something open here, by environment.
+
+        Of a partition that this node let go of nothing is: what it accepted there was logged, and
+        handed over.
+        """
+        return {
+            name: proposal.place
+            for name, _, proposal in self._open()
+            if self._complete(partition_of(name))
+        }
 
     def _open(self) -> Iterator[tuple[str, Acceptor, Proposal]]:
         for name, acceptor in self._registers.accepted().items():

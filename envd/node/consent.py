@@ -67,7 +67,13 @@ class Consent:
             copies=place.copies,
         )
         self._acceptor = AcceptorService(
-            ports.store, ports.registers, intake, ports.clock, self._pull, self._epoch
+            ports.store,
+            ports.registers,
+            intake,
+            ports.clock,
+            self._pull,
+            self._epoch,
+            holdings.complete,
         )
         proposer = Proposer(
             me.uid,

@@ -174,10 +174,8 @@ class Gathering:
             ]
             return shares.Page(items, said.through), _answered(said.partitions)
 
-        (pages, left), page = await asyncio.gather(
-            self._gathered(shares.EVERY & ~own, ask),
-            self._held.listed(prefix, request.after, limit, own),
-        )
+        pages, left = await self._gathered(shares.EVERY & ~own, ask)
+        page = self._held.listed(prefix, request.after, limit, own)
         whole = shares.merged((*pages, page), lambda each: each.environment, limit)
         return ListPage(
             tuple(whole.items), whole.through, partial=bool(left), partial_reason=self._why(left)

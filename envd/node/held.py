@@ -7,7 +7,6 @@ say: where it does not, the asker tries another one (`routing`, `gathering`).
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Final
@@ -17,7 +16,7 @@ from envd.core.answers import ConflictPage, EnvironmentView, ListedEnvironment
 from envd.core.errors import Corrupt
 from envd.core.names import check_environment, check_prefix
 from envd.core.requests import ConflictsRequest, Consistency, ReadRequest
-from envd.core.ring import partition_of
+from envd.core.ring import from_bitmap, partition_of
 from envd.node import forwarding, session_reads
 from envd.node.calls import Method, Patient
 from envd.node.coordinator import Coordinator
@@ -41,8 +40,6 @@ LIST: Final = "list.page"
 CONFLICTS_BELOW: Final = "conflicts.page"
 EXPORT: Final = "export.page"
 MAX_EXPORTED: Final = 256
-_SCANNED: Final = 1_000
-_SCANS: Final = 50
 """After so many names of which hardly any is asked for, a page ends early and says where."""
 
 
@@ -127,32 +124,21 @@ class Held:
             return wanted
         return wanted & self._routing.readable().get(self._uid, 0)
 
-    async def listed(
+    def listed(
         self, prefix: str, after: str, limit: int, partitions: int
     ) -> shares.Page[ListedEnvironment]:
-        """Environments of these partitions, in order of name, at most `limit`.
-
-        It looks at every name, and lets others have a turn.
-        """
-        found: list[ListedEnvironment] = []
-        for _ in range(_SCANS):
-            names = self._store.environments(prefix, after, _SCANNED)
-            for each in names:
-                if shares.holds(partitions, partition_of(each.environment)):
-                    if len(found) == limit:
-                        return shares.Page(found, found[-1].environment)
-                    found.append(each)
-            if len(names) < _SCANNED:
-                return shares.Page(found)
-            after = names[-1].environment
-            await asyncio.sleep(0)
-        return shares.Page(found, after)
+        """Environments of these partitions, in order of name, at most `limit`."""
+        wanted = None if partitions == shares.EVERY else from_bitmap(shares.pack_mask(partitions))
+        found = self._store.environments(prefix, after, limit + 1, wanted)
+        if len(found) > limit:
+            return shares.Page(found[:limit], found[limit - 1].environment)
+        return shares.Page(found)
 
     async def _list(self, _: Peer, body: bytes) -> bytes:
         asked = wire.unpack(wire.ListAsked, body)
         mine = self.mine(_mask(asked.partitions))
         limit = max(1, min(asked.limit, MAX_LIST_PAGE))
-        page = await self.listed(check_prefix(asked.prefix), check_prefix(asked.after), limit, mine)
+        page = self.listed(check_prefix(asked.prefix), check_prefix(asked.after), limit, mine)
         share = wire.ListShare(
             [each.environment for each in page.items],
             [bytes.fromhex(each.revision) for each in page.items],

@@ -13,11 +13,17 @@ from envd.core.ring import SYSTEM_PARTITION
 
 
 class Holdings:
-    """The holdings as this node, `uid`, knows them; `follow` is told of each table."""
+    """The holdings as this node, `uid`, knows them; `follow` is told of each table.
 
-    def __init__(self, uid: int) -> None:
+    `placed` is the table of the topology, `table` the one by which this node goes: None for an
+    agent, whose copy is of everything.
+    """
+
+    def __init__(self, uid: int, *, is_agent: bool = False) -> None:
         self.uid = uid
+        self.placed: PartitionTable | None = None
         self.table: PartitionTable | None = None
+        self._is_agent = is_agent
         self._gained: frozenset[int] = frozenset()
         self._listeners: list[Callable[[], None]] = []
 
@@ -27,9 +33,10 @@ class Holdings:
 
     def follow(self, table: PartitionTable | None) -> None:
         """The topology has this table now."""
-        if table == self.table:
+        if table == self.placed:
             return
-        self.table = table
+        self.placed = table
+        self.table = table = None if self._is_agent else table
         self._gained = frozenset() if table is None else table.gained_by(self.uid)
         for changed in self._listeners:
             changed()
@@ -84,14 +91,16 @@ class Holdings:
 
     def both(self, uid: int) -> frozenset[int] | None:
         """The partitions whose writes go to this node and to a peer; None: every one."""
-        if self.table is None:
+        if self.placed is None:
             return None
-        both = self.table.held_by(self.uid) & self.table.held_by(uid)
+        both = self.placed.held_by(uid)
+        if self.table is not None:
+            both &= self.table.held_by(self.uid)
         return both | {SYSTEM_PARTITION}
 
     def common(self, uid: int) -> frozenset[int] | None:
         """The partitions of which this node and a peer have all; None: every one."""
         both = self.both(uid)
-        if self.table is None or both is None:
+        if self.placed is None or both is None:
             return None
-        return both - self._gained - self.table.gained_by(uid)
+        return both - self._gained - self.placed.gained_by(uid)

@@ -108,7 +108,7 @@ class Node:
         self._renew = renew
         salt = int.from_bytes(ports.rng.token_bytes(2)) >> (16 - SALT_BITS)
         self._hlc = hlc = HybridClock(place.member.uid, ports.store.highest_hlc(), salt=salt)
-        self.holdings = Holdings(place.member.uid)
+        self.holdings = Holdings(place.member.uid, is_agent=self._is_agent)
         self._tail = LogTail(ports.store, place.member.uid)
         self.acknowledging = Acknowledging(
             lambda: self._tail.last_own_lsn, self.holdings, expecting=place.expects_others
@@ -253,8 +253,10 @@ class Node:
                     position = lsn
                     partition, origin, _, encoded = records.open_log_row(row)
                     if origin == former and lsn <= last:
-                        pending.append(await self._log_again(partition, uid, encoded))
-                        logged += 1
+                        again = await self._log_again(partition, uid, encoded)
+                        if again is not None:
+                            pending.append(again)
+                            logged += 1
                 for each in pending:
                     await each
                 if not page:
@@ -271,13 +273,15 @@ class Node:
         except NotFound:
             return []
 
-    async def _log_again(self, partition: int, uid: int, encoded: bytes) -> Logged:
+    async def _log_again(self, partition: int, uid: int, encoded: bytes) -> Logged | None:
+        """None for a commit of a partition that this node handed over, and let go of."""
         store = self._ports.store
         if not store.admits():
             await store.admit()
         commit = records.decode_commit(encoded)
         state = store.head(commit.environment)
-        assert state is not None, "what is in the log has a state"
+        if state is None:
+            return None
         after = StoredState(state.environment.apply(commit), state.revision)
         seq = store.last_seq(partition, uid) + 1
         logged = store.append(LogRecord(partition, uid, seq, commit), after, encoded)

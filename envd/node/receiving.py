@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Collection
 from typing import Final, NamedTuple, NoReturn
 
 from envd.core.errors import Corrupt, EnvdError, Unavailable
+from envd.core.ring import to_bitmap
 from envd.core.versions import Cursor
 from envd.node import handshake
 from envd.node.intake import MAX_SEQ, Intake, Taken, first_of
@@ -51,8 +53,11 @@ class LogReceiver:
         clock: Clock,
         *,
         origins: bool = True,
+        share: Collection[int] | None = None,
     ) -> None:
-        """`origins`: the peer ships what it gave itself, apart from relays; else everything."""
+        """`origins`: the peer ships what it gave itself, apart from relays; else everything, of
+        the partitions of the `share` where there is one."""
+        self._share = share
         self._origins = origins
         self._link = link
         self._store = store
@@ -82,8 +87,11 @@ class LogReceiver:
             self._link.beats_no_more()
         raise Unavailable("the channel ended")
 
-    def _resume(self) -> wire.Resume:
-        return wire.Resume(*self._store.cursor(self._link.uid), self._feed.whole())
+    def _resume(self) -> wire.Resume | wire.ResumeShare:
+        cursor = self._store.cursor(self._link.uid)
+        if self._share is None:
+            return wire.Resume(*cursor, self._feed.whole())
+        return wire.ResumeShare(*cursor, self._feed.whole(), to_bitmap(self._share))
 
     async def _receive(self, channel: PeerChannel, changes: VectorChanges) -> None:
         while True:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Final
 
 from envd.core import digest
@@ -24,7 +24,8 @@ ASKED_AT_ONCE: Final = 64
 _ANSWER_BYTES: Final = 4 << 20
 _LISTED_WHOLE: Final = 32
 """A partition of so few environments is listed at once, which is shorter than its buckets."""
-_TREE_S: Final = 0.5
+_TREES: Final = 16
+"""Of so many peers, the last to ask, the tree is kept: half a megabyte each."""
 
 
 class RepairServer:
@@ -40,7 +41,7 @@ class RepairServer:
         self._store = store
         self._digest_key = digest_key
         self._hold_for = hold_for
-        self._kept: tuple[float, Tree] | None = None
+        self._trees: dict[int, Tree] = {}
 
     def methods(self) -> dict[str, Method]:
         """One function for each call."""
@@ -53,34 +54,37 @@ class RepairServer:
             "repair.missing": self._missing,
         }
 
-    def _tree(self) -> Tree:
-        """The tree as it is, or was a moment ago: to make one reads all vectors."""
-        now = asyncio.get_running_loop().time()
-        if self._kept is None or now - self._kept[0] > _TREE_S:
-            self._kept = (now, Tree(self._store))
-        return self._kept[1]
+    def _tree(self, peer: Peer) -> Tree:
+        """The tree that a peer walks down: as it was when it began, and so was the peer's own.
+
+        To make one reads all vectors, so not each step makes its own.
+        """
+        return self._trees.get(peer.uid) or self._new_tree(peer, None)
+
+    def _new_tree(self, peer: Peer, partitions: Collection[int] | None) -> Tree:
+        self._trees.pop(peer.uid, None)
+        tree = self._trees[peer.uid] = Tree(self._store, partitions)
+        if len(self._trees) > _TREES:
+            del self._trees[next(iter(self._trees))]
+        return tree
 
     async def _point(self, peer: Peer, _: bytes) -> bytes:
         point = wire.Point(self._store.last_lsn(), as_sent(self._store.vectors()))
         self._hold_for(peer.uid, point.lsn)
         await self._store.flush()  # The roots cover at least what the point says.
-        self._kept = None
         return wire.pack(point)
 
-    async def _groups(self, _peer: Peer, body: bytes) -> bytes:
+    async def _groups(self, peer: Peer, body: bytes) -> bytes:
         """Of these partitions, where there is a bitmap of them, else of all."""
         partitions = _bitmap(body) if body else None
         await self._store.flush()  # Of what the roots do not cover yet, nothing can be said.
-        self._kept = None
-        if partitions is not None:
-            return wire.pack(Tree(self._store, partitions).groups())
-        return wire.pack(self._tree().groups())
+        return wire.pack(self._new_tree(peer, partitions).groups())
 
-    async def _partitions(self, _peer: Peer, body: bytes) -> bytes:
+    async def _partitions(self, peer: Peer, body: bytes) -> bytes:
         group = wire.unpack(int, body)
         if not 0 <= group < GROUPS:
             raise Corrupt("a peer asked for a group that is none")
-        return wire.pack(self._tree().partitions(group))
+        return wire.pack(self._tree(peer).partitions(group))
 
     async def _part(self, _peer: Peer, body: bytes) -> bytes:
         found = self._store.digests(_partition(body))

@@ -432,6 +432,7 @@ class Replication:
             self._feed,
             self._around.clock,
             self._repairer,
+            self._holdings,
             self._nearest,
             dial,
             lambda uid: self._known(uid).asking.call,

@@ -76,8 +76,9 @@ class LogShipper:
 
         `delay_of(origin, target)` is how long a record of `origin` that the target lacks is
         left to others, in seconds. With `everything` all records go at once, whoever gave them:
-        for a peer that hears from nobody else. `propagated` is told of each batch of own
-        records that the peer has synced: how many seconds after the first became durable here.
+        for a peer that hears from nobody else, or from others of other partitions. `propagated` is
+        told of each batch of own records that the peer has synced: how many seconds after the first
+        became durable here.
         """
         self._link = link
         self._store = store
@@ -91,6 +92,7 @@ class LogShipper:
         self._beat_s = beat_s
         self._propagated = propagated
         self._loop = asyncio.get_running_loop()
+        self._share: frozenset[int] | None = None
         self._position = 0
         self._number = 0
         self._under_way: deque[_UnderWay] = deque()
@@ -110,7 +112,9 @@ class LogShipper:
                 resume = await handshake.receive(channel)
         except TimeoutError:
             raise Unavailable("the peer is silent", reason="PEER_SILENT") from None
-        if not isinstance(resume, wire.Resume):
+        if isinstance(resume, wire.ResumeShare) and self._everything:
+            self._share = wire.partitions_of(resume.partitions)
+        elif not isinstance(resume, wire.Resume):
             raise Corrupt("a peer began a log channel with something else than its cursor")
         self._resume(resume)
         if self._lost():
@@ -134,7 +138,7 @@ class LogShipper:
 
     # -- where to begin ------------------------------------------------------------------
 
-    def _resume(self, resume: wire.Resume) -> None:
+    def _resume(self, resume: wire.Resume | wire.ResumeShare) -> None:
         vectors = as_map(resume.vectors)
         known = self._store.last_seq
         ahead = any(
@@ -199,10 +203,12 @@ class LogShipper:
 
     def _is_to_ship(self, row: bytes) -> bool:
         partition, origin, _, _ = records.open_log_row(row)
-        return self._everything or (origin == self._node_uid and self._is_wanted(partition))
+        return (self._everything or origin == self._node_uid) and self._is_wanted(partition)
 
     def _is_wanted(self, partition: int) -> bool:
-        return self._everything or self._holdings.holds(self._link.uid, partition)
+        if self._everything:
+            return self._share is None or partition in self._share
+        return self._holdings.holds(self._link.uid, partition)
 
     async def _send(
         self,

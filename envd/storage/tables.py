@@ -42,6 +42,9 @@ class Tables:
                 metasync=False,
                 mode=0o600,
                 max_readers=512,
+                # A read is of a few pages anywhere. The system would bring up to megabytes around
+                # each, and once the file is larger than memory, drop as much that is wanted.
+                readahead=False,
             )
         try:
             with self.faults():

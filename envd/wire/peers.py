@@ -86,6 +86,15 @@ class Resume(Frame, array_like=True, frozen=True):
     vectors: Sequence[tuple[int, Sequence[int], Sequence[int]]]
 
 
+class ResumeShare(Frame, array_like=True, frozen=True):
+    """The same of an agent that is fed by several nodes: what it wants of this one, a bitmap."""
+
+    own_lsn: int
+    relay_lsn: int
+    vectors: Sequence[tuple[int, Sequence[int], Sequence[int]]]
+    partitions: bytes
+
+
 class Batch(Frame, array_like=True, frozen=True):
     """Dialer: records in the order of its log.
 
@@ -170,6 +179,7 @@ _KINDS: Final[dict[int, type[Frame]]] = {
     19: Beat,
     20: BeatBack,
     21: Lost,
+    22: ResumeShare,
     32: Call,
     33: Reply,
     34: Fault,

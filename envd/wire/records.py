@@ -20,7 +20,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from sys import intern
-from typing import Annotated, NamedTuple, TypeVar
+from typing import Annotated, NamedTuple, TypeVar, cast
 
 import msgspec
 
@@ -45,6 +45,12 @@ _HISTORY_SUM_BYTES = 16
 _METADATA = 1
 _SECRET = 2
 _FLAG_OF_SECRET = bytes([0, *[_SECRET] * 255])
+_PUT_FLAGS = bytes([0, _SECRET])
+"""Those of a put of a variable, plain and secret."""
+_SECRET_OF_FLAG = bytes([*[0] * _SECRET, *[1] * (256 - _SECRET)])
+_KINDS = (Kind.VARIABLE, Kind.METADATA)
+_IN_COLUMNS = 4
+"""From so many puts on columns are shorter work than rows."""
 _Row = TypeVar("_Row")
 _Place = Annotated[int, msgspec.Meta(ge=0)]
 
@@ -265,18 +271,7 @@ def _change_columns(
 def decode_commit(raw: bytes) -> Commit:
     """The inverse of `encode_commit`; raises Corrupt, or StorageError for a newer format."""
     row = _decode(_commit_decoder, raw, "commit", CHAINED_FORMAT)
-    stamps = _stamps(row.stamps)
-    if not len(row.flags) == len(row.names) == len(row.values) == len(row.overwrites):
-        raise Corrupt("a commit's columns differ in length")
-    try:
-        changes = tuple(
-            Change(Kind(flag & _METADATA), name, value, bool(flag & _SECRET), stamps[place])
-            for flag, name, value, place in zip(
-                row.flags, row.names, row.values, row.overwrites, strict=True
-            )
-        )
-    except IndexError as error:
-        raise Corrupt("a commit names a stamp that it does not hold") from error
+    changes = _changes(row, _stamps(row.stamps))
     return Commit(
         environment=row.environment,
         stamp=_stamp(row.stamp),
@@ -293,6 +288,26 @@ def decode_commit(raw: bytes) -> Commit:
         request_digest=row.request_digest,
         resolves=row.resolves,
         follows=_stamp(row.follows) if row.follows else ZERO,
+    )
+
+
+def _changes(row: _CommitRow, stamps: list[Stamp]) -> Sequence[Change]:
+    """The changes of a commit; those of a whole environment stay the columns they are."""
+    flags, names, values = row.flags, row.names, row.values
+    if not len(flags) == len(names) == len(values) == len(row.overwrites):
+        raise Corrupt("a commit's columns differ in length")
+    try:
+        overwrites = [stamps[place] for place in row.overwrites]
+    except IndexError as error:
+        raise Corrupt("a commit names a stamp that it does not hold") from error
+    if len(names) >= _IN_COLUMNS and not flags.translate(None, _PUT_FLAGS):
+        names = list(map(intern, names))
+        if len(set(names)) == len(names) and None not in values:
+            secrets = flags.translate(_SECRET_OF_FLAG)
+            return ChangeColumns(names, cast("Sequence[str]", values), secrets, overwrites)
+    return tuple(
+        Change(_KINDS[flag & _METADATA], name, value, bool(flag & _SECRET), overwritten)
+        for flag, name, value, overwritten in zip(flags, names, values, overwrites, strict=True)
     )
 
 

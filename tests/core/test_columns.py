@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import pytest
@@ -144,6 +144,51 @@ def test_the_summary_kept_along_is_the_one_computed_anew(
             {c.name: Entry(LATEST, ZERO, c.value, False) for c in changes if c.kind},
         )
     )
+
+
+changes_listed = st.lists(
+    st.builds(
+        Change,
+        st.sampled_from((Kind.VARIABLE, Kind.VARIABLE, Kind.VARIABLE, Kind.METADATA)),
+        st.sampled_from("abcdef"),
+        st.sampled_from(("", "x", "é", "long" * 20, "", "x", None)),
+        st.booleans(),
+        st.sampled_from((ZERO, Stamp(0, 1, 1))),
+    ),
+    max_size=8,
+)
+
+
+@given(environments, changes_listed)
+def test_a_commit_that_was_stored_is_the_same_commit_in_either_form(
+    before: Environment, listed: list[Change]
+) -> None:
+    commit = Commit(NAME, LATEST, tuple(listed), revision=b"r")
+
+    stored = records.decode_commit(records.encode_commit(commit))
+
+    assert stored == commit
+    assert [tuple(change) for change in stored.changes] == [tuple(change) for change in listed]
+    assert before.apply(stored) == before.apply(commit)
+    assert records.encode_commit(stored) == records.encode_commit(commit)
+
+
+def test_a_stored_commit_of_puts_alone_is_in_columns_and_any_other_in_rows() -> None:
+    listed = [Change(Kind.VARIABLE, name, "x", name == "b", ZERO) for name in "abcd"]
+    others = (
+        listed[:3],
+        [*listed, Change(Kind.METADATA, "owner", "x", False, ZERO)],
+        [*listed, Change(Kind.VARIABLE, "e", None, False, ZERO)],
+        [*listed, listed[0]],
+    )
+
+    def stored(changes: list[Change]) -> Sequence[Change]:
+        return records.decode_commit(
+            records.encode_commit(Commit(NAME, LATEST, tuple(changes)))
+        ).changes
+
+    assert type(stored(listed)) is ChangeColumns
+    assert [type(stored(changes)) for changes in others] == [tuple] * len(others)
 
 
 def test_a_summary_counts_live_names_and_characters() -> None:

@@ -10,7 +10,7 @@ import pytest
 from envd.core.errors import Unavailable
 from envd.core.partitions import ANYWHERE, PartitionTable, first_table
 from envd.core.requests import Durability
-from envd.core.ring import partition_of
+from envd.core.ring import SYSTEM_PARTITION, partition_of
 from tests.node.machines import Machines, simulate
 
 NAME = "web/prod"
@@ -176,3 +176,43 @@ def test_nodes_compare_what_both_of_them_hold() -> None:
         assert partition_of(other) not in taken
 
     simulate(story, 3)
+
+
+def test_an_agent_is_fed_by_as_few_as_have_everything_and_goes_on_when_one_of_them_dies() -> None:
+    async def story(machines: Machines) -> None:
+        await machines.start("n1", "n2", "n3", "n4")
+        await asyncio.sleep(SETTLED_S)
+        rows = list(held(machines, ["n1", "n2"]).holders)
+        rows = [row if at % 2 else uids(machines, "n3", "n4") for at, row in enumerate(rows)]
+        rows[SYSTEM_PARTITION] = ()
+        table = PartitionTable({ANYWHERE: 2}, tuple(rows))
+        follow(machines, table)
+        names = ("web/prod", "web/test")
+        assert [partition_of(name) % 2 for name in names] == [0, 1]
+        for name in names:
+            await machines.write("n1", name, A="1")
+        await machines.start_agent("n5")
+        follow(machines, table)
+        await machines.until(
+            lambda: all(machines.shows("n5", name, "A", "1") for name in names), 10.0
+        )
+
+        for name in names:
+            await machines.write("n1", name, A="2")
+        await machines.until(lambda: all(machines.shows("n5", name, "A", "2") for name in names))
+        fed_by = {machines.node("n5").node.replication.fed_by() for _ in range(4)}
+        assert len(fed_by) == 2
+
+        for member in fed_by:
+            assert member is not None
+            if member.name in ("n3", "n4"):
+                machines.cluster.crash(machines.machine(member.name))
+        await machines.until(lambda: len(machines.cluster.nodes) == 4)
+        await asyncio.sleep(10)
+        for name in names:
+            await machines.write("n1", name, A="3")
+        await machines.until(
+            lambda: all(machines.shows("n5", name, "A", "3") for name in names), 10.0
+        )
+
+    simulate(story, 5)

@@ -16,7 +16,7 @@ from envd.core.hlc import HybridClock
 from envd.core.requests import Put, WriteRequest
 from envd.core.ring import partition_of
 from envd.core.stamp import ZERO, Stamp
-from envd.core.versions import Cursor
+from envd.core.versions import FAN_OUT, Cursor
 from envd.node.coordinator import Coordinator
 from envd.node.handshake import Peer
 from envd.node.intake import IdentityLost, Intake, Taken
@@ -129,6 +129,22 @@ async def test_catching_up_takes_over_the_vectors_and_where_the_log_stood() -> N
     assert two.store.cursor(1) == Cursor(8, 8)
     assert one.held == [(2, 8)]
     assert two.store.commit_rows("team/app-0") == one.store.commit_rows("team/app-0")
+
+
+async def test_a_peer_walks_down_one_tree_whatever_comes_in_meanwhile() -> None:
+    one = Side(1)
+    await one.put("team/app", A="1")
+    group = wire.pack(partition_of("team/app") // FAN_OUT)
+
+    await one.ask("repair.groups", b"")
+    first = await one.ask("repair.partitions", group)
+    await one.put("team/app", A="2")
+    meanwhile = await one.ask("repair.partitions", group)
+    await one.ask("repair.groups", b"")
+    anew = await one.ask("repair.partitions", group)
+
+    assert meanwhile == first
+    assert anew != first
 
 
 async def test_a_partition_of_many_environments_is_searched_by_buckets() -> None:

@@ -70,7 +70,7 @@ def test_a_delete_on_one_side_and_a_write_on_the_other_are_one_conflict_everywhe
         await asyncio.sleep(0.1)
         await machines.delete("n2", "web/prod")
         machines.cluster.network.heal()
-        await machines.until(machines.equal, 3.0)
+        await machines.until(machines.equal, 5.0)
 
         assert [machines.conflicts(name) for name in ALL] == [[("web/prod", "PORT", None, "2")]] * 3
         assert all(not machines.node(name).store.environments("", "", 10) for name in ALL)

@@ -321,3 +321,15 @@ def test_the_walk_refuses_a_page_that_is_free_and_in_use(tmp_path: Path) -> None
     assert first_free != meta.main.root
     with pytest.raises(pages.Damage, match=r"free and in use|free twice"):
         pages.walk(bytes(data))
+
+
+@pytest.mark.skipif(not Path("/proc/self/smaps").exists(), reason="only Linux tells of its maps")
+def test_a_read_brings_no_more_of_the_file_into_memory_than_it_needs(
+    state: StateDb, tmp_path: Path
+) -> None:
+    maps = Path("/proc/self/smaps").read_text().split("VmFlags:")
+
+    # Each part ends with a map's own lines, and the next one begins with its flags.
+    of_state = [at for at, part in enumerate(maps) if f"{tmp_path}/data.mdb" in part]
+    assert of_state
+    assert all("rr" in maps[at + 1].partition("\n")[0].split() for at in of_state)

@@ -21,6 +21,7 @@ FRAMES: dict[str, Frame] = {
     "proof": peers.Proof(b"p" * 32),
     "refusal": peers.Refusal("OTHER_CLUSTER", "this node belongs to another cluster"),
     "resume": peers.Resume(100, 90, VECTORS),
+    "resume-share": peers.ResumeShare(100, 90, VECTORS, b"\x01" + bytes(511)),
     "batch": peers.Batch(5, 104, [b"first row", b"second row"]),
     "ack": peers.Ack(5),
     "beat": peers.Beat(17, 1_700_000_000_000, 104, 99),
