@@ -40,7 +40,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     if options.control == "list":
         for name, control in sorted(CONTROLS.items()):
-            sys.stdout.write(f"{name:<20} {control.what}\n")
+            sys.stdout.write(f"{name:<25} {control.what}\n")
         return 0
     control = CONTROLS[options.control] if options.control else SOUND
     if options.check_determinism:

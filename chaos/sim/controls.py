@@ -13,12 +13,13 @@ from itertools import count
 from typing import Any, Final, cast
 
 from chaos.sim.checkers.merge_laws import Merge
+from chaos.sim.moving_controls import PulledInWords, TakenForGranted, any_epoch
 from chaos.sim.nodes import Sabotage
+from chaos.sim.sabotage import Answering, Channel, over_dialed, over_served
 from envd.core.chain import MODE, is_serial
 from envd.core.commit import LogRecord
 from envd.core.entries import Entry
 from envd.core.environment import Environment
-from envd.core.errors import Unavailable
 from envd.core.history import ConflictRecord
 from envd.core.paxos import Acceptor
 from envd.core.stamp import Stamp
@@ -29,7 +30,6 @@ from envd.ports import (
     Applied,
     Logged,
     PeerChannel,
-    PeerTransport,
     Registers,
     Store,
     StoredState,
@@ -50,13 +50,17 @@ def _sound(ports: NodePorts) -> NodePorts:
 
 @dataclass(frozen=True)
 class Control:
-    """One rule switched off. `lying_disk`: a sync is answered a second before it is done."""
+    """One rule switched off. `lying_disk`: a sync is answered a second before it is done.
+
+    With `copies` it is about clusters of so many copies of each partition.
+    """
 
     name: str
     what: str
     sabotage: Sabotage = _sound
     merge: Merge = Environment.merge
     lying_disk: bool = False
+    copies: int = 0
 
 
 SOUND: Final = Control("sound", "nothing is switched off")
@@ -178,74 +182,17 @@ class _Promising:
 # -- transports ------------------------------------------------------------------------------
 
 
-class _Channel:
-    """A channel that is another one, but for what `spoil` makes of what is sent."""
-
-    def __init__(self, inner: PeerChannel, spoil: Callable[[bytes], bytes]) -> None:
-        self.inner = inner
-        self._spoil = spoil
-
-    async def send(self, frame: bytes) -> None:
-        await self.inner.send(self._spoil(frame))
-
-    async def receive(self) -> bytes:
-        return await self.inner.receive()
-
-    def trusted(self) -> None:
-        self.inner.trusted()
-
-    def close(self) -> None:
-        self.inner.close()
-
-
-class _Forging(_Channel):
+class _Forging(Answering):
     """Acknowledges a batch to its sender as soon as it is sent, whatever the peer does."""
 
-    def __init__(self, inner: PeerChannel) -> None:
-        super().__init__(inner, lambda frame: frame)
-        self._queue: asyncio.Queue[bytes | Unavailable] = asyncio.Queue()
-        self._pump: asyncio.Task[None] | None = None
+    def answer(self, said: object) -> bytes | None:
+        return wire.encode(wire.Ack(said.number)) if isinstance(said, wire.Batch) else None
 
-    async def send(self, frame: bytes) -> None:
-        await self.inner.send(frame)
-        said = wire.decode(frame)
-        if isinstance(said, wire.Batch):
-            self._queue.put_nowait(wire.encode(wire.Ack(said.number)))
+    def passes(self, said: object) -> bool:
+        return True
 
-    async def receive(self) -> bytes:
-        if self._pump is None:
-            self._pump = asyncio.get_running_loop().create_task(self._read())
-        got = await self._queue.get()
-        if isinstance(got, Unavailable):
-            raise got
-        return got
-
-    async def _read(self) -> None:
-        try:
-            while True:
-                frame = await self.inner.receive()
-                if not isinstance(wire.decode(frame), wire.Ack):
-                    self._queue.put_nowait(frame)
-        except Unavailable as error:
-            self._queue.put_nowait(error)
-
-
-class _Transport:
-    """A transport whose channels are wrapped."""
-
-    def __init__(self, inner: PeerTransport, wrap: Callable[[PeerChannel], PeerChannel]) -> None:
-        self._inner = inner
-        self._wrap = wrap
-
-    async def dial(self, address: str) -> PeerChannel:
-        return self._wrap(await self._inner.dial(address))
-
-    def on_channel(self, serve: Callable[[PeerChannel], Awaitable[None]]) -> None:
-        self._inner.on_channel(serve)
-
-
-def _transport(wrap: Callable[[PeerChannel], PeerChannel]) -> Sabotage:
-    return lambda ports: replace(ports, transport=_Transport(ports.transport, wrap))
+    def hides(self, said: object) -> bool:
+        return isinstance(said, wire.Ack)
 
 
 def _dropping() -> Callable[[PeerChannel], PeerChannel]:
@@ -264,7 +211,7 @@ def _dropping() -> Callable[[PeerChannel], PeerChannel]:
         commit = replace(record.commit, changes=tuple(record.commit.changes)[:-1])
         return records.encode_log_record(record, records.encode_commit(commit))
 
-    return lambda channel: _Channel(channel, spoil)
+    return lambda channel: Channel(channel, spoil)
 
 
 def _without_repair(frame: bytes) -> bytes:
@@ -311,7 +258,7 @@ _ALL: Final = (
     Control(
         "drop-a-change",
         "a channel leaves the last change out of some commits",
-        _transport(_dropping()),
+        over_dialed(_dropping()),
     ),
     Control(
         "promise-before-sync",
@@ -341,17 +288,35 @@ _ALL: Final = (
     Control(
         "no-repair",
         "no node answers what repair asks",
-        _transport(lambda channel: _Channel(channel, _without_repair)),
+        over_dialed(lambda channel: Channel(channel, _without_repair)),
     ),
     Control(
         "ask-without-the-token",
         "a peer that is asked for a read does not check that it has the write",
-        _transport(lambda channel: _Channel(channel, _without_token)),
+        over_dialed(lambda channel: Channel(channel, _without_token)),
     ),
     Control(
         "count-the-cursor",
         "a batch counts as acknowledged once it is sent",
-        _transport(_Forging),
+        over_dialed(_Forging),
+    ),
+    Control(
+        "drop-without-handing-over",
+        "who does not hold what it has lets go of it, and nobody else has pulled it from there",
+        over_dialed(TakenForGranted),
+        copies=3,
+    ),
+    Control(
+        "read-before-pulled",
+        "a node that is to be read from is taken for having pulled as soon as it is asked",
+        over_dialed(PulledInWords),
+        copies=3,
+    ),
+    Control(
+        "count-votes-of-any-epoch",
+        "an acceptor takes who asks it for one that counts in the same epoch as itself",
+        over_served(any_epoch),
+        copies=3,
     ),
     Control(
         "count-what-is-not-held",

@@ -15,12 +15,11 @@ from envd.core import partitions
 from envd.core.environment import Environment
 from envd.core.partitions import PartitionTable
 from envd.core.paxos import Quorum
-from envd.core.ring import SYSTEM_PARTITION, partition_of
+from envd.core.ring import SYSTEM_PARTITION
 from envd.core.topology import TABLE, TOPOLOGY, VARIABLE, Topology, decode
 from envd.ports import Store
 
 _REMEMBERED = 64
-_ALL = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -67,26 +66,14 @@ class Shares:
         table = self.table
         if table is None:
             return ""
-        if table.moves:
-            return f"{len(table.moves)} partitions are on their way"
+        if table.moves or table.waiting:
+            return f"{len(table.moves) + table.waiting} partitions are on their way"
         if few := table.under_replicated([node.uid for node in nodes]):
             return f"{few} partitions have too few copies"
         for node in nodes:
             if kept := sorted(at for at in something_of(node) if not self.has_all(node.uid, at)):
                 return f"{node.machine} has something of partition {kept[0]}, which is not its own"
         return ""
-
-
-def listed(nodes: Sequence[Sighting], asked: Sighting) -> dict[str, str]:
-    """The revisions of all environments, as a node that is asked is to tell them."""
-    known = of(nodes)
-    sources = [asked] if known.table is None else nodes
-    return {
-        one.environment: one.revision
-        for node in sources
-        for one in node.store.environments("", "", _ALL)
-        if known.has_all(node.uid, partition_of(one.environment))
-    }
 
 
 def own(store: Store) -> Shares:

@@ -98,6 +98,8 @@ class PartitionTable:
         targets = [move.to for move in self.moves.values()]
         if not _MOVABLE.issuperset(self.moves) or not all(targets):
             raise ValueError("a partition moves to some node, and the system's own does not move")
+        if not 0 <= self.waiting < PARTITIONS:
+            raise ValueError("no more partitions wait to move than there are")
         if any(len(set(row)) != len(row) for row in {*self.holders, *targets}):
             raise ValueError("a node holds a partition once")
         if not self.copies or any(

@@ -25,8 +25,9 @@ from envd.ports import OperationResult, StoredState
 from envd.storage.progress import Moves, Progress
 from envd.wire.records import BaseRecord
 
-STATE_OVERHEAD_BYTES = 600
-ENTRY_OVERHEAD_BYTES = 300
+STATE_OVERHEAD_BYTES = 1_500
+ENTRY_OVERHEAD_BYTES = 200
+"""As measured, beside names and values: an entry takes 75 in columns, and 195 in rows."""
 
 
 @dataclass(slots=True)

@@ -30,7 +30,8 @@ ONE, TWO, THREE, FOUR = UIDS = (1, 2, 3, 4)
 def topology(
     epoch: int = 1, moves: Mapping[int, Move] | None = None, holders: tuple[int, ...] = (ONE, TWO)
 ) -> Topology:
-    table = replace(first_table(holders, {ANYWHERE: len(holders)}), moves=moves or {})
+    first = first_table(holders, {ANYWHERE: len(holders)})
+    table = replace(first, moves=moves or {}, waiting=0)
     return Topology(epoch, sites(UIDS), (ONE,), table=table)
 
 

@@ -375,6 +375,7 @@ KNOWN = replace(
         P: Move(Stage.WRITE_BOTH, (4, 1, 9), 1),
         Q: Move(Stage.USE_NEW, (1 << 63,), (1 << 64) - 1),
     },
+    waiting=5,
 )
 
 
@@ -393,7 +394,7 @@ def test_the_text_of_a_known_table_never_changes(golden: Golden) -> None:
     assert decode(text) == KNOWN
     # How far zlib compresses is its own affair, and not the same everywhere.
     assert unpacked(KNOWN.encode()) == unpacked(text)
-    assert list(unpacked(text)) == ["copies", "nodes", "rows", "moves"]
+    assert list(unpacked(text)) == ["copies", "nodes", "rows", "moves", "waiting"]
 
 
 @settings(max_examples=40)
@@ -406,6 +407,8 @@ def test_fields_that_a_newer_version_adds_are_passed_over() -> None:
     fields = json.loads(KNOWN.encode())
 
     assert decode(json.dumps(fields | {"witnesses": ["x"]})) == KNOWN
+    del fields["waiting"]
+    assert decode(json.dumps(fields)) == replace(KNOWN, waiting=0)
 
 
 def test_a_table_of_many_nodes_is_a_value_that_a_variable_can_have() -> None:
@@ -439,6 +442,9 @@ ONE_MOVE = RAW["moves"][: len(RAW["moves"]) // 2 + 2]
         altered(copies={"eu": float("nan")}),
         altered(copies={"eu": -1}),
         altered(copies={}),
+        altered(waiting=-1),
+        altered(waiting=PARTITIONS),
+        altered(waiting="some"),
         altered(nodes=["not a uid"]),
         altered(nodes=[1]),
         altered(nodes=[]),
