@@ -12,9 +12,10 @@ from envd.core.commit import Kind
 from envd.core.errors import Unavailable
 from envd.core.members import MemberState
 from envd.core.partitions import PartitionTable, Stage
-from envd.core.requests import Put, WriteRequest
+from envd.core.requests import LeaveRequest, Put, WriteRequest
 from envd.core.ring import PARTITIONS, partition_of
 from envd.core.topology import Topology
+from envd.node.cluster import ASKED_S
 from envd.node.node import Node
 from tests.node.machines import TESTER, Machines, simulate
 
@@ -163,14 +164,37 @@ def test_a_node_leaves_once_others_hold_what_it_held() -> None:
     async def story(machines: Machines) -> None:
         await spread(machines, "n1", "n2", "n3", "n4")
         leaver = machines.node("n4")
+        request = LeaveRequest(f"{leaver.uid:016x}")
 
-        await machines.run("n4", leaver.node.hand_over())
+        with pytest.raises(Unavailable, match="partitions are still here") as told:
+            await machines.run("n4", leaver.api.cluster.leave(TESTER, request))
+        await machines.run("n4", leaver.leave())
 
+        assert told.value.reason == "DRAINING"
         assert not any(map(leaver.store.visible, NAMES))
         assert leaver.uid not in table(machines).uids()
-        await machines.run("n4", leaver.node.leave(for_good=True))
         machines.cluster.crash(machines.machine("n4"))
         await machines.until(lambda: at_rest(machines), MOVES_S)
+        check_places(machines, 2)
+
+    simulate(story, 4, TWO)
+
+
+def test_a_node_that_nobody_asks_to_leave_any_more_stays() -> None:
+    async def story(machines: Machines) -> None:
+        await spread(machines, "n1", "n2", "n3", "n4")
+        leaver = machines.node("n4")
+        machines.cluster.network.partition(["n3"], ["n1", "n2", "n4"])
+        request = LeaveRequest(f"{leaver.uid:016x}")
+
+        with pytest.raises(Unavailable, match="still here"):
+            await machines.run("n4", leaver.api.cluster.leave(TESTER, request))
+        await asyncio.sleep(ASKED_S + 5)
+
+        assert leaver.node.coordinator.refuse_writes is None
+        machines.cluster.network.heal()
+        await machines.until(lambda: at_rest(machines), MOVES_S)
+        assert table(machines).loads()[leaver.uid] > 1000
         check_places(machines, 2)
 
     simulate(story, 4, TWO)
