@@ -19,6 +19,7 @@ class Look:
     rss_mb: Sequence[float]
     anon_mb: Sequence[float]
     disk_mb: Sequence[float]
+    written_mb: Sequence[float]
     cpu_s: Sequence[float]
     flush_lag_s: Sequence[float]
 
@@ -33,6 +34,7 @@ async def look(nodes: Sequence[Server], at_s: float, done: int) -> Look:
         [resident for resident, _ in memory],
         [anonymous for _, anonymous in memory],
         [node.disk_mb() for node in nodes],
+        [node.written_mb() for node in nodes],
         [node.cpu_s() for node in nodes],
         [0.0 if lag is None else lag for lag in lags],
     )

@@ -71,6 +71,13 @@ def memory_mb(pid: int) -> tuple[float, float]:
     return resident, anonymous
 
 
+def written_mb(pid: int) -> float:
+    """What it had written to disks so far, not to files that only the page cache has yet."""
+    lines = Path(f"/proc/{pid}/io").read_text().splitlines()
+    said = dict(line.split(": ", 1) for line in lines)
+    return int(said["write_bytes"]) / (1 << 20)
+
+
 def own_cpu_s() -> float:
     """Processor seconds of this process and of its children that have ended."""
     times = os.times()
