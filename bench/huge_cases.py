@@ -194,9 +194,10 @@ class Huge:
             add(f"{stem}-{case}-most", max(most), "MB", "of one node", remark=remark)
         disk_kb = max(looks[-1].disk_mb) * 1024 / self._size.environments
         add(f"{stem}-disk", disk_kb, "KB/environment", "of one node")
-        written = [b - a for a, b in zip(looks[0].written_mb, looks[-1].written_mb, strict=True)]
-        written_kb = max(written) * 1024 / self._size.environments
-        add(f"{stem}-written", written_kb, "KB/environment", "to the disk, by one node")
+        first_mb, last_mb = looks[0].written_mb, looks[-1].written_mb
+        if first_mb is not None and last_mb is not None:
+            written_kb = (last_mb - first_mb) * 1024 / self._size.environments
+            add(f"{stem}-written", written_kb, "KB/environment", "to the disk, by everybody")
         add(f"{stem}-flush-lag", max(max(one.flush_lag_s) for one in looks), "s", "the most")
 
     @asynccontextmanager

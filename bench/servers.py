@@ -102,11 +102,6 @@ class Server:
         assert self.process is not None
         return processes.memory_mb(self.process.pid)
 
-    def written_mb(self) -> float:
-        """What it has written to the disk so far."""
-        assert self.process is not None
-        return processes.written_mb(self.process.pid)
-
     def disk_mb(self) -> float:
         """What its files take on the disk."""
         blocks = 0

@@ -8,7 +8,7 @@ from bench.growth import Look, per_million, slowing
 
 
 def look(done: int, *, at_s: float, cpu_s: float = 0.0, anon_mb: float = 0.0) -> Look:
-    return Look(at_s, done, [0.0], [anon_mb], [0.0], [0.0], [cpu_s], [0.0])
+    return Look(at_s, done, [0.0], [anon_mb], [0.0], [cpu_s], [0.0])
 
 
 def test_a_rate_that_stays_is_one_that_does_not_slow() -> None:
