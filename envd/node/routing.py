@@ -114,6 +114,7 @@ class Routing:
         self._handing: dict[asyncio.Task[WriteAnswer], None] = {}
         self._last: dict[str, asyncio.Task[WriteAnswer]] = {}
         self._readable: dict[int, int] | None = None
+        self._followable: int | None = None
         holdings.subscribe(self._table_changed)
 
     async def close(self) -> None:
@@ -153,8 +154,30 @@ class Routing:
             self._readable = {uid: shares.unpack_mask(bytes(found[uid])) for uid in sorted(found)}
         return self._readable
 
+    def subscribe(self, changed: Callable[[], None]) -> None:
+        """Call `changed` whenever others hold what this node asks for, or may."""
+        self._holdings.subscribe(changed)
+
+    def reads_all(self) -> bool:
+        """Whether this node has all of every partition."""
+        return self.whole or self.readable().get(self._uid, 0) == shares.EVERY
+
     def _table_changed(self) -> None:
         self._readable = None
+        self._followable = None
+
+    def followable(self) -> int:
+        """The set of partitions of which this node has all, and gets every write.
+
+        Those on their way to others are in it for as long as writes come here too.
+        """
+        if self._holdings.whole:
+            return shares.EVERY
+        if self._followable is None:
+            complete = self._holdings.complete
+            found = shares.mask_of(filter(complete, range(PARTITIONS)))
+            self._followable = found & shares.EVERY | self.readable().get(self._uid, 0)
+        return self._followable
 
     def named(self, uids: Iterable[int]) -> list[str]:
         """The names of nodes, in order."""

@@ -79,7 +79,7 @@ class WatchHub:
     ) -> None:
         self._store = store
         self._node_uid = node_uid
-        self._heartbeat_s = heartbeat_s
+        self.heartbeat_s = heartbeat_s
         self._max_watches = max_watches
         self._most_commits = ring_commits
         self._most_bytes = ring_bytes
@@ -335,7 +335,7 @@ class WatchHub:
     async def woken(self, event: asyncio.Event) -> bool:
         """Wait for a change below the prefix; False when a heartbeat is due first."""
         try:
-            await asyncio.wait_for(event.wait(), self._heartbeat_s)
+            await asyncio.wait_for(event.wait(), self.heartbeat_s)
         except TimeoutError:
             return event.is_set()
         return True
@@ -343,6 +343,10 @@ class WatchHub:
     def token(self, lsn: int) -> str:
         """What resumes after the commit at a place in the log."""
         return watch_token(self._node_uid, lsn, self._commit_at(lsn))
+
+    def now(self) -> str:
+        """What resumes after the last commit."""
+        return self.token(self._store.last_lsn())
 
     def _commit_at(self, lsn: int) -> Commit | None:
         """The commit at a place in the log, None where it is no longer kept."""

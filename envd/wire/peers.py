@@ -436,6 +436,30 @@ class ExportShare(msgspec.Struct, array_like=True, frozen=True):
     covered: int
 
 
+class WatchAsked(msgspec.Struct, array_like=True, frozen=True):
+    """A question for the commits to these partitions after a watch token of the node that is asked.
+
+    Where there are none yet, it waits so long for one. Without a token nothing is told but one.
+    """
+
+    partitions: bytes
+    token: str = ""
+    wait_ms: int = 0
+
+
+class WatchShare(msgspec.Struct, array_like=True, frozen=True):
+    """The answer: public commits in the order in which the node took them in, of the `partitions`
+    that it answers for; `token` goes on behind them.
+
+    Where it can't go on after the token that was asked with, `reset` says why, and there are none.
+    """
+
+    partitions: bytes
+    token: str
+    commits: Sequence[bytes] = ()
+    reset: str = ""
+
+
 class JoinRequest(msgspec.Struct, array_like=True, frozen=True):
     """What a node without a cluster says of itself."""
 
