@@ -17,20 +17,22 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from typing import Final
 
 from envd.core import shares
-from envd.core.answers import EnvironmentView
+from envd.core.answers import CommitView, EnvironmentView
 from envd.core.errors import EnvdError, Unavailable, Unsupported
 from envd.core.requests import ReadRequest
 from envd.core.ring import partition_of
 from envd.node.held import Held
-from envd.node.routing import READ, READS_S, Routing
+from envd.node.routing import READS_S, Routing
+from envd.node.teller import Teller
 from envd.node.told import Gap, Told, ToldLog
 from envd.node.views import commit_view, read_spread_token, spread_token
 from envd.node.waiting import Waiting
-from envd.node.watch_pages import PAGE
+from envd.node.watch_pages import PAGE, STATE, settle, settled_roots
 from envd.ports import Applied, Rng, Store
 from envd.wire import api
 from envd.wire import peers as wire
@@ -52,22 +54,10 @@ _GIVEN_UP_S: Final = 3.0
 _DOUBTS_S: Final = 2.0
 """So long a peer may seem to be gone before others take over."""
 _LOOKS_S: Final = 1.0
+_COMPARES_S: Final = 0.1
+"""A move leaves less than a second for it."""
 _STARTS: Final = 8
 _log = logging.getLogger(__name__)
-
-
-class _Source:
-    """A peer that is followed for the partitions `wanted`; `fed` are those of which it tells."""
-
-    def __init__(self, uid: int) -> None:
-        self.uid = uid
-        self.wanted = 0
-        self.fed = 0
-        self.token = ""
-        self.failed_s: float | None = None
-        self.doubted_s: float | None = None
-        self.changed = asyncio.Event()
-        self.task: asyncio.Task[None] | None = None
 
 
 class Feeds:
@@ -75,6 +65,7 @@ class Feeds:
 
     def __init__(self, uid: int, store: Store, held: Held, routing: Routing, rng: Rng) -> None:
         self._uid = uid
+        self._store = store
         self._held = held
         self._routing = routing
         self._rng = rng
@@ -82,9 +73,9 @@ class Feeds:
         self._wants: dict[object, int] = {}
         self._left = 0
         self._lingering: list[tuple[float, int]] = []
-        self._sources: dict[int, _Source] = {}
+        self._far: dict[int, Teller] = {}
         self._refused: dict[int, tuple[float, int]] = {}
-        self._own = 0
+        self._near = Teller(uid)
         self._news = asyncio.Event()
         self._settling: set[asyncio.Event] = set()
         self.log = ToldLog()
@@ -123,10 +114,15 @@ class Feeds:
     @property
     def fed(self) -> int:
         """The partitions that are followed."""
-        fed = self._own
-        for source in self._sources.values():
-            fed |= source.fed
+        fed = 0
+        for teller in self._tellers():
+            fed |= teller.fed
         return fed
+
+    def _tellers(self) -> Iterator[Teller]:
+        yield self._near
+        for _, teller in sorted(self._far.items()):
+            yield teller
 
     def follows(self, partition: int) -> bool:
         """Whether a partition is followed."""
@@ -134,16 +130,13 @@ class Feeds:
 
     def shares(self, partitions: int) -> dict[int, int]:
         """Who tells of these: the set of each; this node's own too."""
-        found = {uid: source.fed & partitions for uid, source in sorted(self._sources.items())}
-        found[self._uid] = self._own & partitions
+        found = {teller.uid: teller.fed & partitions for teller in self._tellers()}
         return {uid: share for uid, share in found.items() if share}
 
     def _teller(self, partition: int) -> int | None:
-        if shares.holds(self._own, partition):
-            return self._uid
-        for uid, source in self._sources.items():
-            if shares.holds(source.fed, partition):
-                return uid
+        for teller in self._tellers():
+            if shares.holds(teller.fed, partition):
+                return teller.uid
         return None
 
     async def read(self, request: ReadRequest) -> EnvironmentView:
@@ -158,7 +151,7 @@ class Feeds:
         if uid == self._uid:
             return await self._held.read(request)
         body = wire.pack(wire.ForwardedRead(api.read_message(request).SerializeToString()))
-        raw = await self._routing.ask(uid, READ, body, READS_S)
+        raw = await self._routing.ask(uid, STATE, body, READS_S)
         return api.get_from(pb.GetResponse.FromString(raw))
 
     # -- places ----------------------------------------------------------------------------
@@ -183,12 +176,17 @@ class Feeds:
         return place, ""
 
     def _applied(self, applied: Applied) -> None:
-        if self._own and shares.holds(self._own, applied.record.partition):
-            self._tell(Told(commit_view(applied.record.commit)))
+        near = self._near
+        if near.asked and shares.holds(near.asked, applied.record.partition):
+            self._hear(near, commit_view(applied.record.commit))
 
-    def _tell(self, told: Told) -> None:
-        self.log.append(told)
-        self.waiting.wake(told.commit.environment)
+    def _hear(self, teller: Teller, commit: CommitView) -> None:
+        if teller.hears(commit):
+            self._tell(commit)
+
+    def _tell(self, commit: CommitView) -> None:
+        self.log.append(Told(commit))
+        self.waiting.wake(commit.environment)
 
     def _gap(self, partitions: int) -> None:
         self.log.append(Gap(partitions))
@@ -207,20 +205,24 @@ class Feeds:
 
     async def run(self) -> None:
         """Follow what is wanted, until cancelled."""
-        self._sources.clear()
-        self._own = 0
-        self._news.set()
+        self._begin()
         try:
             async with asyncio.TaskGroup() as group:
                 while True:
                     await self._look(group)
         finally:
-            self._sources.clear()
+            self._begin()
+
+    def _begin(self) -> None:
+        self._far.clear()
+        self._near = Teller(self._uid)
+        self._news.set()
 
     async def _look(self, group: asyncio.TaskGroup) -> None:
-        busy = bool(self._sources or self._own or self._wants)
+        busy = bool(self._far or self._near.asked or self._wants)
+        pause_s = _COMPARES_S if self._handing() else _LOOKS_S
         try:
-            async with asyncio.timeout(_LOOKS_S if busy else None):
+            async with asyncio.timeout(pause_s if busy else None):
                 await self._news.wait()
         except TimeoutError:
             pass
@@ -228,6 +230,12 @@ class Feeds:
             await asyncio.sleep(_GATHERS_S)
         self._news.clear()
         await self._plan(group)
+        if self._handing() & (self._near.fed | self._near.ready):
+            with suppress(EnvdError):  # What can't be said now may be said later.
+                await settle(self._store, self._handing())
+            mine = self._handing() & (self._near.fed | self._near.ready)
+            self._near.shows(settled_roots(self._store, mine))
+            self._hand_over()
 
     def _wanted(self, now_s: float) -> int:
         if self._left:
@@ -249,20 +257,25 @@ class Feeds:
         expected = set(await routing.expected(able))
         plan: dict[int, int] = {}
         kept: dict[int, int] = {}
-        for uid, source in sorted(self._sources.items()):
-            mask = source.wanted & left & able.get(uid, 0)
-            if self._is_good(source, uid in expected, now_s):
-                plan[uid] = mask
-                left &= ~mask
-            elif source.failed_s is None or now_s - source.failed_s < KEPT_S:
+        moving = 0
+        for teller in self._tellers():
+            uid = teller.uid
+            mask = teller.wanted & left & able.get(uid, 0)
+            if uid == self._uid or self._is_good(teller, uid in expected, now_s):
+                leaving = teller.fed & left & ~able.get(uid, 0) & self._goes_on(uid)
+                plan[uid] = mask | leaving
+                moving |= leaving
+                left &= ~plan[uid]
+            elif teller.failed_s is None or now_s - teller.failed_s < KEPT_S:
                 kept[uid] = mask
             else:
                 self._refused[uid] = (now_s + _GIVEN_UP_S, shares.EVERY)
-        plan[self._uid] = left & able.get(self._uid, 0)
-        left &= ~plan[self._uid]
+        gained = left & able.get(self._uid, 0)
+        plan[self._uid] |= gained
+        left &= ~gained
+        others = [uid for uid in able if uid not in (self._uid, *kept)]
         for there in (routing.expected, routing.awake):
             if left:
-                others = [uid for uid in able if uid != self._uid and uid not in kept]
                 uids = await there([uid for uid in others if not self._is_refused(uid)])
                 for uid, share in shares.cover(left, {uid: able[uid] for uid in uids}).items():
                     plan[uid] = plan.get(uid, 0) | share
@@ -270,18 +283,24 @@ class Feeds:
         for uid, mask in kept.items():
             plan[uid] = mask & left
             left &= ~mask
-        self._follow_plan(group, plan, left)
+        next_ones = {uid: able[uid] for uid in able if uid in expected or uid == self._uid}
+        self._follow_plan(group, plan, shares.cover(moving, next_ones), left)
         if not wanted:
             self.log.clear()
 
-    def _is_good(self, source: _Source, expected: bool, now_s: float) -> bool:
+    def _goes_on(self, uid: int) -> int:
+        """Of which partitions a node gets the writes yet, even if they are read elsewhere."""
+        _, refused = self._refused.get(uid, (0.0, 0))
+        return self._routing.writable().get(uid, 0) & ~refused
+
+    def _is_good(self, teller: Teller, expected: bool, now_s: float) -> bool:
         """Whether a peer goes on to be followed without a look at others."""
         if expected:
-            source.doubted_s = None
-        elif source.doubted_s is None:
-            source.doubted_s = now_s
-        doubted = source.doubted_s is not None and now_s - source.doubted_s >= _DOUBTS_S
-        return source.failed_s is None and not doubted
+            teller.doubted_s = None
+        elif teller.doubted_s is None:
+            teller.doubted_s = now_s
+        doubted = teller.doubted_s is not None and now_s - teller.doubted_s >= _DOUBTS_S
+        return teller.failed_s is None and not doubted
 
     def _is_refused(self, uid: int) -> bool:
         return uid in self._refused and self._refused[uid][1] == shares.EVERY
@@ -296,63 +315,72 @@ class Feeds:
                 able[uid] &= ~mask
         return able
 
-    def _follow_plan(self, group: asyncio.TaskGroup, plan: Mapping[int, int], nobody: int) -> None:
-        for uid in [uid for uid in self._sources if not plan.get(uid)]:
-            source = self._sources.pop(uid)
-            if source.task is not None:
-                source.task.cancel()
-        for uid, mask in plan.items():
-            if uid != self._uid and mask:
-                self._follow(group, uid, mask)
-        own = plan[self._uid]
-        gained = own & ~self._own
-        self._own = own
-        changed = nobody != self.nobody
-        self.nobody = nobody
-        if gained:
+    def _follow_plan(
+        self,
+        group: asyncio.TaskGroup,
+        plan: Mapping[int, int],
+        pending: Mapping[int, int],
+        nobody: int,
+    ) -> None:
+        assigned = {uid: (plan.get(uid, 0), pending.get(uid, 0)) for uid in (*plan, *pending)}
+        for uid in [uid for uid in self._far if not any(assigned.get(uid, ()))]:
+            teller = self._far.pop(uid)
+            if teller.task is not None:
+                teller.task.cancel()
+        for uid, (wanted, coming) in assigned.items():
+            if uid != self._uid and wanted | coming:
+                self._follow(group, uid, wanted, coming)
+        near = self._near
+        near.assign(*assigned[self._uid])
+        before = near.ready
+        if gained := near.answers_for(near.asked, near.asked):
             self._gap(gained)
-        if changed:
+        self._compare(near.ready & ~before)
+        if nobody != self.nobody:
+            self.nobody = nobody
             self._settle()
             self.waiting.wake_all()
 
-    def _follow(self, group: asyncio.TaskGroup, uid: int, mask: int) -> None:
-        source = self._sources.get(uid)
-        if source is None:
-            source = self._sources[uid] = _Source(uid)
-            source.wanted = mask
-            source.task = group.create_task(self._keep(source), name="watch-feed")
-        elif source.wanted != mask:
-            source.wanted = mask
-            source.fed &= mask
-            source.changed.set()
+    def _follow(self, group: asyncio.TaskGroup, uid: int, wanted: int, pending: int) -> None:
+        teller = self._far.get(uid)
+        if teller is None:
+            teller = self._far[uid] = Teller(uid)
+            teller.assign(wanted, pending)
+            teller.task = group.create_task(self._keep(teller), name="watch-feed")
+        else:
+            teller.assign(wanted, pending)
 
     # -- one peer --------------------------------------------------------------------------
 
-    async def _keep(self, source: _Source) -> None:
+    async def _keep(self, teller: Teller) -> None:
         """Follow one peer until cancelled."""
         failures = 0
         while True:
-            source.changed.clear()
+            teller.changed.clear()
             try:
-                answer = await self._asked(source)
+                answer = await self._asked(teller)
                 if answer is not None:
-                    self._take(source, *answer)
+                    self._take(teller, *answer)
                 failures = 0
+                if self._handing() & (teller.fed | teller.ready):
+                    await asyncio.sleep(_COMPARES_S)
             except (EnvdError, ValueError) as error:
                 failures += 1
                 if failures > 1 or not isinstance(error, Unavailable):
-                    self._failed(source, error)
+                    self._failed(teller, error)
                     await asyncio.sleep(_PAUSE_S)
 
-    async def _asked(self, source: _Source) -> tuple[int, wire.WatchShare] | None:
+    async def _asked(self, teller: Teller) -> tuple[int, wire.WatchShare] | None:
         """(asked for what, the answer); None where something else is to be asked meanwhile."""
-        wanted = source.wanted
-        wait_ms = int(WAIT_S * 1000) if source.fed == wanted else 0
-        asked = wire.WatchAsked(shares.pack_mask(wanted), source.token, wait_ms)
+        wanted, handing = teller.asked, self._handing() & (teller.fed | teller.ready)
+        is_quiet = not handing and teller.fed == teller.wanted
+        wait_ms = int(WAIT_S * 1000) if is_quiet else 0
+        roots = shares.pack_mask(handing) if handing else b""
+        asked = wire.WatchAsked(shares.pack_mask(wanted), teller.token, wait_ms, roots)
         page = asyncio.ensure_future(
-            self._routing.ask(source.uid, PAGE, wire.pack(asked), wait_ms / 1000 + PATIENCE_S)
+            self._routing.ask(teller.uid, PAGE, wire.pack(asked), wait_ms / 1000 + PATIENCE_S)
         )
-        changed = asyncio.ensure_future(source.changed.wait())
+        changed = asyncio.ensure_future(teller.changed.wait())
         try:
             await asyncio.wait((page, changed), return_when=asyncio.FIRST_COMPLETED)
             if not page.done():
@@ -362,33 +390,60 @@ class Feeds:
             page.cancel()
             changed.cancel()
 
-    def _take(self, source: _Source, asked: int, share: wire.WatchShare) -> None:
+    def _take(self, teller: Teller, asked: int, share: wire.WatchShare) -> None:
         answered = asked & shares.unpack_mask(share.partitions)
-        if source.failed_s is not None:
-            source.failed_s = None
+        if teller.failed_s is not None:
+            teller.failed_s = None
             self._news.set()
         if asked & ~answered:
             until_s = asyncio.get_running_loop().time() + _REFUSED_S
-            self._refused[source.uid] = (until_s, asked & ~answered)
-            source.wanted &= answered | ~asked
+            self._refused[teller.uid] = (until_s, asked & ~answered)
             self._news.set()
-        source.fed = 0 if share.reset else source.fed & (answered | ~asked)
-        gained = answered & source.wanted & ~source.fed
-        source.fed |= gained
-        source.token = share.token
+        if share.reset:
+            teller.forget()
+        before = teller.ready
+        gained = teller.answers_for(answered, asked)
+        self._compare(teller.ready & ~before)
+        teller.token = share.token
         if gained:
             self._gap(gained)
         for raw in share.commits:
-            commit = api.commit_from(pb.Commit.FromString(raw))
-            if shares.holds(source.fed, partition_of(commit.environment)):
-                self._tell(Told(commit))
+            self._hear(teller, api.commit_from(pb.Commit.FromString(raw)))
+        teller.shows(share.roots)
+        self._hand_over()
 
-    def _failed(self, source: _Source, error: Exception) -> None:
-        if source.failed_s is not None:
+    # -- from one to the next --------------------------------------------------------------
+
+    def _handing(self) -> int:
+        """The partitions that a teller is to hand over to one that is ready."""
+        ready = 0
+        for teller in self._tellers():
+            ready |= teller.ready
+        return ready
+
+    def _compare(self, ready: int) -> None:
+        """Ask those for the fingerprints who are to hand over these, and wait for news in vain."""
+        for teller in self._tellers() if ready else ():
+            if teller.fed & ready:
+                teller.changed.set()
+                self._news.set()
+
+    def _hand_over(self) -> None:
+        """Have the next teller of a partition take over where it is equal to the last one."""
+        for coming in self._tellers():
+            for last in self._tellers() if coming.ready else ():
+                if agreed := shares.mask_of(coming.agrees(last)):
+                    for commit in coming.follows_upon(last, agreed):
+                        self._tell(commit)
+                    last.changed.set()
+                    self._news.set()
+
+    def _failed(self, teller: Teller, error: Exception) -> None:
+        if teller.failed_s is not None:
             return
-        source.failed_s = now_s = asyncio.get_running_loop().time()
+        teller.failed_s = now_s = asyncio.get_running_loop().time()
         if isinstance(error, Unsupported):
-            self._refused[source.uid] = (now_s + KEPT_S, shares.EVERY)
+            self._refused[teller.uid] = (now_s + KEPT_S, shares.EVERY)
         reason = error.reason if isinstance(error, EnvdError) else type(error).__name__
-        _log.info("watches.feed_failed", extra={"peer": f"{source.uid:016x}", "reason": reason})
+        _log.info("watches.feed_failed", extra={"peer": f"{teller.uid:016x}", "reason": reason})
         self._news.set()

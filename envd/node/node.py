@@ -128,7 +128,7 @@ class Node:
         self.draining = Draining(self.holdings, self.consent.kept)
         self._routing = Routing(uid, self.holdings, lambda: self.replication, ports.rng)
         self._held = Held(uid, ports.store, self.coordinator, self._routing)
-        self._pages = WatchPages(self._routing)
+        self._pages = WatchPages(ports.store, self._routing, self._held)
         self.gathering: Gathering | None = None
         self.feeds: Feeds | None = None
         self.replication = self._replication(feed, propagated)

@@ -114,6 +114,7 @@ class Routing:
         self._handing: dict[asyncio.Task[WriteAnswer], None] = {}
         self._last: dict[str, asyncio.Task[WriteAnswer]] = {}
         self._readable: dict[int, int] | None = None
+        self._writable: dict[int, int] | None = None
         self._followable: int | None = None
         holdings.subscribe(self._table_changed)
 
@@ -146,13 +147,22 @@ class Routing:
         The system's own is in none.
         """
         if self._readable is None:
-            found: dict[int, bytearray] = {}
-            for partition in range(PARTITIONS):
-                for uid in self._holdings.readers(partition) or ():
-                    mask = found.setdefault(uid, bytearray(shares.MASK_BYTES))
-                    mask[partition >> 3] |= 1 << (partition & 7)
-            self._readable = {uid: shares.unpack_mask(bytes(found[uid])) for uid in sorted(found)}
+            self._readable = self._by_uid(self._holdings.readers)
         return self._readable
+
+    def writable(self) -> dict[int, int]:
+        """The same of those that get its writes."""
+        if self._writable is None:
+            self._writable = self._by_uid(self._holdings.writers)
+        return self._writable
+
+    def _by_uid(self, of: Callable[[int], Sequence[int] | None]) -> dict[int, int]:
+        found: dict[int, bytearray] = {}
+        for partition in range(PARTITIONS):
+            for uid in of(partition) or ():
+                mask = found.setdefault(uid, bytearray(shares.MASK_BYTES))
+                mask[partition >> 3] |= 1 << (partition & 7)
+        return {uid: shares.unpack_mask(bytes(found[uid])) for uid in sorted(found)}
 
     def subscribe(self, changed: Callable[[], None]) -> None:
         """Call `changed` whenever others hold what this node asks for, or may."""
@@ -164,6 +174,7 @@ class Routing:
 
     def _table_changed(self) -> None:
         self._readable = None
+        self._writable = None
         self._followable = None
 
     def followable(self) -> int:

@@ -18,16 +18,22 @@ from typing import Final
 from envd.core import shares
 from envd.core.commit import Commit
 from envd.core.errors import Corrupt, NotFound, Unsupported
-from envd.core.ring import partition_of
+from envd.core.names import check_environment
+from envd.core.ring import from_bitmap, partition_of
+from envd.core.versions import ROOT_BYTES
 from envd.node.calls import Method, Patient
 from envd.node.handshake import Peer
-from envd.node.routing import Routing
+from envd.node.held import Held
+from envd.node.routing import Routing, not_holder
 from envd.node.views import commit_view
 from envd.node.watch import WatchHub
+from envd.ports import Store
 from envd.wire import api
 from envd.wire import peers as wire
+from envd.wire._pb import environment_pb2 as pb
 
 PAGE: Final = "watch.page"
+STATE: Final = "watch.state"
 MAX_WAIT_S: Final = 30.0
 PAGE_BYTES: Final = 256 << 10
 _SCANNED: Final = 256
@@ -38,7 +44,9 @@ _SCANS: Final = 40
 class WatchPages:
     """Serves pages once it is told of the hub that has the log: `serve_from`."""
 
-    def __init__(self, routing: Routing) -> None:
+    def __init__(self, store: Store, routing: Routing, held: Held) -> None:
+        self._store = store
+        self._held = held
         self._routing = routing
         self._hub: WatchHub | None = None
         self._asked: dict[int, asyncio.Event] = {}
@@ -49,7 +57,16 @@ class WatchPages:
 
     def methods(self) -> Mapping[str, Method]:
         """What a channel for calls serves. A page may wait."""
-        return {PAGE: Patient(self._page)}
+        return {PAGE: Patient(self._page), STATE: self._state}
+
+    async def _state(self, _: Peer, body: bytes) -> bytes:
+        """A state as new as the pages tell, of whatever they tell of."""
+        said = wire.unpack(wire.ForwardedRead, body)
+        request = api.read_from(pb.GetRequest.FromString(said.message))
+        partition = partition_of(check_environment(request.environment))
+        if not shares.holds(self._routing.followable(), partition):
+            raise not_holder(request.environment)
+        return api.get_bytes(await self._held.read(request))
 
     async def _page(self, peer: Peer, body: bytes) -> bytes:
         asked = wire.unpack(wire.WatchAsked, body)
@@ -79,11 +96,14 @@ class WatchPages:
         uid: int,
     ) -> wire.WatchShare:
         answered = wanted & self._routing.followable()
+        roots = _mask(asked.roots) & answered if asked.roots else 0
         if not asked.token:
             return wire.WatchShare(shares.pack_mask(answered), hub.now())
         position, refusal = hub.resume(asked.token)
         if position is None:
             return wire.WatchShare(shares.pack_mask(answered), hub.now(), (), refusal)
+        if roots:
+            await settle(self._store, roots)
         loop = asyncio.get_running_loop()
         until = loop.time() + min(asked.wait_ms / 1000, MAX_WAIT_S)
         while True:
@@ -98,7 +118,27 @@ class WatchPages:
                 break
             await _set_by(event, until - loop.time())
             answered = wanted & self._routing.followable()
-        return wire.WatchShare(shares.pack_mask(answered), hub.token(position), commits)
+        return wire.WatchShare(
+            shares.pack_mask(answered),
+            hub.token(position),
+            commits,
+            roots=settled_roots(self._store, roots) if roots and whole else {},
+        )
+
+
+async def settle(store: Store, partitions: int) -> None:
+    """See to it that the fingerprints of these can be said, unless more comes meanwhile."""
+    if store.roots().unsettled & from_bitmap(shares.pack_mask(partitions)):
+        await store.flush()
+
+
+def settled_roots(store: Store, partitions: int) -> dict[int, bytes]:
+    """The fingerprints of these partitions as they are visible now, where that can be said."""
+    roots = store.roots()
+    return {
+        at: roots.partitions[at].to_bytes(ROOT_BYTES)
+        for at in sorted(from_bitmap(shares.pack_mask(partitions)) - roots.unsettled)
+    }
 
 
 async def _scanned(hub: WatchHub, position: int, mask: int) -> tuple[int, Sequence[bytes], bool]:

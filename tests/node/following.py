@@ -7,6 +7,8 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Any
 
+from chaos.sim.cluster import NodeDied
+from chaos.sim.nodes import Settings
 from envd.core.answers import (
     Changed,
     EnvironmentView,
@@ -17,8 +19,6 @@ from envd.core.answers import (
     WatchEvent,
 )
 from envd.core.requests import WatchRequest
-from chaos.sim.cluster import NodeDied
-from chaos.sim.nodes import Settings
 from tests.node.machines import TESTER, Machines, simulate
 
 

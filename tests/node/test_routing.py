@@ -30,7 +30,6 @@ from envd.core.requests import (
     ResolveRequest,
     RollbackRequest,
     Unset,
-    WatchRequest,
     WriteRequest,
 )
 from envd.core.ring import partition_of

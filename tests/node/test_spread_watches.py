@@ -6,12 +6,23 @@ from dataclasses import replace
 
 import pytest
 
-from envd.core.answers import Changed, Heartbeat, Reset, SnapshotEnd, SnapshotItem
+from envd.core.answers import (
+    Changed,
+    Heartbeat,
+    Identity,
+    Reset,
+    SnapshotEnd,
+    SnapshotItem,
+    Status,
+)
 from envd.core.commit import Kind
 from envd.core.errors import Unavailable
 from envd.core.requests import Put, WatchRequest, WriteRequest
 from envd.core.ring import partition_of
+from envd.node.api import EnvironmentApi
 from envd.node.routing import NO_HOLDER
+from envd.node.watch import WatchHub
+from envd.security.access import AllowAll
 from tests.node.following import Watch, watching
 from tests.node.machines import TESTER, Machines
 from tests.node.placed import follow, placed, table
@@ -122,9 +133,7 @@ def test_a_token_is_no_good_once_its_partitions_were_followed_by_nobody() -> Non
         await machines.until(lambda: not feeds.fed, 120.0)
         await machines.write("n1", ENVIRONMENT, A="2")
 
-        resumed = watch(
-            "n4", WatchRequest(ENVIRONMENT, first.token, values=True, exact=True)
-        )
+        resumed = watch("n4", WatchRequest(ENVIRONMENT, first.token, values=True, exact=True))
         await resumed.until(ENVIRONMENT, A="2")
 
         assert isinstance(resumed.events[0], Reset)
@@ -237,6 +246,55 @@ def test_a_watch_goes_on_where_its_node_lets_go_of_the_partition() -> None:
     watching(story)
 
 
+@pytest.mark.parametrize("gains", ["n2", "n4"])
+@pytest.mark.parametrize("node", ["n4", "n1", "n3"])
+def test_a_move_to_other_holders_is_no_gap(node: str, gains: str) -> None:
+    async def story(machines: Machines, watch: Watch) -> None:
+        rows = {**SPREAD, ENVIRONMENT: ("n1",)}
+        await placed(machines, rows)
+        await machines.write("n1", ENVIRONMENT, A="1")
+        followed = watch(node, BELOW)
+        await followed.whole()
+        partition = partition_of(ENVIRONMENT)
+        moving = table(machines, rows).begin({partition: (machines.node(gains).uid,)}, epoch=9)
+        follow(machines, moving)
+        await machines.write("n3", ENVIRONMENT, B="1")
+        await copied(machines, "n1", gains)
+
+        for _ in range(2):  # READ_NEW
+            moving = moving.advance([partition])
+        follow(machines, moving)
+        await machines.write("n3", ENVIRONMENT, B="2")
+        await followed.until(ENVIRONMENT, A="1", B="2")
+        await machines.until(lambda: teller(machines, node, ENVIRONMENT) == gains)
+        for _ in range(2):
+            moving = moving.advance([partition])
+            follow(machines, moving)
+        await machines.write("n3", ENVIRONMENT, B="3")
+        await followed.until(ENVIRONMENT, A="1", B="3")
+
+        assert not followed.of(Reset)
+        assert len(followed.of(Changed)) >= 3
+
+    watching(story)
+
+
+def test_a_move_that_leaves_no_time_to_hand_over_is_told_by_a_snapshot() -> None:
+    async def story(machines: Machines, watch: Watch) -> None:
+        await placed(machines, {ENVIRONMENT: ("n1",)})
+        await machines.write("n1", ENVIRONMENT, A="1")
+        followed = watch("n4", EXACT)
+        await followed.whole()
+        follow(machines, table(machines, {ENVIRONMENT: ("n2",)}))
+
+        await machines.write("n2", ENVIRONMENT, A="2")
+        await followed.until(ENVIRONMENT, A="2")
+
+        assert len(followed.of(Reset)) == 1
+
+    watching(story)
+
+
 def test_a_watch_of_what_its_node_holds_asks_nobody() -> None:
     async def story(machines: Machines, watch: Watch) -> None:
         await placed(machines, {ENVIRONMENT: ("n1", "n2")})
@@ -252,18 +310,27 @@ def test_a_watch_of_what_its_node_holds_asks_nobody() -> None:
     watching(story)
 
 
-def test_a_node_takes_no_more_watches_than_its_limit_wherever_these_are_held() -> None:
+def test_a_node_takes_no_more_watches_than_its_limit_whoever_holds_what_they_watch() -> None:
     async def story(machines: Machines, watch: Watch) -> None:
         await placed(machines, {ENVIRONMENT: ("n1",)})
-        machines.node("n4").hub._max_watches = 1
-        first = watch("n4", EXACT)
-        await first.whole()
+        one = machines.node("n4")
+        hub = WatchHub(one.store, one.uid, max_watches=1)
+        gathering, watches = one.node.gathering, one.node.watches(hub)
+        one.api = EnvironmentApi(
+            one.node.coordinator, hub, AllowAll(), _status, None, gathering, watches
+        )
+        await watch("n4", EXACT).whole()
 
         with pytest.raises(Unavailable) as refused:
             await watch("n4", EXACT).refused()
+
         assert refused.value.reason == "OVERLOADED"
 
     watching(story)
+
+
+def _status(_: Identity) -> Status:
+    raise AssertionError("nobody asks")
 
 
 # -- layers --------------------------------------------------------------------------------
