@@ -207,9 +207,15 @@ class ListPage:
 
 @dataclass(frozen=True, slots=True)
 class Heartbeat:
-    """Nothing happened; `token` resumes from here."""
+    """Nothing happened; `token` resumes from here.
+
+    `partial` says that nobody follows some partitions of what is watched at the moment, and
+    `partial_reason` which: once they are followed again, a reset and a snapshot tell of them.
+    """
 
     token: str
+    partial: bool = False
+    partial_reason: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,9 +234,14 @@ class SnapshotItem:
 
 @dataclass(frozen=True, slots=True)
 class SnapshotEnd:
-    """The snapshot is whole; changes follow. `token` resumes from here."""
+    """The snapshot is whole; changes follow. `token` resumes from here.
+
+    It is not whole where it is `partial`; see Heartbeat.
+    """
 
     token: str
+    partial: bool = False
+    partial_reason: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -146,7 +146,19 @@ def topology(plain: dict[str, Any]) -> TopologyView:
 
 def watch_event_to_plain(event: WatchEvent) -> dict[str, Any]:
     """An event with its kind: {"event": "changed", "commit": {...}, "token": "...", ...}."""
-    return {"event": _EVENTS[type(event)], **to_plain(event)}
+    plain = {"event": _EVENTS[type(event)], **to_plain(event)}
+    return _unless_whole(plain) if isinstance(event, Heartbeat | SnapshotEnd) else plain
+
+
+def snapshot_end_to_plain(event: SnapshotEnd) -> dict[str, Any]:
+    """The end of a snapshot; of one that is whole nothing but the token."""
+    return _unless_whole(to_plain(event))
+
+
+def _unless_whole(plain: dict[str, Any]) -> dict[str, Any]:
+    if not plain["partial"]:
+        del plain["partial"], plain["partial_reason"]
+    return plain
 
 
 def watch_event(plain: dict[str, Any]) -> WatchEvent:
@@ -164,7 +176,8 @@ def watch_event(plain: dict[str, Any]) -> WatchEvent:
             commit = commit_view(plain["commit"])
             return Changed(commit, plain["token"], view, plain.get("through", ""))
         case _:
-            return Heartbeat(plain.get("token", ""))
+            partial, why = plain.get("partial", False), plain.get("partial_reason", "")
+            return Heartbeat(plain.get("token", ""), partial, why)
 
 
 # The words of the protobuf messages.

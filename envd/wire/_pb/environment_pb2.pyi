@@ -482,16 +482,24 @@ class WatchRequest(_message.Message):
 class WatchResponse(_message.Message):
     __slots__ = ("heartbeat", "reset", "snapshot", "snapshot_end", "changed", "token", "more")
     class Heartbeat(_message.Message):
-        __slots__ = ()
-        def __init__(self) -> None: ...
+        __slots__ = ("partial", "partial_reason")
+        PARTIAL_FIELD_NUMBER: _ClassVar[int]
+        PARTIAL_REASON_FIELD_NUMBER: _ClassVar[int]
+        partial: bool
+        partial_reason: str
+        def __init__(self, partial: _Optional[bool] = ..., partial_reason: _Optional[str] = ...) -> None: ...
     class Reset(_message.Message):
         __slots__ = ("reason",)
         REASON_FIELD_NUMBER: _ClassVar[int]
         reason: str
         def __init__(self, reason: _Optional[str] = ...) -> None: ...
     class SnapshotEnd(_message.Message):
-        __slots__ = ()
-        def __init__(self) -> None: ...
+        __slots__ = ("partial", "partial_reason")
+        PARTIAL_FIELD_NUMBER: _ClassVar[int]
+        PARTIAL_REASON_FIELD_NUMBER: _ClassVar[int]
+        partial: bool
+        partial_reason: str
+        def __init__(self, partial: _Optional[bool] = ..., partial_reason: _Optional[str] = ...) -> None: ...
     class Changed(_message.Message):
         __slots__ = ("commit", "state", "gone", "through")
         COMMIT_FIELD_NUMBER: _ClassVar[int]
