@@ -164,6 +164,36 @@ def _ended(
     return below[:cut], best
 
 
+def has_ended(
+    environment: Environment, stamps: Sequence[Stamp], floor: int, retention: Retention
+) -> bool:
+    """Tell whether all the commits leave the history, without reading any."""
+    if environment.exists or not stamps or environment.summary.highest.hlc > floor:
+        return False
+    _, due_hlc = _gaps(stamps, retention)[-1]
+    return due_hlc <= floor and all(stamp.hlc <= floor for stamp in stamps)
+
+
+def due_after(
+    environment: Environment,
+    base: Environment | None,
+    stamps: Collection[Stamp],
+    retention: Retention,
+) -> int | None:
+    """The floor at which there may be something to collect, after commits with these stamps came.
+
+    `base` is the base where that changed. None: nothing more than before.
+    """
+    due = [] if base is None else [stamp.hlc for stamp in tombstones_of(base)]
+    kept_ms = retention.days * DAY_MS
+    if not environment.exists:
+        newest = max((environment.summary.highest, *stamps), key=lambda stamp: stamp.hlc)
+        due.append((newest.time_ms + kept_ms + 1) << COUNTER_BITS)
+    if stamps and environment.summary.highest.time_ms - min(stamps).time_ms > kept_ms:
+        due.append(0)  # What came late may tell of an end long ago.
+    return min(due, default=None)
+
+
 def _gaps(stamps: Sequence[Stamp], retention: Retention) -> list[tuple[int, int]]:
     """After how many commits there was none for more than the retention's days, and the floor from
     which on nobody can have missed one; the last is the end of the history."""
