@@ -29,6 +29,7 @@ from tests.storage.test_drop import StoppingSealer
 from tests.storage.test_floor_contract import ALL, DAY, LATE, OF_P, P, death, hlc, life
 from tests.storage.world import (
     DIGEST_KEY,
+    MIB,
     WitnessSealer,
     crash_copy,
     keeping,
