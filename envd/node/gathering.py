@@ -200,7 +200,7 @@ class Gathering:
         Raises Unavailable where it does not answer for all of these.
         """
         if uid == self._uid:
-            page = await self._held.listed(prefix, after, limit, share)
+            page = self._held.listed(prefix, after, limit, share)
             return shares.Page([each.environment for each in page.items], page.through)
         said = await self._ask_list(uid, prefix, after, limit, share)
         if share & ~_answered(said.partitions):

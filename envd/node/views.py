@@ -13,6 +13,7 @@ from envd.core.answers import (
     CommitView,
     EnvironmentView,
     ExportedEnvironment,
+    SalvagedView,
     VariableView,
 )
 from envd.core.commit import Commit, Kind
@@ -168,16 +169,32 @@ def commit_view(commit: Commit) -> CommitView:
         region=commit.region,
         actor=commit.author,
         message=commit.message,
-        changes=tuple(
-            ChangeView(
-                change.name,
-                "unset" if change.value is None else "set",
-                change.kind is Kind.METADATA,
-            )
-            for change in commit.changes
-        ),
+        changes=_change_views(commit),
         deleted=commit.deletes,
         resolves=commit.resolves,
+        salvages=None if commit.salvages is None else _salvaged_view(commit.salvages),
+    )
+
+
+def _salvaged_view(late: Commit) -> SalvagedView:
+    return SalvagedView(
+        stamp=late.stamp.hex(),
+        time=iso_time(late.time_ms),
+        node=late.node,
+        region=late.region,
+        actor=late.author,
+        changes=_change_views(late),
+    )
+
+
+def _change_views(commit: Commit) -> tuple[ChangeView, ...]:
+    return tuple(
+        ChangeView(
+            change.name,
+            "unset" if change.value is None else "set",
+            change.kind is Kind.METADATA,
+        )
+        for change in commit.changes
     )
 
 

@@ -31,6 +31,7 @@ from envd.core.answers import (
     PeerView,
     PlaceView,
     Reset,
+    SalvagedView,
     SeedView,
     SnapshotEnd,
     SnapshotItem,
@@ -100,9 +101,15 @@ def list_page(plain: dict[str, Any]) -> ListPage:
 
 def commit_view(plain: dict[str, Any]) -> CommitView:
     """The inverse of `to_plain` for a CommitView."""
-    changes = tuple(_made(ChangeView, change) for change in plain["changes"])
     resolves = tuple(plain.get("resolves", ()))
-    return _made(CommitView, {**plain, "changes": changes, "resolves": resolves})
+    late = plain.get("salvages")
+    salvages = None if late is None else _made(SalvagedView, {**late, "changes": _changes(late)})
+    known = {"changes": _changes(plain), "resolves": resolves, "salvages": salvages}
+    return _made(CommitView, {**plain, **known})
+
+
+def _changes(plain: dict[str, Any]) -> tuple[ChangeView, ...]:
+    return tuple(_made(ChangeView, change) for change in plain["changes"])
 
 
 def history_page(plain: dict[str, Any]) -> HistoryPage:
