@@ -13,7 +13,7 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from bench.light import Light
+from bench.light import Caller
 from bench.node import SERVICE
 from envd.core.history import Retention
 from envd.core.ring import PARTITIONS, partition_of
@@ -23,7 +23,7 @@ from envd.storage.state import StateDb
 from envd.system import SystemRng
 from envd.wire._pb import environment_pb2 as pb
 
-_PAGE: Final = 5_000
+_PAGE: Final = 1_000
 _BATCH: Final = 100
 _MAP_BYTES: Final = 256 << 30
 _OWN: Final = ("sys/topology",)
@@ -38,7 +38,7 @@ class Listed(NamedTuple):
     hashed: bytes
 
 
-async def listed(light: Light, prefix: str) -> Listed:
+async def listed(light: Caller, prefix: str) -> Listed:
     """All that a node has below a prefix."""
     environments = variables = 0
     hashed = blake2b(digest_size=16)
@@ -56,7 +56,7 @@ async def listed(light: Light, prefix: str) -> Listed:
             return Listed(environments, variables, hashed.digest())
 
 
-async def differing(lights: Sequence[Light], names: Sequence[str]) -> int:
+async def differing(lights: Sequence[Caller], names: Sequence[str]) -> int:
     """How many of these environments the nodes do not answer alike: revision and every value."""
     found = 0
     for at in range(0, len(names), _BATCH):

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import Final
 
-from bench.light import CallFailed, Light
+from bench.light import CallFailed, Streamer
 from bench.node import IMPORT_BATCH, SERVICE, import_message
 from bench.trio_envd import Copies
 from envd.wire._pb import environment_pb2 as pb
@@ -27,7 +27,10 @@ _BUSY: Final = "OVERLOADED"
 class Filling:
     """Environments PREFIX/e0, PREFIX/e1 ... of these variables; `done` counts the answers."""
 
-    def __init__(self, prefix: str, environments: int, names: Sequence[str]) -> None:
+    def __init__(
+        self, prefix: str, environments: int, names: Sequence[str], *, again_s: float = AGAIN_S
+    ) -> None:
+        self.again_s = again_s
         self._prefix = prefix
         self._names = names
         self._environments = environments
@@ -38,7 +41,7 @@ class Filling:
         self.refused = 0
         """How often one came again."""
 
-    async def run(self, lights: Sequence[Light]) -> None:
+    async def run(self, lights: Sequence[Streamer]) -> None:
         """Return once all are answered, over these connections; raises CallFailed."""
         async with asyncio.TaskGroup() as group:
             for light in lights:
@@ -75,19 +78,22 @@ class Filling:
 class _Feed:
     """The import stream of one node."""
 
-    def __init__(self, filling: Filling, light: Light) -> None:
+    def __init__(self, filling: Filling, light: Streamer) -> None:
         self._filling = filling
         self._light = light
         self._news = asyncio.Event()
         self._on_their_way = 0
         self._failure: CallFailed | None = None
-        self._ended = False
+        self._is_busy = False
 
     async def run(self) -> None:
         """Send until all are answered, of every node; raises CallFailed."""
         filling, light = self._filling, self._light
         stream = light.begin(SERVICE + "Import", self._answered, self._end)
         while not filling.complete:
+            if self._is_busy:
+                self._is_busy = False
+                await asyncio.sleep(filling.again_s)
             batch = filling.batch() if self._on_their_way < ON_THEIR_WAY else ()
             if batch:
                 self._on_their_way += len(batch)
@@ -103,17 +109,19 @@ class _Feed:
         """Until there is an answer, and now and then: others' answers tell of the end too."""
         self._news.clear()
         with suppress(TimeoutError):
-            async with asyncio.timeout(AGAIN_S):
+            async with asyncio.timeout(self._filling.again_s):
                 await self._news.wait()
 
     def _answered(self, raw: bytes) -> None:
         results = pb.ImportResponse.FromString(raw).results
         self._on_their_way -= len(results)
+        refused = self._filling.refused
         try:
             for result in results:
                 self._filling.answered(result)
         except CallFailed as failure:
             self._failure = failure
+        self._is_busy = self._is_busy or self._filling.refused > refused
         self._news.set()
 
     def _end(self) -> None:

@@ -14,7 +14,7 @@ import struct
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final, cast
+from typing import Final, Protocol, cast
 
 DATA, HEADERS, RESET, SETTINGS, PING, GO_AWAY, WINDOW_UPDATE = 0, 1, 3, 4, 6, 7, 8
 END_STREAM, ACK, END_HEADERS = 0x1, 0x1, 0x4
@@ -42,6 +42,32 @@ class Stream:
     on_end: Callable[[], None]
     received: bytearray = field(default_factory=bytearray)
     waiting: deque[tuple[bytes, bool]] = field(default_factory=deque)
+
+
+class Caller(Protocol):
+    """Whoever carries single calls."""
+
+    async def call(self, path: str, message: bytes) -> bytes:
+        """One request, one answer; raises CallFailed."""
+        ...
+
+
+class Streamer(Protocol):
+    """Whoever carries streams of messages."""
+
+    def begin(
+        self, path: str, on_message: Callable[[bytes], None], on_end: Callable[[], None]
+    ) -> Stream:
+        """Begin a stream; raises CallFailed."""
+        ...
+
+    def send(self, stream: Stream, message: bytes) -> None:
+        """One more message on it."""
+        ...
+
+    def finish(self, stream: Stream) -> None:
+        """No more messages come on it."""
+        ...
 
 
 class Light(asyncio.Protocol):

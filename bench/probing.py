@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from bench.light import CallFailed, Light
+from bench.light import Caller, CallFailed
 from bench.node import SERVICE
 from bench.payload import drawn, value
 from bench.trio_envd import Copies
@@ -49,7 +49,7 @@ class Probing:
 
     def __init__(
         self,
-        lights: Sequence[Light],
+        lights: Sequence[Caller],
         prefix: str,
         environments: int,
         names: Sequence[str],
@@ -110,7 +110,7 @@ class Probing:
 
     def _begin(
         self,
-        light: Light,
+        light: Caller,
         method: str,
         message: bytes,
         due: float,

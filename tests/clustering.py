@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from envd.core.answers import ClusterFigures, PeerView, SeedView, TopologyView
 from envd.core.errors import Conflict, Unavailable
@@ -53,6 +54,10 @@ class FakeCluster:
     unreachable: bool = False
     epoch: int = 7
     voters: dict[int, str] = field(default_factory=lambda: dict.fromkeys((7, 8, 9), "yes"))
+    spread: dict[str, Any] = field(default_factory=dict)
+    """Who holds which partition: fields of TopologyView."""
+    drains: list[str] = field(default_factory=list)
+    """What is told, one after the other, before a node that is to leave has left."""
 
     def members(self) -> Sequence[Member]:
         return self.known
@@ -72,7 +77,8 @@ class FakeCluster:
             for each in sorted(self.known, key=lambda each: each.name)
         ]
         voting = [each.reachable for each in nodes if each.votes == "yes"]
-        return TopologyView(self.epoch, tuple(nodes), 2 * sum(voting) > len(voting))
+        majority = 2 * sum(voting) > len(voting)
+        return TopologyView(self.epoch, tuple(nodes), majority, **self.spread)
 
     async def recover(self, *, dry_run: bool) -> None:
         if self.topology().majority:
@@ -88,6 +94,8 @@ class FakeCluster:
 
     async def leave(self) -> None:
         self.asked.append(("leave", None))
+        if self.drains:
+            raise Unavailable(self.drains.pop(0), reason="DRAINING", retry_after_ms=1)
         self.become(self.own_uid, MemberState.LEFT)
 
     async def remove(self, member: Member) -> None:

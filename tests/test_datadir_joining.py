@@ -125,6 +125,19 @@ def test_a_key_file_that_is_not_of_this_directory_stops_an_admission(
 # -- the cluster's secret --------------------------------------------------------------
 
 
+def test_only_the_start_that_made_a_cluster_founded_it(path: Path, tmp_path: Path) -> None:
+    made = empty(path).create()
+    joined = empty(tmp_path / "joined").admit(CLUSTER_ID, DIGEST_KEY)
+    found = [made.founded, joined.founded]
+    made.close()
+    joined.close()
+
+    again = node(path)
+
+    assert [*found, again.founded] == [True, False, False]
+    again.close()
+
+
 def test_who_creates_a_cluster_makes_its_secret_once(path: Path) -> None:
     created(path)
     secret = read_cluster_secret(path / "cluster.secret")

@@ -57,6 +57,7 @@ DEFAULT_COPIES: Final = 3
 _MOVABLE: Final = frozenset(range(PARTITIONS)) - {SYSTEM_PARTITION}
 _MOVE: Final = struct.Struct(">HBQ")
 _MOST_NODES: Final = 1 << 16
+_ROUNDS: Final = 5
 _MOST_BYTES: Final = 1 << 23
 """Of rows before they are compressed: each partition on each of a thousand nodes."""
 _UIDS: Final = 1 << 64
@@ -100,7 +101,7 @@ class PartitionTable:
             raise ValueError("a partition moves to some node, and the system's own does not move")
         if not 0 <= self.waiting < PARTITIONS:
             raise ValueError("no more partitions wait to move than there are")
-        if any(len(set(row)) != len(row) for row in (*self.holders, *targets)):
+        if any(len(set(row)) != len(row) for row in {*self.holders, *targets}):
             raise ValueError("a node holds a partition once")
         if not self.copies or any(
             count < 0 or (region != ANYWHERE and not (count and ANYWHERE not in self.copies))
@@ -268,9 +269,10 @@ class PartitionTable:
         number = {uid: at for at, uid in enumerate(nodes)}
         if len(nodes) >= _MOST_NODES:
             raise ValueError("a table of more nodes than a cluster has")
-        rows = b"".join(_packed(row, number) for row in self.holders)
+        packed = {row: _packed(row, number) for row in {*self.holders, *self.targets}}
+        rows = b"".join(packed[row] for row in self.holders)
         moves = b"".join(
-            _MOVE.pack(partition, move.stage, move.epoch) + _packed(move.to, number)
+            _MOVE.pack(partition, move.stage, move.epoch) + packed[move.to]
             for partition, move in sorted(self.moves.items())
         )
         fields = {
@@ -278,7 +280,7 @@ class PartitionTable:
             "nodes": [f"{uid:016x}" for uid in nodes],
             "rows": _shrunk(rows),
             "moves": _shrunk(moves),
-            "waiting": self.waiting,
+            **({"waiting": self.waiting} if self.waiting else {}),
         }
         return json.dumps(fields, separators=(",", ":"))
 
@@ -329,14 +331,24 @@ def placed(sites: Iterable[Site], copies: Mapping[str, int], before: Table) -> T
 
 
 def placing(sites: Iterable[Site], copies: Mapping[str, int], before: Table) -> Steps[Table]:
-    """`placed` in steps."""
+    """`placed` in steps.
+
+    What came out is placed once more, until that moves nothing: then it moves nothing later either.
+    """
     known = list(sites)
     everywhere = copies.get(ANYWHERE)
-    if everywhere is not None:
-        rows = yield from assigning(known, everywhere or len(known), before)
-    else:
-        rows = yield from assigning_regions(known, copies, before)
-    return _but_the_system(rows)
+    rows = before
+    for _ in range(_ROUNDS):
+        if everywhere is not None:
+            again = yield from assigning(known, everywhere or len(known), rows)
+        else:
+            again = yield from assigning_regions(known, copies, rows)
+        placed_again = _but_the_system(again)
+        done = list(map(set, rows)) == list(map(set, placed_again))
+        rows = placed_again
+        if done:
+            break
+    return rows
 
 
 def _but_the_system(rows: Iterable[Holders]) -> list[Holders]:
@@ -351,20 +363,34 @@ def _packed(row: Holders, number: Mapping[int, int]) -> bytes:
     return b"".join((len(row).to_bytes(2), *(number[uid].to_bytes(2) for uid in row)))
 
 
-def _unpacked(raw: bytes, at: int, nodes: Sequence[int]) -> tuple[Holders, int]:
-    begin = at + 2
-    count = int.from_bytes(raw[at:begin])
-    end = begin + 2 * count
-    if not begin <= end <= len(raw) or count > len(nodes):
-        raise ValueError("a row ends early, or has more nodes than there are")
-    numbers = (int.from_bytes(raw[place : place + 2]) for place in range(begin, end, 2))
-    return tuple(nodes[number] for number in numbers), end
+class _Rows:
+    """Reads packed rows; of many partitions they are the same, so each is read once."""
+
+    def __init__(self, nodes: Sequence[int]) -> None:
+        self._nodes = nodes
+        self._known: dict[bytes, Holders] = {}
+
+    def read(self, raw: bytes, at: int) -> tuple[Holders, int]:
+        """The row at this place, and where it ends."""
+        begin = at + 2
+        count = int.from_bytes(raw[at:begin])
+        end = begin + 2 * count
+        if not begin <= end <= len(raw) or count > len(self._nodes):
+            raise ValueError("a row ends early, or has more nodes than there are")
+        packed = raw[begin:end]
+        row = self._known.get(packed)
+        if row is None:
+            numbers = (
+                int.from_bytes(packed[place : place + 2]) for place in range(0, 2 * count, 2)
+            )
+            row = self._known[packed] = tuple(self._nodes[number] for number in numbers)
+        return row, end
 
 
 def _rows_of(raw: bytes, nodes: Sequence[int]) -> tuple[Holders, ...]:
-    holders, at = [], 0
+    rows, holders, at = _Rows(nodes), [], 0
     for _ in range(PARTITIONS):
-        row, at = _unpacked(raw, at, nodes)
+        row, at = rows.read(raw, at)
         holders.append(row)
     if at != len(raw):
         raise ValueError("rows go on after the last one")
@@ -372,13 +398,13 @@ def _rows_of(raw: bytes, nodes: Sequence[int]) -> tuple[Holders, ...]:
 
 
 def _moves_of(raw: bytes, nodes: Sequence[int]) -> dict[int, Move]:
+    rows, before, at = _Rows(nodes), -1, 0
     moves: dict[int, Move] = {}
-    before, at = -1, 0
     while at < len(raw):
         partition, stage, epoch = _MOVE.unpack_from(raw, at)
         if partition <= before:
             raise ValueError("moves are in order of their partitions")
-        to, at = _unpacked(raw, at + _MOVE.size, nodes)
+        to, at = rows.read(raw, at + _MOVE.size)
         moves[partition], before = Move(Stage(stage), to, epoch), partition
     return moves
 

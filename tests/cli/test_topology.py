@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
-from envd.core.answers import ClusterFigures
+from envd.core.answers import ClusterFigures, PlaceView
 from envd.core.errors import OutcomeUnknown, Unavailable, Unsupported
 from envd.core.members import MemberState
+from envd.core.ring import partition_of
 from tests.cli.bench import Envctl
 from tests.clustering import FakeCluster
 
@@ -241,3 +243,85 @@ def test_where_names_no_proposer_that_can_not_be_reached(
 def test_where_wants_a_name_that_is_one(envctl: Envctl, cluster: FakeCluster) -> None:
     assert envctl("cluster where Nope").code == 2
     assert envctl("cluster where").code == 2
+
+
+# -- more nodes than copies --------------------------------------------------------------------
+
+
+MOVING: dict[str, Any] = {
+    "copies": {"": 2},
+    "moving": {"write_both": 1, "use_new": 500},
+    "waiting": 1200,
+    "left_seconds": 750,
+}
+
+
+def copies_check(envctl: Envctl) -> tuple[str, str]:
+    document = json.loads(envctl("doctor -o json").out)
+    found = {each["name"]: each for each in document["checks"]}["copies"]
+    return (found["status"], found["detail"])
+
+
+def test_what_moves_is_told_with_how_long_it_takes(envctl: Envctl, cluster: FakeCluster) -> None:
+    cluster.spread = {**MOVING, "under_replicated": 3}
+
+    lines = envctl.ok("cluster topology").lines
+
+    assert lines[0].endswith("PARTITIONS")
+    assert lines[-3:] == [
+        "each partition is to have 2 copies",
+        "3 have fewer now",
+        "501 partitions move (1 write_both, 500 use_new), 1,200 are to follow; "
+        "about 12 min left at this pace",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("copies", "words"),
+    [
+        ({"": 1}, "1 copy"),
+        ({"": 0}, "a copy on every node"),
+        ({"us": 1, "eu": 2}, "2 copies in eu, 1 in us"),
+    ],
+)
+def test_how_many_copies_there_are_to_be_is_said_in_words(
+    envctl: Envctl, cluster: FakeCluster, copies: dict[str, int], words: str
+) -> None:
+    cluster.spread = {"copies": copies}
+
+    assert envctl.ok("cluster topology").lines[-1] == f"each partition is to have {words}"
+    assert copies_check(envctl) == ("ok", f"{words} of each partition")
+
+
+def test_the_doctor_names_partitions_with_too_few_copies(
+    envctl: Envctl, cluster: FakeCluster
+) -> None:
+    cluster.spread = {**MOVING, "under_replicated": 3}
+
+    assert copies_check(envctl) == ("warn", "3 partitions with less than 2 copies")
+
+
+def test_where_names_the_holders_and_the_stage_of_a_move(
+    envctl: Envctl, cluster: FakeCluster
+) -> None:
+    uids = [f"{uid:016x}" for uid in (7, 8, 9)]
+    place = PlaceView(partition_of("web/prod"), tuple(uids[:2]), tuple(uids), "streaming")
+    cluster.spread = {"copies": {"": 2}, "place": place}
+
+    lines = envctl.ok("cluster where web/prod").lines
+    document = json.loads(envctl.ok("cluster where web/prod -o json").out)
+
+    assert [line.split()[0] for line in lines[1:3]] == ["n1", "n2"]
+    assert "is read from these and moves (stage streaming); its writes go to n3 too" in lines[-1]
+    assert (document["stage"], document["writers"]) == ("streaming", uids)
+    assert [each["name"] for each in document["replicas"]] == ["n1", "n2"]
+
+
+def test_leave_asks_again_and_tells_how_far_it_is(envctl: Envctl, cluster: FakeCluster) -> None:
+    cluster.drains = ["9 of 12 partitions are still here", "2 of 12 partitions are still here"]
+
+    shown = envctl.ok("cluster leave --yes")
+
+    assert cluster.asked == [("leave", None)] * 3
+    assert "9 of 12" in shown.err + shown.out
+    assert "has left, and stops" in shown.err + shown.out

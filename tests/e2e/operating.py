@@ -190,7 +190,7 @@ class Operator:
     ) -> Sequence[Machine]:
         """Start so many machines; return when all that should vote do.
 
-        The first one founds the cluster; `at_once`, three of them do, which takes them 10 s.
+        The first one founds the cluster; `at_once`, three of them do.
         """
         made = machines or [self.machine(f"n{number}") for number in range(1, count + 1)]
         if not at_once:
@@ -265,7 +265,7 @@ class Operator:
             stderr=subprocess.STDOUT,
             text=True,
             env=self._environ(machine),
-            timeout=PATIENCE_S,
+            timeout=5 * PATIENCE_S,
             check=False,
         )
         self.said = done.stdout.replace(self.network, "10.0.0.")

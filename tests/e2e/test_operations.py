@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from itertools import count
 from pathlib import Path
@@ -17,6 +18,7 @@ from tests.e2e.node import Node
 from tests.e2e.operating import Machine, Operator, procedures
 
 PLAIN, SERIAL = "web/prod", "web/leader"
+MOVES_S = 300.0
 
 
 @pytest.fixture
@@ -75,6 +77,42 @@ def test_a_node_is_added_and_taken_out_again(operator: Operator) -> None:
 
     assert done(n1, "get", PLAIN, "B") == "2"
     assert document(n1, "cluster", "topology")["majority"]
+
+
+def test_a_node_takes_its_share_and_hands_it_over_again(operator: Operator) -> None:
+    machines = [operator.machine(f"n{number}") for number in range(1, 5)]
+    for each in machines:
+        with (each.directory / "etc" / "envd.toml").open("a") as settings:
+            settings.write("\n[distributed]\nreplication_factor = 2\n")
+    n1, *_, n4 = machines
+    operator.start(3, machines=machines[:3])
+    write_some(n1)
+    for at in range(20):
+        done(n1, "set", f"many/{at}", f"A={at}")
+
+    with operator.follows("More nodes than copies") as block:
+        next(block)
+        until_moved(n1, 4)
+        next(block)
+        done(n4, "set", SERIAL, "NAME=four")
+        next(block)
+
+    assert n4.process is None or n4.process.wait(60) == 0
+    until_moved(n1, 3)
+    assert [done(n1, "get", f"many/{at}", "A") for at in range(20)] == [str(at) for at in range(20)]
+    assert done(n1, "get", SERIAL, "NAME", "--consistency", "strong") == "four"
+
+
+def until_moved(node: Node, nodes: int) -> None:
+    """Wait until so many nodes hold partitions, and none is on its way."""
+    deadline = time.monotonic() + MOVES_S
+    while True:
+        seen = document(node, "cluster", "topology")
+        holding = [each for each in seen["nodes"] if each["partitions"]]
+        if len(holding) == nodes and not seen["moving"] and not seen["waiting"]:
+            return
+        assert time.monotonic() < deadline, seen
+        time.sleep(1)
 
 
 def test_a_node_that_reaches_nobody_does_not_leave(operator: Operator) -> None:

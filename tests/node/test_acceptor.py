@@ -10,6 +10,7 @@ import pytest
 from envd.core.commit import Change, Commit, Kind
 from envd.core.errors import Corrupt, Unavailable
 from envd.core.paxos import NEVER, Acceptor, Ballot, Held, Proposal, Verdict
+from envd.core.ring import partition_of, to_bitmap
 from envd.core.stamp import ZERO, Stamp
 from envd.core.topology import TOPOLOGY
 from envd.node.acceptor import read_accepted, read_promise
@@ -502,6 +503,21 @@ async def test_what_is_open_is_told_and_nothing_else() -> None:
 
     at = OPENING.stamp.to_bytes()
     assert found == [wire.Open(NAME, LOW, LOW, at, records.encode_commit(FIRST))]
+
+
+@virtually
+async def test_of_what_is_open_some_partitions_may_be_asked_for_alone() -> None:
+    voter = Voter()
+    for name in (NAME, "web/test"):
+        await voter.service.accept(name, proposed(opening(name=name)), 1, 9)
+    open_call = voter.service.methods()["serial.open"]
+
+    bitmap = to_bitmap({partition_of("web/test")})
+    body = await open_call(PEER, wire.pack((1, "", bitmap)))
+
+    assert [each.environment for each in wire.unpack(list[wire.Open], body)] == ["web/test"]
+    with pytest.raises(Corrupt):
+        await open_call(PEER, wire.pack((1, "", b"short")))
 
 
 @virtually

@@ -12,9 +12,10 @@ from envd.core.commit import Kind
 from envd.core.errors import Unavailable
 from envd.core.members import MemberState
 from envd.core.partitions import PartitionTable, Stage
-from envd.core.requests import Put, WriteRequest
+from envd.core.requests import LeaveRequest, Put, WriteRequest
 from envd.core.ring import PARTITIONS, partition_of
 from envd.core.topology import Topology
+from envd.node.cluster import ASKED_S
 from envd.node.node import Node
 from tests.node.machines import TESTER, Machines, simulate
 
@@ -51,9 +52,9 @@ def at_rest(machines: Machines) -> bool:
     if not has_table(machines):
         return False
     now = table(machines)
-    return not (now.moves or now.waiting) and not any(
-        node.consent.kept() for node in nodes(machines)
-    )
+    if now.moves or now.waiting or now.under_replicated(now.uids()):
+        return False
+    return not any(node.consent.kept() for node in nodes(machines))
 
 
 def holders(machines: Machines, name: str) -> set[str]:
@@ -83,7 +84,7 @@ async def fill(machines: Machines, at: str = "n1", value: str = "1") -> None:
 async def spread(machines: Machines, *names: str) -> None:
     """Start these nodes, with some environments, and wait until all is spread over them."""
     await machines.start(*names)
-    await fill(machines, sorted(machines.cluster.nodes)[0])
+    await fill(machines, min(machines.cluster.nodes))
     await machines.until(lambda: at_rest(machines), MOVES_S)
 
 
@@ -96,6 +97,18 @@ def in_stage(machines: Machines, stage: Stage) -> tuple[int, tuple[int, ...]]:
     now = table(machines)
     at = next(at for at, move in sorted(now.moves.items()) if move.stage is stage)
     return at, tuple(uid for uid in now.moves[at].to if uid not in now.holders[at])
+
+
+async def remove(machines: Machines, uid: int) -> None:
+    """Strike a node once it is down."""
+    membership = machines.node("n1").node.membership
+
+    def is_down() -> bool:
+        member = membership.member(uid)
+        return member is not None and member.state is MemberState.DOWN
+
+    await machines.until(is_down, 60.0)
+    membership.remove(uid)
 
 
 def name_of(machines: Machines, uid: int) -> str:
@@ -151,14 +164,37 @@ def test_a_node_leaves_once_others_hold_what_it_held() -> None:
     async def story(machines: Machines) -> None:
         await spread(machines, "n1", "n2", "n3", "n4")
         leaver = machines.node("n4")
+        request = LeaveRequest(f"{leaver.uid:016x}")
 
-        await machines.run("n4", leaver.node.hand_over())
+        with pytest.raises(Unavailable, match="partitions are still here") as told:
+            await machines.run("n4", leaver.api.cluster.leave(TESTER, request))
+        await machines.run("n4", leaver.leave())
 
+        assert told.value.reason == "DRAINING"
         assert not any(map(leaver.store.visible, NAMES))
         assert leaver.uid not in table(machines).uids()
-        await machines.run("n4", leaver.node.leave(for_good=True))
         machines.cluster.crash(machines.machine("n4"))
         await machines.until(lambda: at_rest(machines), MOVES_S)
+        check_places(machines, 2)
+
+    simulate(story, 4, TWO)
+
+
+def test_a_node_that_nobody_asks_to_leave_any_more_stays() -> None:
+    async def story(machines: Machines) -> None:
+        await spread(machines, "n1", "n2", "n3", "n4")
+        leaver = machines.node("n4")
+        machines.cluster.network.partition(["n3"], ["n1", "n2", "n4"])
+        request = LeaveRequest(f"{leaver.uid:016x}")
+
+        with pytest.raises(Unavailable, match="still here"):
+            await machines.run("n4", leaver.api.cluster.leave(TESTER, request))
+        await asyncio.sleep(ASKED_S + 5)
+
+        assert leaver.node.coordinator.refuse_writes is None
+        machines.cluster.network.heal()
+        await machines.until(lambda: at_rest(machines), MOVES_S)
+        assert table(machines).loads()[leaver.uid] > 1000
         check_places(machines, 2)
 
     simulate(story, 4, TWO)
@@ -189,19 +225,13 @@ def test_what_a_dead_node_held_is_copied_to_the_one_that_replaces_it() -> None:
         dead = machines.node("n3").uid
         machines.cluster.crash(machines.machine("n3"))
         await machines.start("n4")
-        await machines.until(
-            lambda: machines.node("n1").node.membership.member(dead).state is MemberState.DOWN, 60.0
-        )
-
-        machines.node("n1").node.membership.remove(dead)
+        await remove(machines, dead)
         await machines.until(lambda: dead not in table(machines).uids(), 60.0)
         await machines.until(lambda: at_rest(machines), MOVES_S)
 
         check_places(machines, 2)
-        assert (
-            table(machines).under_replicated({each.uid for each in machines.cluster.nodes.values()})
-            == 0
-        )
+        up = {each.uid for each in machines.cluster.nodes.values()}
+        assert table(machines).under_replicated(up) == 0
 
     simulate(story, 4, TWO)
 
@@ -263,10 +293,7 @@ def test_a_target_that_is_gone_for_good_gets_nothing() -> None:
         dead = machines.node("n4").uid
 
         machines.cluster.crash(machines.machine("n4"))
-        await machines.until(
-            lambda: machines.node("n1").node.membership.member(dead).state is MemberState.DOWN, 60.0
-        )
-        machines.node("n1").node.membership.remove(dead)
+        await remove(machines, dead)
         await machines.until(lambda: dead not in table(machines).uids(), 60.0)
         await machines.until(lambda: at_rest(machines), MOVES_S)
 
@@ -314,6 +341,7 @@ def test_a_serial_environment_keeps_its_chain_over_its_moves() -> None:
 
         assert value > 20
         for at in kept:
-            assert (await machines.history(at, NAMES[0]))[: len(stamps)] == stamps[::-1]
+            history = await machines.history(at, NAMES[0])
+            assert history == stamps[: -len(history) - 1 : -1]
 
     simulate(story, 4, TWO)

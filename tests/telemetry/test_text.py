@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+from dataclasses import replace
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families as plain_metrics
 
-from envd.telemetry.cluster import ClusterFigures, PeerFigures, RepairTotals
+from envd.telemetry.cluster import (
+    ClusterFigures,
+    PartitionFigures,
+    PeerFigures,
+    RepairTotals,
+)
 from envd.telemetry.node import OPENMETRICS, PLAIN, NodeFigures, Telemetry
 from envd.telemetry.pulse import Pulse
 from tests.telemetry.reading import families
@@ -153,6 +159,29 @@ def test_a_node_alone_has_no_figures_of_peers(telemetry: Telemetry) -> None:
     assert not [labels for _, labels in told if dict(labels).get("peer")]
     assert told["envd_handoff_commits", ()] == 0
     assert told["envd_unreplicated_commits", ()] == 0
+
+
+def test_who_holds_what_is_told_where_not_every_node_holds_everything(
+    telemetry: Telemetry,
+) -> None:
+    assert not [name for name, _ in samples(telemetry.text(OPENMETRICS)[0]) if "partitions" in name]
+
+    spread = PartitionFigures(1536, 2, {"streaming": 512}, 700, 3, 1.04)
+    telemetry.cluster = replace(cluster(), partitions=spread)
+
+    told = samples(telemetry.text(OPENMETRICS)[0])
+    moving = {labels[0][1]: told[name, labels] for name, labels in told if name.endswith("_moving")}
+    assert moving == {
+        "write_both": 0,
+        "streaming": 512,
+        "read_new": 0,
+        "use_new": 0,
+        "waiting": 700,
+    }
+    assert told["envd_partitions_held", ()] == 1536
+    assert told["envd_partitions_kept", ()] == 2
+    assert told["envd_partitions_under_replicated", ()] == 3
+    assert told["envd_partitions_balance_ratio", ()] == 1.04
 
 
 def test_a_bucket_shows_the_trace_of_a_request_that_fell_into_it(telemetry: Telemetry) -> None:
