@@ -48,7 +48,7 @@ from envd.core.stamp import Stamp
 from envd.ports import Applied
 
 CONVERGES_WITHIN_S: Final = 120.0
-SETTLES_WITHIN_S: Final = 300.0
+SETTLES_WITHIN_S: Final = 600.0
 """Where partitions have to move before all is as it is to stay."""
 MEETS_WITHIN_S: Final = 60.0
 LOOKS_EVERY_S: Final = 2.0
