@@ -13,9 +13,9 @@ from itertools import count
 from typing import Any, Final, cast
 
 from chaos.sim.checkers.merge_laws import Merge
-from chaos.sim.moving_controls import PulledInWords, TakenForGranted, any_epoch
+from chaos.sim.moving_controls import PulledInWords, TakenForGranted
 from chaos.sim.nodes import Sabotage
-from chaos.sim.sabotage import Answering, Channel, over_dialed, over_served
+from chaos.sim.sabotage import Answering, Channel, over_dialed
 from envd.core.chain import MODE, is_serial
 from envd.core.commit import LogRecord
 from envd.core.entries import Entry
@@ -310,12 +310,6 @@ _ALL: Final = (
         "read-before-pulled",
         "a node that is to be read from is taken for having pulled as soon as it is asked",
         over_dialed(PulledInWords),
-        copies=3,
-    ),
-    Control(
-        "count-votes-of-any-epoch",
-        "an acceptor takes who asks it for one that counts in the same epoch as itself",
-        over_served(any_epoch),
         copies=3,
     ),
     Control(

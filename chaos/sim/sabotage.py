@@ -8,10 +8,8 @@ from dataclasses import replace
 
 from chaos.sim.nodes import Sabotage
 from envd.core.errors import Unavailable
-from envd.ports import PeerChannel, PeerTransport, Store
+from envd.ports import PeerChannel, PeerTransport
 from envd.wire import peers as wire
-
-Wrap = Callable[[PeerChannel], PeerChannel]
 
 
 class Channel:
@@ -85,31 +83,19 @@ class Answering(Channel):
 
 
 class _Transport:
-    """A transport of which the channels that are dialed, or those that are served, are wrapped."""
+    """A transport of which the channels that are dialed are wrapped."""
 
-    def __init__(self, inner: PeerTransport, dialed: Wrap, served: Wrap) -> None:
+    def __init__(self, inner: PeerTransport, wrap: Callable[[PeerChannel], PeerChannel]) -> None:
         self._inner = inner
-        self._dialed = dialed
-        self._served = served
+        self._wrap = wrap
 
     async def dial(self, address: str) -> PeerChannel:
-        return self._dialed(await self._inner.dial(address))
+        return self._wrap(await self._inner.dial(address))
 
     def on_channel(self, serve: Callable[[PeerChannel], Awaitable[None]]) -> None:
-        self._inner.on_channel(lambda channel: serve(self._served(channel)))
+        self._inner.on_channel(serve)
 
 
-def _as_it_is(channel: PeerChannel) -> PeerChannel:
-    return channel
-
-
-def over_dialed(wrap: Wrap) -> Sabotage:
+def over_dialed(wrap: Callable[[PeerChannel], PeerChannel]) -> Sabotage:
     """Wrap the channels that a node opens."""
-    return lambda ports: replace(ports, transport=_Transport(ports.transport, wrap, _as_it_is))
-
-
-def over_served(wrap: Callable[[Store], Wrap]) -> Sabotage:
-    """Wrap the channels that others open to a node, by what its store has."""
-    return lambda ports: replace(
-        ports, transport=_Transport(ports.transport, _as_it_is, wrap(ports.store))
-    )
+    return lambda ports: replace(ports, transport=_Transport(ports.transport, wrap))
