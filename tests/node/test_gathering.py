@@ -299,11 +299,11 @@ def test_a_list_says_where_nobody_answers_for_some_of_it() -> None:
 async def in_conflict(machines: Machines, names: Sequence[str]) -> None:
     """Two writes of each that have not seen each other."""
     machines.cluster.network.partition(["n1"], ["n2", "n3", "n4"])
+    for each in machines.cluster.nodes.values():  # By the nodes themselves: each holds it all.
+        each.node.holdings.follow(None)
     for name in names:
         for writer in ("n1", "n2"):
             request = WriteRequest(name, (Put("A", writer), Put("B", writer)))
-            # By the nodes themselves, as if each held it all.
-            machines.node(writer).node.holdings.follow(None)
             await machines.run(writer, machines.node(writer).api.write(TESTER, request))
     machines.cluster.network.heal()
     await machines.until(machines.equal, 30)
