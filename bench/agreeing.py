@@ -23,7 +23,7 @@ from envd.storage.state import StateDb
 from envd.system import SystemRng
 from envd.wire._pb import environment_pb2 as pb
 
-_PAGE: Final = 5_000
+_PAGE: Final = 1_000
 _BATCH: Final = 100
 _MAP_BYTES: Final = 256 << 30
 _OWN: Final = ("sys/topology",)

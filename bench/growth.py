@@ -7,12 +7,16 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 
+from bench.processes import written_mb
 from bench.servers import Server
 
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """One moment: `done` environments are in, `at_s` seconds after the begin; by node."""
+    """One moment: `done` environments are in, `at_s` seconds after the begin; by node.
+
+    `written_mb` is what their disk was given to write so far, None where it does not tell.
+    """
 
     at_s: float
     done: int
@@ -21,6 +25,7 @@ class Look:
     disk_mb: Sequence[float]
     cpu_s: Sequence[float]
     flush_lag_s: Sequence[float]
+    written_mb: float | None = None
 
 
 async def look(nodes: Sequence[Server], at_s: float, done: int) -> Look:
@@ -35,6 +40,7 @@ async def look(nodes: Sequence[Server], at_s: float, done: int) -> Look:
         [node.disk_mb() for node in nodes],
         [node.cpu_s() for node in nodes],
         [0.0 if lag is None else lag for lag in lags],
+        written_mb(nodes[0].home),
     )
 
 

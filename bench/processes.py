@@ -71,6 +71,20 @@ def memory_mb(pid: int) -> tuple[float, float]:
     return resident, anonymous
 
 
+def written_mb(home: Path) -> float | None:
+    """What the disk of `home` was given to write since the boot, by everybody; None: not told.
+
+    The `write_bytes` of a process count whole folios of the page cache: several times too much.
+    """
+    device = home.stat().st_dev
+    number = [str(os.major(device)), str(os.minor(device))]
+    for line in Path("/proc/diskstats").read_text().splitlines():
+        fields = line.split()
+        if fields[:2] == number:
+            return int(fields[9]) * 512 / (1 << 20)
+    return None
+
+
 def own_cpu_s() -> float:
     """Processor seconds of this process and of its children that have ended."""
     times = os.times()

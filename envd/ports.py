@@ -115,6 +115,28 @@ class OperationResult:
     request_digest: bytes = b""
 
 
+@dataclass(frozen=True, slots=True)
+class Forgotten:
+    """What was collected below the floor: tombstones, and the commits of lives that ended.
+
+    `environments` are those of which nothing is left. `busy` are those that may have something to
+    collect and had writes on their way: the next time.
+    """
+
+    tombstones: int = 0
+    commits: int = 0
+    environments: int = 0
+    busy: int = 0
+
+    def __add__(self, other: Forgotten) -> Forgotten:
+        return Forgotten(
+            self.tombstones + other.tombstones,
+            self.commits + other.commits,
+            self.environments + other.environments,
+            self.busy + other.busy,
+        )
+
+
 class Logged(Protocol):
     """A record on its way; awaiting it gives its lsn once it is durable, as a future does.
 
@@ -302,6 +324,29 @@ class Store(Protocol):
         24 hours are over), cursors. While it is written, records of the partition may be refused
         (Unavailable); those that come later begin with an empty state. Raises StorageError or
         Unavailable where nothing can be written; again, it does what is left to do.
+        """
+        ...
+
+    # What may be forgotten (`core.floor`).
+
+    def floor(self) -> int:
+        """The durable time (hlc) up to which this node has all commits there are; 0: unknown."""
+        ...
+
+    async def raise_floor(self, hlc: int) -> None:
+        """Raise the floor, never lower it; durable once it returns.
+
+        From then on no commit at or below it may be appended, and no base that has not been
+        `core.floor.guarded`. Raises StorageError, Unavailable.
+        """
+        ...
+
+    async def collect(self, partition: int) -> Forgotten:
+        """Let go of what may be forgotten of a partition, at the floor, bit by bit.
+
+        What readers see of it is the same but for tombstones, and histories that ended long before.
+        After a crash meanwhile each environment is as before or as after. Where there is nothing to
+        collect it costs a look. Raises StorageError, Unavailable; again, it does what is left.
         """
         ...
 

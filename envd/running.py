@@ -210,6 +210,7 @@ class Daemon:
             status_of,
             NodeCluster(node, seeds, self._stop.set),
             node.gathering,
+            node.watches(hub),
         )
         access = LocalAccess(
             directory.admin_token, os.geteuid(), insecure=settings.security.insecure

@@ -302,7 +302,9 @@ class EnvdFactory:
         node.membership.subscribe(lambda _, __: self._remember(directory, node))
         hub = WatchHub(ports.store, directory.uid)
         cluster = NodeCluster(node, (), lambda: None)
-        api = EnvironmentApi(node.coordinator, hub, AllowAll(), _status, cluster, node.gathering)
+        api = EnvironmentApi(
+            node.coordinator, hub, AllowAll(), _status, cluster, node.gathering, node.watches(hub)
+        )
         return SimNode(directory.uid, api, node, ports.store)
 
     def _remember(self, directory: Directory, node: Node) -> None:

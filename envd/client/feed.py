@@ -45,7 +45,8 @@ from envd.wire._pb import environment_pb2 as pb
 
 SILENCE_S: Final = 60.0
 """Four heartbeats of a node (node.watch)."""
-
+PARTIAL: Final = "PARTIAL"
+"""Of the nodes that hold what is watched, none answers the one that is asked."""
 _log: Final = logging.getLogger("envd.client")
 _REFUSED_FACTOR: Final = 10
 """After a refusal the wait is so many times longer: it will hardly change at once."""
@@ -214,12 +215,16 @@ class Feed:
                 if state.environment == self._wish.environment:
                     self._telling = state
                 return
+            case SnapshotEnd(_, True, why) if self._telling is None:
+                raise Unavailable(why, reason=PARTIAL)
             case SnapshotEnd():
                 self._show_told()
             case Changed(commit, _, state, through):
                 if commit.environment == self._wish.environment:
                     self._live.changed(change_of(commit, through), state)
                     self._keep(state)
+            case Heartbeat(_, True, why):
+                self._live.lost(Unavailable(why, reason=PARTIAL))
             case Heartbeat():
                 self._live.reached()
                 if self._keeper is not None:

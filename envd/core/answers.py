@@ -102,11 +102,24 @@ class ChangeView:
 
 
 @dataclass(frozen=True, slots=True)
+class SalvagedView:
+    """A commit that came too late to be applied; what it wrote is lost, and a conflict."""
+
+    stamp: str
+    time: str
+    node: str
+    region: str
+    actor: str
+    changes: tuple[ChangeView, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class CommitView:
     """One commit of a history, or one change event of a watch.
 
     `id` is the stamp and environment in one text; `time` is ISO 8601 in UTC; `deleted` tells
-    that the commit deleted the environment; `resolves` are the ids of conflicts that it settled.
+    that the commit deleted the environment; `resolves` are the ids of conflicts that it settled;
+    `salvages` is what it put on record of a commit that came too late.
     """
 
     id: str
@@ -121,6 +134,7 @@ class CommitView:
     changes: tuple[ChangeView, ...]
     deleted: bool = False
     resolves: tuple[str, ...] = ()
+    salvages: SalvagedView | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,9 +221,15 @@ class ListPage:
 
 @dataclass(frozen=True, slots=True)
 class Heartbeat:
-    """Nothing happened; `token` resumes from here."""
+    """Nothing happened; `token` resumes from here.
+
+    `partial` says that nobody follows some partitions of what is watched at the moment, and
+    `partial_reason` which: once they are followed again, a reset and a snapshot tell of them.
+    """
 
     token: str
+    partial: bool = False
+    partial_reason: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,9 +248,14 @@ class SnapshotItem:
 
 @dataclass(frozen=True, slots=True)
 class SnapshotEnd:
-    """The snapshot is whole; changes follow. `token` resumes from here."""
+    """The snapshot is whole; changes follow. `token` resumes from here.
+
+    It is not whole where it is `partial`; see Heartbeat.
+    """
 
     token: str
+    partial: bool = False
+    partial_reason: str = ""
 
 
 @dataclass(frozen=True, slots=True)

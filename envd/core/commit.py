@@ -101,7 +101,9 @@ class Commit:
     With an operation id goes `request_digest`, by which a repeat is told from another request.
     `time_ms` is the origin's wall clock; the order comes from the stamp alone. `resolves` are
     the ids of conflicts that it settles. `follows` is the position in the chain of a serial
-    environment that it was chosen to follow (`core.chain`), ZERO for a plain one.
+    environment that it was chosen to follow (`core.chain`), ZERO for a plain one. `salvages` is a
+    commit that came too late to be applied (`core.floor`): this one changes nothing, and has what
+    that one wrote on record, as lost.
     """
 
     environment: str
@@ -119,6 +121,7 @@ class Commit:
     request_digest: bytes = b""
     resolves: tuple[str, ...] = ()
     follows: Stamp = ZERO
+    salvages: Commit | None = None
 
     @property
     def floor(self) -> Stamp:

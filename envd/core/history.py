@@ -22,7 +22,7 @@ LEASES = "sys/leases"
 _LEASE_COMMITS = 16
 _TOPOLOGY = "sys/topology"
 """Each of its commits may have the whole partition table, and a move of many has many."""
-_DAY_MS = 86_400_000
+DAY_MS = 86_400_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +42,7 @@ class Retention:
 
     def oldest_kept_ms(self, newest: Stamp) -> int:
         """Commits stamped at or after this unix time (ms) are kept however many there are."""
-        return newest.time_ms - self.days * _DAY_MS
+        return newest.time_ms - self.days * DAY_MS
 
     def split(self, commits: Sequence[Commit]) -> tuple[Sequence[Commit], Sequence[Commit]]:
         """Split stamp-ordered commits into (to fold into the base snapshot, to keep).
@@ -135,10 +135,14 @@ def conflicts(commits: Sequence[Commit], base: Environment | None = None) -> lis
     that of another node was merged in. So a conflict is listed as long as the history that shows
     it, or until a commit resolves it.
 
+    What a commit salvages conflicts with what stands there then: where nothing does, with an unset
+    at the salvaging commit. Of several that salvage the same one the first counts.
+
     Example: node A sets X at stamp 5; node B, cut off, sets X to something else at stamp 6
     having seen only stamp 3. B's write is kept, and A's is on record as lost.
     """
     found: list[ConflictRecord] = []
+    salvaged: dict[tuple[Stamp, Kind, str], list[ConflictRecord]] = {}
     latest = _written_before(base)
     for commit in commits:
         for key, write in _writes(commit, latest):
@@ -148,8 +152,33 @@ def conflicts(commits: Sequence[Commit], base: Environment | None = None) -> lis
             if known is not None and _conflict(known, write):
                 found.append(ConflictRecord(commit.environment, *key, write.side, known.side))
             latest[key] = write
+        for record in _salvaged(commit, latest):
+            place = (record.lost.stamp, record.kind, record.name)
+            salvaged.setdefault(place, []).append(record)
     resolved = {known for commit in commits for known in commit.resolves}
-    return [record for record in found if record.id not in resolved] if resolved else found
+    if resolved:
+        found = [record for record in found if record.id not in resolved]
+    for same in salvaged.values():
+        if not any(record.id in resolved for record in same):
+            found.append(same[0])
+    return found
+
+
+def _salvaged(commit: Commit, latest: dict[tuple[Kind, str], _Write]) -> Iterator[ConflictRecord]:
+    """What `commit` salvages, as lost against what stands there."""
+    late = commit.salvages
+    if late is None:
+        return
+    for change in late.changes:
+        key = (change.kind, change.name)
+        lost = _Write(change.overwrites, _side(late, change))
+        kept = latest.get(key)
+        if kept is None or kept.side.value is None:
+            # Not the unset itself: it may be collected, and the conflict must stay the same one.
+            kept = _Write(ZERO, _side(commit, Change(*key, None, False, ZERO)))
+        saw_it = kept.overwrites >= lost.side.stamp and kept.side.stamp > lost.side.stamp
+        if not saw_it and _differ(lost, kept):
+            yield ConflictRecord(commit.environment, *key, kept.side, lost.side)
 
 
 def _written_before(base: Environment | None) -> dict[tuple[Kind, str], _Write]:
@@ -163,9 +192,13 @@ def _written_before(base: Environment | None) -> dict[tuple[Kind, str], _Write]:
 
 
 def _conflict(lost: _Write, kept: _Write) -> bool:
-    same = (lost.side.value, lost.side.secret) == (kept.side.value, kept.side.secret)
-    both_unset = lost.side.value is None and kept.side.value is None
-    return kept.overwrites < lost.side.stamp and not same and not both_unset
+    return kept.overwrites < lost.side.stamp and _differ(lost, kept)
+
+
+def _differ(one: _Write, other: _Write) -> bool:
+    if one.side.value is None and other.side.value is None:
+        return False
+    return (one.side.value, one.side.secret) != (other.side.value, other.side.secret)
 
 
 def _writes(

@@ -57,6 +57,7 @@ DEFAULT_COPIES: Final = 3
 _MOVABLE: Final = frozenset(range(PARTITIONS)) - {SYSTEM_PARTITION}
 _MOVE: Final = struct.Struct(">HBQ")
 _MOST_NODES: Final = 1 << 16
+_ROUNDS: Final = 5
 _MOST_BYTES: Final = 1 << 23
 """Of rows before they are compressed: each partition on each of a thousand nodes."""
 _UIDS: Final = 1 << 64
@@ -330,14 +331,24 @@ def placed(sites: Iterable[Site], copies: Mapping[str, int], before: Table) -> T
 
 
 def placing(sites: Iterable[Site], copies: Mapping[str, int], before: Table) -> Steps[Table]:
-    """`placed` in steps."""
+    """`placed` in steps.
+
+    What came out is placed once more, until that moves nothing: then it moves nothing later either.
+    """
     known = list(sites)
     everywhere = copies.get(ANYWHERE)
-    if everywhere is not None:
-        rows = yield from assigning(known, everywhere or len(known), before)
-    else:
-        rows = yield from assigning_regions(known, copies, before)
-    return _but_the_system(rows)
+    rows = before
+    for _ in range(_ROUNDS):
+        if everywhere is not None:
+            again = yield from assigning(known, everywhere or len(known), rows)
+        else:
+            again = yield from assigning_regions(known, copies, rows)
+        placed_again = _but_the_system(again)
+        done = list(map(set, rows)) == list(map(set, placed_again))
+        rows = placed_again
+        if done:
+            break
+    return rows
 
 
 def _but_the_system(rows: Iterable[Holders]) -> list[Holders]:

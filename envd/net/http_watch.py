@@ -5,6 +5,7 @@
     event: change        a commit became visible; id: resumes after it
     event: reset         forget what you hold: a snapshot follows
     event: problem       the watch ends for this reason (problem details)
+    event: partial       nobody follows some of what is watched at the moment; id: resumes from here
     : heartbeat          nothing happened; id: resumes from here
 
 An `id:` is a token of the node. A browser sends the last one as `Last-Event-ID` when it
@@ -41,7 +42,7 @@ from envd.net.faults import Faults
 from envd.net.http_problems import Problem, details, problem_document
 from envd.net.http_routes import AnyOperation, Call, Header, Operation, Prefix, Reveal
 from envd.node.api import EnvironmentApi
-from envd.wire.plain import to_plain
+from envd.wire.plain import snapshot_end_to_plain, to_plain
 
 MEDIA_TYPE: Final = "text/event-stream"
 PATH: Final = "/v1/watch"
@@ -85,6 +86,13 @@ class ChangeEvent(CommitView):
     through: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class PartialEvent:
+    """Nobody follows some of what is watched: a reset and a snapshot tell of it once it is."""
+
+    partial_reason: str
+
+
 def operations(api: EnvironmentApi, faults: Faults) -> tuple[AnyOperation, ...]:
     """The operations of this resource."""
     return (
@@ -101,6 +109,7 @@ def operations(api: EnvironmentApi, faults: Faults) -> tuple[AnyOperation, ...]:
                 "snapshot-end": SnapshotEnd,
                 "change": ChangeEvent,
                 "reset": Reset,
+                "partial": PartialEvent,
                 "problem": Problem,
             },
         ),
@@ -167,14 +176,16 @@ class _Watches:
 def event_text(event: WatchEvent, *, values: bool) -> str:
     """One event as it is sent; `values` says whether states go with changes."""
     match event:
-        case Heartbeat(token):
+        case Heartbeat(token, partial, why):
+            if partial:
+                return _event("partial", to_plain(PartialEvent(why)), token)
             return f": heartbeat\nid: {token}\n\n"
         case Reset():
             return _event("reset", to_plain(event))
         case SnapshotItem(state):
             return _event("snapshot", to_plain(state))
         case SnapshotEnd(token):
-            return _event("snapshot-end", to_plain(event), token)
+            return _event("snapshot-end", snapshot_end_to_plain(event), token)
         case Changed(commit, token, state, through):
             told = {one.name: getattr(commit, one.name) for one in fields(commit)}
             document = to_plain(ChangeEvent(**told, token=token, state=state, through=through))

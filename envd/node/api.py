@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import replace
+from functools import partial
 
 from envd.core.answers import (
     ConflictPage,
@@ -27,7 +28,6 @@ from envd.core.errors import (
     LimitExceeded,
     NotFound,
     Unavailable,
-    Unsupported,
 )
 from envd.core.names import check_environment, check_prefix
 from envd.core.requests import (
@@ -44,8 +44,9 @@ from envd.core.requests import (
 )
 from envd.node.cluster_view import Cluster, ClusterApi, SoleNode, sole_member
 from envd.node.coordinator import Coordinator
-from envd.node.gathering import Gathering, all_of, chunks
+from envd.node.gathering import Gathering, ReadOne, all_of, chunks
 from envd.node.reader import check_history
+from envd.node.spread import SpreadWatches, WideSight
 from envd.node.views import exported_from, resolved_view
 from envd.node.watch import Sight, WatchHub
 from envd.node.writing import Writing
@@ -66,9 +67,10 @@ class EnvironmentApi:
         status_of: Callable[[Identity], Status],
         cluster: Cluster | None = None,
         gathering: Gathering | None = None,
+        watches: SpreadWatches | None = None,
     ) -> None:
-        """Without `cluster` the node is the only member of its own; without `gathering` it asks
-        no other for what it does not hold."""
+        """Without `cluster` the node is the only member of its own; without `gathering` and
+        `watches`, which are of `hub`, it asks no other for what it does not hold."""
         node = coordinator.node
         sole = SoleNode(sole_member(node.uid, node.name, node.region))
         self.cluster = ClusterApi(cluster or sole, self._allow)
@@ -77,12 +79,15 @@ class EnvironmentApi:
         self._hub = hub
         self._authorizer = authorizer
         self._gathering = gathering
+        self._watches = watches
         self._stopping = False
 
     def stop(self) -> None:
         """Refuse what comes from now on and end every watch."""
         self._stopping = True
         self._hub.close()
+        if self._watches is not None:
+            self._watches.close()
 
     async def get(self, identity: Identity, request: ReadRequest) -> EnvironmentView:
         """Read one environment; see ReadRequest. With a token it may take a moment."""
@@ -294,7 +299,6 @@ class EnvironmentApi:
         self._allow(identity, "read", prefix)
         if request.reveal:
             self._allow(identity, "reveal", prefix)
-        self._check_watched(request)
 
         def view(name: str) -> EnvironmentView | None:
             return self._state(identity, name, reveal=request.reveal, resolve=request.resolve)
@@ -302,32 +306,39 @@ class EnvironmentApi:
         def may_read(base: str) -> bool:
             return self._authorizer.allows(identity, "read", base)
 
-        events = self._hub.events(request, Sight(view, may_read))
+        near = Sight(view, may_read)
+        if self._watches is None:
+            events = self._hub.events(request, near)
+        else:
+            sight = WideSight(near, partial(self._state_elsewhere, identity, request))
+            events = self._watches.events(request, sight)
         async with aclosing(events):
             async for event in events:
                 yield event
 
-    def _check_watched(self, request: WatchRequest) -> None:
-        """Refuse a watch of what this node does not hold; raises Unsupported."""
-        gathering = self._spread()
-        if gathering is None:
-            return
-        routing = gathering.routing
-        if not request.exact:
-            raise Unsupported(
-                "the nodes hold different partitions, and this version follows no prefix over all "
-                "of them",
-                hint="watch single environments, each on a node that holds it",
-                reason="WATCH_SPREAD",
-            )
-        if request.resolve or not routing.reads(request.prefix):
-            names = ", ".join(routing.named(routing.holders(request.prefix)))
-            raise Unsupported(
-                f"this node can't follow {request.prefix}"
-                + (" with all that it extends" if request.resolve else ", which it does not hold"),
-                hint=f"watch it on one of those that do: {names}",
-                reason="WATCH_ELSEWHERE",
-            )
+    async def _state_elsewhere(
+        self, identity: Identity, watch: WatchRequest, name: str, read_one: ReadOne
+    ) -> EnvironmentView | None:
+        """As `_state`, of an environment that another node may hold; see `spread.StateOf`."""
+        single = ReadRequest(name, reveal=watch.reveal)
+        try:
+            own = await read_one(single)
+        except NotFound:
+            return None
+        gathering = self._gathering
+        if not watch.resolve or gathering is None:
+            return own
+
+        async def read(request: ReadRequest) -> EnvironmentView:
+            return own if request.environment == name else await read_one(request)
+
+        def look(layer: str) -> None:
+            self._allow_layer(identity, single, layer)
+
+        try:
+            return await gathering.read(replace(single, resolve=True), look, read)
+        except (NotFound, Conflict, LimitExceeded, Denied, Unavailable) as error:
+            return replace(resolved_view((own,), ()), unresolved=error.message)
 
     def check_observer(self, identity: Identity) -> None:
         """Raise Denied unless the identity may see the node's figures: it may read everything."""

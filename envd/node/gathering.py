@@ -35,7 +35,7 @@ from envd.node import conflicts
 from envd.node.coordinator import Coordinator
 from envd.node.held import CONFLICTS_BELOW, EXPORT, LIST, Held
 from envd.node.reader import check_list, check_read
-from envd.node.routing import NoHolder, Routing
+from envd.node.routing import NOT_HOLDER, NoHolder, Routing
 from envd.node.session_reads import STALE, point_of, stale
 from envd.node.views import resolved_view
 from envd.wire import api_conflicts, api_streams
@@ -48,6 +48,7 @@ _NAMED: Final = 8
 PageT = TypeVar("PageT")
 ItemT = TypeVar("ItemT")
 Look = Callable[[str], None]
+ReadOne = Callable[[ReadRequest], Awaitable[EnvironmentView]]
 Share = Callable[[int, int], Awaitable[tuple[PageT, int]]]
 """(uid, partitions) -> what that peer answers, and for which partitions it does."""
 
@@ -63,19 +64,22 @@ class Gathering:
 
     # -- one, and its layers -----------------------------------------------------------------
 
-    async def read(self, request: ReadRequest, look: Look) -> EnvironmentView:
+    async def read(
+        self, request: ReadRequest, look: Look, read_one: ReadOne | None = None
+    ) -> EnvironmentView:
         """A read, of this node or of others; see ReadRequest.
 
-        `look` is called for the environment and all that it extends, each before it is read;
-        raises what it does, and as `Coordinator.read`.
+        `look` is called for the environment and all that it extends, each before it is read, by
+        `read_one` where that is given; raises what these do, and as `Coordinator.read`.
         """
         check_read(request)
+        read_one = read_one or self.read_one
         if not request.resolve:
             look(request.environment)
-            return await self.read_one(request)
+            return await read_one(request)
         single = replace(request, resolve=False, variables=())
         views: dict[str, EnvironmentView] = {}
-        names = await self._layers(single, look, {}, views)
+        names = await self._layers(single, look, {}, views, read_one)
         return resolved_view([views[name] for name in names], request.variables)
 
     async def read_one(self, request: ReadRequest) -> EnvironmentView:
@@ -105,7 +109,8 @@ class Gathering:
         for put in request.puts:
             if put.kind and put.name == EXTENDS:
                 known = {request.environment: bases_of(put.value)}
-                await self._layers(ReadRequest(request.environment), _anybody, known, {})
+                single = ReadRequest(request.environment)
+                await self._layers(single, _anybody, known, {}, self.read_one)
 
     async def _layers(
         self,
@@ -113,6 +118,7 @@ class Gathering:
         look: Look,
         known: dict[str, tuple[str, ...]],
         views: dict[str, EnvironmentView],
+        read_one: ReadOne,
     ) -> list[str]:
         """The layers of an environment, the lowest first; those of one depth are read at once.
 
@@ -123,7 +129,7 @@ class Gathering:
             for name in depth:
                 look(name)
             unread = [name for name in depth if name not in known]
-            asked = [self.read_one(replace(single, environment=name)) for name in unread]
+            asked = [read_one(replace(single, environment=name)) for name in unread]
             for view in await all_of(asked):
                 views[view.environment] = view
                 known[view.environment] = bases_of(view.metadata.get(EXTENDS, ""))
@@ -156,7 +162,7 @@ class Gathering:
             (*pages, _of_conflicts(page)), lambda each: each.environment, everything
         )
         told = conflicts.shortened(whole.items, request.limit, more=bool(whole.through))
-        return replace(told, partial=bool(left), partial_reason=self._why(left))
+        return replace(told, partial=bool(left), partial_reason=self.why(left))
 
     async def list(self, request: ListRequest) -> ListPage:
         """A page of the environments below a prefix, whoever holds them."""
@@ -164,9 +170,7 @@ class Gathering:
         own = self._held.mine(shares.EVERY)
 
         async def ask(uid: int, share: int) -> tuple[shares.Page[ListedEnvironment], int]:
-            asked = wire.ListAsked(prefix, request.after, limit, shares.pack_mask(share))
-            raw = await self.routing.ask(uid, LIST, wire.pack(asked), LISTS_S)
-            said = wire.unpack(wire.ListShare, raw)
+            said = await self._ask_list(uid, prefix, request.after, limit, share)
             columns = (said.names, said.revisions, said.variables)
             items = [
                 ListedEnvironment(name, revision.hex(), variables)
@@ -178,8 +182,30 @@ class Gathering:
         page = self._held.listed(prefix, request.after, limit, own)
         whole = shares.merged((*pages, page), lambda each: each.environment, limit)
         return ListPage(
-            tuple(whole.items), whole.through, partial=bool(left), partial_reason=self._why(left)
+            tuple(whole.items), whole.through, partial=bool(left), partial_reason=self.why(left)
         )
+
+    async def _ask_list(
+        self, uid: int, prefix: str, after: str, limit: int, share: int
+    ) -> wire.ListShare:
+        asked = wire.ListAsked(prefix, after, limit, shares.pack_mask(share))
+        raw = await self.routing.ask(uid, LIST, wire.pack(asked), LISTS_S)
+        return wire.unpack(wire.ListShare, raw)
+
+    async def names(
+        self, uid: int, prefix: str, after: str, limit: int, share: int
+    ) -> shares.Page[str]:
+        """Names below a prefix as one node, which may be this one, has them of some partitions.
+
+        Raises Unavailable where it does not answer for all of these.
+        """
+        if uid == self._uid:
+            page = self._held.listed(prefix, after, limit, share)
+            return shares.Page([each.environment for each in page.items], page.through)
+        said = await self._ask_list(uid, prefix, after, limit, share)
+        if share & ~_answered(said.partitions):
+            raise Unavailable("a peer holds less than was asked for", reason=NOT_HOLDER)
+        return shares.Page(said.names, said.through)
 
     async def _gathered(self, wanted: int, ask: Share[PageT]) -> tuple[Sequence[PageT], int]:
         """What peers answer for a set of partitions, and those that nobody answers for."""
@@ -201,7 +227,7 @@ class Gathering:
                         wanted &= ~(share & outcome[1])
         return pages, wanted
 
-    def _why(self, left: int) -> str:
+    def why(self, left: int) -> str:
         """Why a set of partitions is not in an answer, "" for none."""
         if not left:
             return ""
@@ -240,7 +266,7 @@ class Gathering:
             return None, share
 
         _, missing = await self._gathered(shares.mask_of(map(partition_of, left)), ask)
-        return found, self._why(missing)
+        return found, self.why(missing)
 
 
 async def all_of(asked: Collection[Awaitable[ItemT]]) -> list[ItemT]:

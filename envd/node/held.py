@@ -136,7 +136,7 @@ class Held:
 
     async def _list(self, _: Peer, body: bytes) -> bytes:
         asked = wire.unpack(wire.ListAsked, body)
-        mine = self.mine(_mask(asked.partitions))
+        mine = _mask(asked.partitions) & self._routing.followable()
         limit = max(1, min(asked.limit, MAX_LIST_PAGE))
         page = self.listed(check_prefix(asked.prefix), check_prefix(asked.after), limit, mine)
         share = wire.ListShare(

@@ -25,6 +25,7 @@ from envd.node.consent import Consent
 from envd.node.coordinator import Coordinator
 from envd.node.draining import Draining
 from envd.node.electorate import Others
+from envd.node.feeds import Feeds
 from envd.node.forwarding import Forwarder
 from envd.node.gathering import Gathering
 from envd.node.guarding import guarded
@@ -41,9 +42,12 @@ from envd.node.repair_server import RepairServer
 from envd.node.replication import Replication
 from envd.node.routing import Routing
 from envd.node.session_reads import SessionReads
+from envd.node.spread import SpreadWatches
 from envd.node.tail import LogTail
 from envd.node.vectors import VectorFeed
 from envd.node.views import NodeIdentity
+from envd.node.watch import WatchHub
+from envd.node.watch_pages import WatchPages
 from envd.node.world import NodePlace, NodePorts
 from envd.ports import (
     Datagrams,
@@ -124,12 +128,15 @@ class Node:
         self.draining = Draining(self.holdings, self.consent.kept)
         self._routing = Routing(uid, self.holdings, lambda: self.replication, ports.rng)
         self._held = Held(uid, ports.store, self.coordinator, self._routing)
+        self._pages = WatchPages(ports.store, self._routing, self._held)
         self.gathering: Gathering | None = None
+        self.feeds: Feeds | None = None
         self.replication = self._replication(feed, propagated)
         self.coordinator.noticed = self.replication.mending.note_read
         self.coordinator.session_reads = SessionReads(feed, self.replication.holders, self._ask)
         if not self._is_agent:  # An agent is fed everything.
             self.gathering = Gathering(uid, self.coordinator, self._held, self._routing)
+            self.feeds = Feeds(uid, ports.store, self._held, self._routing, ports.rng)
             self.coordinator.routing = self._routing
             self.coordinator.layers_checked = self.gathering.check_layers
         ticket = wire.Ticket(place.cluster_id, key)
@@ -185,6 +192,7 @@ class Node:
             **forwarding.methods(self.coordinator.write_here),
             **self.consent.methods(),
             **self._held.methods(),
+            **self._pages.methods(),
             "swim.push_pull": self._push_pull,
         }
         around = Surroundings(
@@ -233,6 +241,13 @@ class Node:
         """Tell where this node is reached ("host:port"), before it runs."""
         member = replace(self.membership.me, gossip=gossip, peer=peer, http=http)
         self.membership = self._membership(member)
+
+    def watches(self, hub: WatchHub) -> SpreadWatches | None:
+        """The watches of this node, of which others tell what the hub can't; tells others what
+        the hub can. None on an agent, which has everything."""
+        if self.gathering is None or self.feeds is None:
+            return None
+        return SpreadWatches(hub, self.gathering, self.feeds, self._pages)
 
     # -- running ---------------------------------------------------------------------------
 
@@ -298,6 +313,7 @@ class Node:
             "quarantine": self._keep_releasing,
             "seeds": self._keep_seeking,
             **({} if self._is_agent else {"consent": self.consent.run}),
+            **({} if self.feeds is None else {"watches": self.feeds.run}),
         }
         try:
             async with asyncio.TaskGroup() as group:

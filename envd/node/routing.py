@@ -114,6 +114,8 @@ class Routing:
         self._handing: dict[asyncio.Task[WriteAnswer], None] = {}
         self._last: dict[str, asyncio.Task[WriteAnswer]] = {}
         self._readable: dict[int, int] | None = None
+        self._writable: dict[int, int] | None = None
+        self._followable: int | None = None
         holdings.subscribe(self._table_changed)
 
     async def close(self) -> None:
@@ -145,16 +147,48 @@ class Routing:
         The system's own is in none.
         """
         if self._readable is None:
-            found: dict[int, bytearray] = {}
-            for partition in range(PARTITIONS):
-                for uid in self._holdings.readers(partition) or ():
-                    mask = found.setdefault(uid, bytearray(shares.MASK_BYTES))
-                    mask[partition >> 3] |= 1 << (partition & 7)
-            self._readable = {uid: shares.unpack_mask(bytes(found[uid])) for uid in sorted(found)}
+            self._readable = self._by_uid(self._holdings.readers)
         return self._readable
+
+    def writable(self) -> dict[int, int]:
+        """The same of those that get its writes."""
+        if self._writable is None:
+            self._writable = self._by_uid(self._holdings.writers)
+        return self._writable
+
+    def _by_uid(self, of: Callable[[int], Sequence[int] | None]) -> dict[int, int]:
+        found: dict[int, bytearray] = {}
+        for partition in range(PARTITIONS):
+            for uid in of(partition) or ():
+                mask = found.setdefault(uid, bytearray(shares.MASK_BYTES))
+                mask[partition >> 3] |= 1 << (partition & 7)
+        return {uid: shares.unpack_mask(bytes(found[uid])) for uid in sorted(found)}
+
+    def subscribe(self, changed: Callable[[], None]) -> None:
+        """Call `changed` whenever others hold what this node asks for, or may."""
+        self._holdings.subscribe(changed)
+
+    def reads_all(self) -> bool:
+        """Whether this node has all of every partition."""
+        return self.whole or self.readable().get(self._uid, 0) == shares.EVERY
 
     def _table_changed(self) -> None:
         self._readable = None
+        self._writable = None
+        self._followable = None
+
+    def followable(self) -> int:
+        """The set of partitions of which this node has all, and gets every write.
+
+        Those on their way to others are in it for as long as writes come here too.
+        """
+        if self._holdings.whole:
+            return shares.EVERY
+        if self._followable is None:
+            complete = self._holdings.complete
+            found = shares.mask_of(filter(complete, range(PARTITIONS)))
+            self._followable = found & shares.EVERY | self.readable().get(self._uid, 0)
+        return self._followable
 
     def named(self, uids: Iterable[int]) -> list[str]:
         """The names of nodes, in order."""

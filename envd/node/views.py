@@ -13,6 +13,7 @@ from envd.core.answers import (
     CommitView,
     EnvironmentView,
     ExportedEnvironment,
+    SalvagedView,
     VariableView,
 )
 from envd.core.commit import Commit, Kind
@@ -26,6 +27,7 @@ from envd.ports import StoredState
 TOKEN_VERSION = 1
 _SESSION = re.compile(r"1\.([0-9a-f]{1,3})\.([0-9a-f]{16})\.([0-9a-f]{1,16})")
 _WATCH = re.compile(r"1\.([0-9a-f]{16})\.([0-9a-f]{1,16})(?:\.([0-9a-f]{1,8}))?")
+_SPREAD = re.compile(r"2\.([0-9a-f]{16})\.([0-9a-f]{16})\.([0-9a-f]{1,16})")
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,16 +169,32 @@ def commit_view(commit: Commit) -> CommitView:
         region=commit.region,
         actor=commit.author,
         message=commit.message,
-        changes=tuple(
-            ChangeView(
-                change.name,
-                "unset" if change.value is None else "set",
-                change.kind is Kind.METADATA,
-            )
-            for change in commit.changes
-        ),
+        changes=_change_views(commit),
         deleted=commit.deletes,
         resolves=commit.resolves,
+        salvages=None if commit.salvages is None else _salvaged_view(commit.salvages),
+    )
+
+
+def _salvaged_view(late: Commit) -> SalvagedView:
+    return SalvagedView(
+        stamp=late.stamp.hex(),
+        time=iso_time(late.time_ms),
+        node=late.node,
+        region=late.region,
+        actor=late.author,
+        changes=_change_views(late),
+    )
+
+
+def _change_views(commit: Commit) -> tuple[ChangeView, ...]:
+    return tuple(
+        ChangeView(
+            change.name,
+            "unset" if change.value is None else "set",
+            change.kind is Kind.METADATA,
+        )
+        for change in commit.changes
     )
 
 
@@ -221,3 +239,16 @@ def read_watch_token(token: str) -> tuple[int, int, int | None] | None:
     if found is None:
         return None
     return int(found[1], 16), int(found[2], 16), int(found[3], 16) if found[3] else None
+
+
+def spread_token(node_uid: int, start: bytes, place: int) -> str:
+    """A point in the order in which one node was told by others, since a `start` of its own."""
+    return f"2.{node_uid:016x}.{start.hex()}.{place:x}"
+
+
+def read_spread_token(token: str) -> tuple[int, bytes, int] | None:
+    """The (node uid, start, place) of such a token, None if it is none."""
+    found = _SPREAD.fullmatch(token)
+    if found is None:
+        return None
+    return int(found[1], 16), bytes.fromhex(found[2]), int(found[3], 16)

@@ -15,8 +15,8 @@ that breaks off in between is told all of them again.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Mapping
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, Callable, Iterator
+from contextlib import aclosing, contextmanager
 from dataclasses import dataclass, replace
 from itertools import chain, islice, pairwise
 
@@ -36,6 +36,7 @@ from envd.core.names import check_environment, check_prefix, has_prefix
 from envd.core.requests import WatchRequest
 from envd.node.extenders import Extenders
 from envd.node.views import commit_view, read_watch_token, watch_mark, watch_token
+from envd.node.waiting import Waiting
 from envd.ports import Applied, Store
 
 RING_COMMITS = 10_000
@@ -78,18 +79,19 @@ class WatchHub:
     ) -> None:
         self._store = store
         self._node_uid = node_uid
-        self._heartbeat_s = heartbeat_s
+        self.heartbeat_s = heartbeat_s
         self._max_watches = max_watches
         self._most_commits = ring_commits
         self._most_bytes = ring_bytes
         self._ring: list[tuple[int, Commit, int]] = []
         self._ring_bytes = 0
         self._looked_up: tuple[int, Commit | None] = (0, None)
-        self._waiting: dict[str, dict[asyncio.Event, None]] = {}
-        self._resolving: dict[str, dict[asyncio.Event, None]] = {}
+        self._waiting = Waiting()
+        self._resolving = Waiting()
         self._extenders = Extenders(store)
         self._open = 0
-        self._closed = False
+        self.closed = False
+        """Whether no watch goes on."""
         store.subscribe(self._applied)
 
     @property
@@ -104,9 +106,12 @@ class WatchHub:
 
     def close(self) -> None:
         """End every watch."""
-        self._closed = True
-        for events in self._waiting.values():
-            _set(events)
+        self.closed = True
+        self._waiting.wake_all()
+
+    def nudge(self) -> None:
+        """Have every watch look whether it is over."""
+        self._waiting.wake_all()
 
     def _applied(self, applied: Applied) -> None:
         commit = applied.record.commit
@@ -115,16 +120,14 @@ class WatchHub:
         self._ring_bytes += size
         if len(self._ring) > 2 * self._most_commits or self._ring_bytes > 2 * self._most_bytes:
             self._shorten_ring()
-        _wake(self._waiting, commit.environment)
+        self._waiting.wake(commit.environment)
         self._extenders.applied(applied)
         above = self._extenders.of(commit.environment)
         if len(above) < len(self._resolving):
             for name in above:
-                _wake(self._resolving, name)
+                self._resolving.wake(name)
         elif above:
-            for prefix, events in self._resolving.items():
-                if next(under(above, prefix), None) is not None:
-                    _set(events)
+            self._resolving.wake_where(lambda prefix: next(under(above, prefix), None) is not None)
 
     def _shorten_ring(self) -> None:
         """Let go of the oldest commits, down to half of what makes the ring too long."""
@@ -137,14 +140,30 @@ class WatchHub:
             dropped += 1
         del self._ring[:dropped]
 
-    async def events(self, request: WatchRequest, sight: Sight) -> AsyncGenerator[WatchEvent, None]:
-        """The events of one watch, for ever; ends when the node stops.
+    async def events(
+        self, request: WatchRequest, sight: Sight, over: Callable[[], bool] = lambda: False
+    ) -> AsyncGenerator[WatchEvent, None]:
+        """The events of one watch, until it is `over` or the node stops; see `nudge`.
 
         Raises Unavailable where the node has as many watches as it takes.
         """
         prefix = check_prefix(request.prefix)
         if request.exact:
             check_environment(prefix)
+        with self.place():
+            event = asyncio.Event()
+            self._join(prefix, event, resolve=request.resolve)
+            try:
+                events = self._follow(replace(request, prefix=prefix), sight, event, over)
+                async with aclosing(events):
+                    async for told in events:
+                        yield told
+            finally:
+                self._leave(prefix, event, resolve=request.resolve)
+
+    @contextmanager
+    def place(self) -> Iterator[None]:
+        """Count as one of the watches; raises Unavailable where the node takes no more."""
         if self._open >= self._max_watches:
             raise Unavailable(
                 f"the node has {self._open} watches, as many as it takes",
@@ -152,31 +171,34 @@ class WatchHub:
                 reason="OVERLOADED",
                 retry_after_ms=1000,
             )
-        event = asyncio.Event()
-        self._join(prefix, event, resolve=request.resolve)
+        self._open += 1
         try:
-            events = self._follow(replace(request, prefix=prefix), sight, event)
-            async with aclosing(events):
-                async for told in events:
-                    yield told
+            yield
         finally:
-            self._leave(prefix, event, resolve=request.resolve)
+            self._open -= 1
+
+    @contextmanager
+    def hearing(self, event: asyncio.Event) -> Iterator[None]:
+        """Have an event set at every commit, without being a watch."""
+        self._waiting.join("", event)
+        try:
+            yield
+        finally:
+            self._waiting.leave("", event)
 
     def _join(self, prefix: str, event: asyncio.Event, *, resolve: bool) -> None:
-        self._open += 1
-        self._waiting.setdefault(prefix, {})[event] = None
+        self._waiting.join(prefix, event)
         if resolve:
             self._extenders.join()
-            self._resolving.setdefault(prefix, {})[event] = None
+            self._resolving.join(prefix, event)
 
     def _leave(self, prefix: str, event: asyncio.Event, *, resolve: bool) -> None:
-        self._open -= 1
-        _remove(self._waiting, prefix, event)
+        self._waiting.leave(prefix, event)
         if resolve:
-            _remove(self._resolving, prefix, event)
+            self._resolving.leave(prefix, event)
             self._extenders.leave()
 
-    def _resume(self, token: str) -> tuple[int | None, str]:
+    def resume(self, token: str) -> tuple[int | None, str]:
         """The position that a token stands for, or None and why it can't be resumed."""
         point = read_watch_token(token)
         if point is None:
@@ -190,7 +212,7 @@ class WatchHub:
         if mark is not None and last is not None and watch_mark(last) != mark:
             return None, "this node's log has lost its end since"
         try:
-            next(iter(self._after(lsn)), None)
+            next(iter(self.after(lsn)), None)
         except NotFound:
             return None, "the changes since the token are no longer kept one by one"
         return lsn, ""
@@ -200,12 +222,12 @@ class WatchHub:
         for name in self._names(request.prefix):
             if request.resolve:
                 self._extenders.learn(name)
-            state = sight.view(name) if _is_watched(name, request) else None
+            state = sight.view(name) if is_watched(name, request) else None
             if state is not None:
                 yield SnapshotItem(state)
         if request.resolve:
             self._extenders.cover(request.prefix)
-        yield SnapshotEnd(self._token(position))
+        yield SnapshotEnd(self.token(position))
 
     def _names(self, prefix: str) -> Iterator[str]:
         after = ""
@@ -227,9 +249,13 @@ class WatchHub:
         self._extenders.cover(request.prefix)
 
     async def _follow(
-        self, request: WatchRequest, sight: Sight, event: asyncio.Event
+        self,
+        request: WatchRequest,
+        sight: Sight,
+        event: asyncio.Event,
+        over: Callable[[], bool],
     ) -> AsyncGenerator[WatchEvent, None]:
-        position, refusal = self._resume(request.token)
+        position, refusal = self.resume(request.token)
         if position is None:
             if request.token:
                 yield Reset(refusal)
@@ -241,11 +267,11 @@ class WatchHub:
                 async for beat in beats:
                     yield beat
         last: Commit | None = None
-        while not self._closed:
+        while not (self.closed or over()):
             event.clear()
             seen = position
             try:
-                for lsn, commit in islice(self._after(position), _BATCH):
+                for lsn, commit in islice(self.after(position), _BATCH):
                     events = self._told(lsn, commit, last, request, sight)
                     for number, changed in enumerate(events, 1):
                         yield changed
@@ -260,10 +286,10 @@ class WatchHub:
                 continue
             if position != seen:
                 await asyncio.sleep(0)  # Nobody may have taken anything: let others have a turn.
-            elif not await self._woken(event):
+            elif not await self.woken(event):
                 if position != self._store.last_lsn():
                     position, last = self._store.last_lsn(), None
-                yield Heartbeat(self._token(position))
+                yield Heartbeat(self.token(position))
 
     def _told(
         self, lsn: int, commit: Commit, last: Commit | None, request: WatchRequest, sight: Sight
@@ -295,27 +321,32 @@ class WatchHub:
         Those that extend it count where they exist, and where all that they extend may be read
         by the watcher. They may be many, so they are looked at only as they are asked for.
         """
-        if _is_watched(changed, request):
+        if is_watched(changed, request):
             yield changed
         if not request.resolve:
             return
         for name in under(self._extenders.of(changed), request.prefix):
             state = self._store.visible(name)
             exists = state is not None and state.environment.exists
-            wanted = exists and _is_watched(name, request)
+            wanted = exists and is_watched(name, request)
             if wanted and all(map(sight.may_read, self._extenders.bases(name))):
                 yield name
 
-    async def _woken(self, event: asyncio.Event) -> bool:
+    async def woken(self, event: asyncio.Event) -> bool:
         """Wait for a change below the prefix; False when a heartbeat is due first."""
         try:
-            await asyncio.wait_for(event.wait(), self._heartbeat_s)
+            await asyncio.wait_for(event.wait(), self.heartbeat_s)
         except TimeoutError:
             return event.is_set()
         return True
 
-    def _token(self, lsn: int) -> str:
+    def token(self, lsn: int) -> str:
+        """What resumes after the commit at a place in the log."""
         return watch_token(self._node_uid, lsn, self._commit_at(lsn))
+
+    def now(self) -> str:
+        """What resumes after the last commit."""
+        return self.token(self._store.last_lsn())
 
     def _commit_at(self, lsn: int) -> Commit | None:
         """The commit at a place in the log, None where it is no longer kept."""
@@ -330,7 +361,7 @@ class WatchHub:
             self._looked_up = (lsn, found[1].commit if found else None)
         return self._looked_up[1] if self._looked_up[0] == lsn else None
 
-    def _after(self, lsn: int) -> Iterator[tuple[int, Commit]]:
+    def after(self, lsn: int) -> Iterator[tuple[int, Commit]]:
         """The commits after `lsn`, in order; raises NotFound where they are gone."""
         if lsn >= self._store.last_lsn():
             return iter(())
@@ -340,34 +371,11 @@ class WatchHub:
         return ((at, record.commit) for at, record in self._store.replay(lsn))
 
 
-def _is_watched(name: str, request: WatchRequest) -> bool:
+def is_watched(name: str, request: WatchRequest) -> bool:
+    """Whether a watch is of an environment, apart from what extends it."""
     return name == request.prefix if request.exact else has_prefix(name, request.prefix)
-
-
-def _wake(waiting: Mapping[str, Iterable[asyncio.Event]], name: str) -> None:
-    """Wake those who wait for a prefix of `name`."""
-    _set(waiting.get("", ()))
-    end = name.find("/")
-    while end != -1:
-        _set(waiting.get(name[:end], ()))
-        end = name.find("/", end + 1)
-    _set(waiting.get(name, ()))
-
-
-def _set(events: Iterable[asyncio.Event]) -> None:
-    for event in events:
-        event.set()
 
 
 def _no_view(name: str) -> EnvironmentView | None:
     """The view of a watch that asked for no values."""
     return None
-
-
-def _remove(
-    waiting: dict[str, dict[asyncio.Event, None]], prefix: str, event: asyncio.Event
-) -> None:
-    events = waiting[prefix]
-    events.pop(event, None)
-    if not events:
-        del waiting[prefix]

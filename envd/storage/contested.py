@@ -14,11 +14,11 @@ from envd.core.stamp import ZERO
 
 
 def contests(before: Environment | None, commit: Commit, *, made_here: bool) -> bool:
-    """Tell whether `commit` may take part in a conflict, or settles one.
+    """Tell whether `commit` may take part in a conflict, settles one or has one on record.
 
     `before` is the state that it met; with `made_here` it was built upon just that.
     """
-    if commit.resolves:
+    if commit.resolves or commit.salvages is not None:
         return True
     if before is None:
         return False

@@ -47,12 +47,12 @@ class RootChanges:
         self._digest_key = digest_key
         self._moves: defaultdict[int, int] = defaultdict(int)
 
-    def moved(self, key: bytes, before: bytes | None, after: bytes) -> None:
-        """The digest of the environment at `key` was `before` and is `after`."""
+    def moved(self, key: bytes, before: bytes | None, after: bytes | None) -> None:
+        """The digest of the environment at `key` was `before` and is `after`, None for none."""
         if before != after:
             partition, name = _place(key)
             old = share(name, before, self._digest_key) if before is not None else 0
-            new = share(name, after, self._digest_key)
+            new = share(name, after, self._digest_key) if after is not None else 0
             self._moves[partition] = shifted(self._moves[partition], old, new)
 
     def write(self, writer: RowWriter) -> dict[int, list[int]]:

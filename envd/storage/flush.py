@@ -14,12 +14,13 @@ from functools import reduce
 
 from envd.core import digest
 from envd.core.environment import Environment
+from envd.core.floor import due_after
 from envd.core.history import Retention
 from envd.core.names import is_system
 from envd.core.stamp import STAMP_BYTES, Stamp
 from envd.core.versions import Cursor
 from envd.ports import OperationResult, StoredState
-from envd.storage import conflict_rows
+from envd.storage import collectable, conflict_rows
 from envd.storage.fingerprints import ROOTS_LSN, RootChanges, whole_digest
 from envd.storage.progress import Moves
 from envd.storage.rows import (
@@ -134,6 +135,7 @@ class Flush:
             b"environments": figures.environments,
             b"variables": figures.variables,
             ROOTS_LSN: figures.covered_lsn,
+            collectable.COLLECTABLE_LSN: figures.covered_lsn,
         }
         for counter, value in counters.items():
             self._writer.put(b"system", counter, value.to_bytes(8))
@@ -183,6 +185,10 @@ class Flush:
         after = whole_digest(full, known_base if base is None else base, self._digest_key)
         self._roots.moved(key, before, after)
         self._put_index(name, state)
+        stamps = [stamp for stamp, _ in self._batch.commits.get(name, ())]
+        due = due_after(state.environment, folding.changed, stamps, self._retention.of(name))
+        if due is not None:
+            collectable.note(writer, key, due)
         return base is not None
 
     def _put_commits(
@@ -298,6 +304,11 @@ class _Folding:
         self._base: Environment | None = None
         if merged:
             self._base = reduce(Environment.merge, merged, self._current())
+
+    @property
+    def changed(self) -> Environment | None:
+        """The base, where something was folded in."""
+        return self._base
 
     def _current(self) -> Environment:
         if self._base is None:

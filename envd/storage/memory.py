@@ -24,13 +24,14 @@ from envd.core.answers import ListedEnvironment
 from envd.core.commit import Commit, LogRecord
 from envd.core.environment import Environment
 from envd.core.errors import Unsupported
+from envd.core.floor import collected, is_empty
 from envd.core.history import ConflictRecord, Retention, conflicts
 from envd.core.hlc import bound_for
 from envd.core.names import has_prefix, is_system
 from envd.core.ring import PARTITIONS, partition_of
 from envd.core.stamp import Stamp
 from envd.core.versions import Cursor, Roots, share, shifted
-from envd.ports import Applied, OperationResult, StoredState
+from envd.ports import Applied, Forgotten, OperationResult, StoredState
 from envd.storage import quarantine
 from envd.storage.conflict_rows import ordered
 from envd.storage.drops import Newest, check_droppable
@@ -50,7 +51,8 @@ class Durable:
 
     `rows` is the log from its first row on; readers find those from `oldest_lsn` on. `vectors`
     and `cursors` are those of the last flush, which covered the log up to `flushed_lsn`. `dropped`
-    tells by partition up to which lsn, never above that one, it was let go of.
+    tells by partition up to which lsn, never above that one, it was let go of; `collected` (lsn,
+    partition, floor), in order, after which record something was collected.
     """
 
     rows: tuple[bytes, ...] = field(default=(), repr=False)
@@ -61,6 +63,8 @@ class Durable:
     quarantine: tuple[bytes, ...] = field(default=(), repr=False)
     hlc_bound: int = 0
     dropped: Mapping[int, int] = field(default_factory=dict)
+    floor: int = 0
+    collected: tuple[tuple[int, int, int], ...] = ()
 
 
 class MemoryStore:
@@ -97,6 +101,8 @@ class MemoryStore:
         self._flushed = Durable()
         self._dropped: dict[int, int] = {}
         self._newest = Newest()
+        self._floor = 0
+        self._collected: list[tuple[int, int, int]] = []
         self._crashed = False
         self._listeners: list[Callable[[Applied], None]] = []
 
@@ -114,6 +120,8 @@ class MemoryStore:
             tuple(self.quarantined()),
             self._hlc_bound,
             dict(self._dropped),
+            self._floor,
+            tuple(self._collected),
         )
 
     def crash(self) -> Durable:
@@ -136,6 +144,7 @@ class MemoryStore:
         store._progress = Progress(durable.vectors, durable.cursors)
         dropped = sorted((lsn, partition) for partition, lsn in durable.dropped.items() if lsn)
         dropped.reverse()
+        forgotten = list(reversed(durable.collected))
         for lsn, row in enumerate(durable.rows, 1):
             record, encoded = records.decode_own_row(row)
             store._take(row, record, encoded, store._after(record))
@@ -143,12 +152,15 @@ class MemoryStore:
                 store._progress.synced((record.partition, record.origin), record.seq)
             while dropped and dropped[-1][0] == lsn:
                 store._clear(dropped.pop()[1])
+            while forgotten and forgotten[-1][0] == lsn:
+                store._collect(*forgotten.pop()[1:], busy=())
         store._heads = dict(store._visible)
         store._oldest_lsn = durable.oldest_lsn
         store._quarantine = {quarantine.quarantine_key(row): row for row in durable.quarantine}
         store._hlc_bound = durable.hlc_bound
         store._flushed = durable
         store._dropped = dict(durable.dropped)
+        store._floor, store._collected = durable.floor, list(durable.collected)
         store._newest = Newest(len(durable.rows))
         return store
 
@@ -181,7 +193,7 @@ class MemoryStore:
         return len(self._log)
 
     def highest_hlc(self) -> int:
-        return self._hlc_bound
+        return max(self._hlc_bound, self._floor)
 
     def find_operation(self, author: str, operation: str) -> OperationResult | None:
         return self._operations.get((author, operation))
@@ -430,6 +442,54 @@ class MemoryStore:
             self._bases.pop(name, None)
         self._fingerprints.clear(partition)
 
+    def floor(self) -> int:
+        return self._floor
+
+    async def raise_floor(self, hlc: int) -> None:
+        self._floor = max(self._floor, hlc)
+
+    async def collect(self, partition: int) -> Forgotten:
+        if not 0 <= partition < PARTITIONS:
+            raise ValueError(f"there is no partition {partition}")
+        if not self._floor:
+            return Forgotten()
+        busy = {name for name, head in self._heads.items() if head is not self._visible.get(name)}
+        done = self._collect(partition, self._floor, busy)
+        if done != Forgotten(busy=done.busy):
+            self._collected.append((len(self._log), partition, self._floor))
+        return done
+
+    def _collect(self, partition: int, floor: int, busy: Collection[str]) -> Forgotten:
+        done = Forgotten()
+        for name in [name for name in self._visible if partition_of(name) == partition]:
+            if name in busy:
+                done += Forgotten(busy=1)
+            else:
+                done += self._collect_in(name, floor)
+        return done
+
+    def _collect_in(self, name: str, floor: int) -> Forgotten:
+        """Collect in one environment."""
+        known, history = self._visible[name], self._history.get(name, [])
+        commits = [commit for _, _, commit in history]
+        retention = self._retention.of(name)
+        left = collected(known.environment, self.base(name), commits, floor, retention)
+        folded = set(left.folded)
+        history = [row for row in history if row[0] not in folded]
+        tombstones = len(left.removed.tombstones)
+        if is_empty(left.environment) and is_empty(left.base) and not history:
+            del self._visible[name]
+            self._heads.pop(name, None)
+            self._history.pop(name, None)
+            self._bases.pop(name, None)
+            self._fingerprints.forget(name, self._digest_key)
+            return Forgotten(tombstones, len(folded), 1)
+        if left.changes:
+            self._visible[name] = self._heads[name] = StoredState(left.environment, known.revision)
+            self._bases[name], self._history[name] = left.base, history
+            self._fingerprints.changed(name)
+        return Forgotten(tombstones, len(folded))
+
     async def sync(self) -> None:
         return
 
@@ -476,6 +536,14 @@ class _Fingerprints:
     def clear(self, partition: int) -> None:
         self.roots[partition], self.digests[partition] = 0, {}
         self._changed = {name: None for name in self._changed if partition_of(name) != partition}
+
+    def forget(self, name: str, key: bytes) -> None:
+        partition = partition_of(name)
+        self._changed.pop(name, None)
+        known = self.digests[partition].pop(name, None)
+        if known is not None:
+            before = share(name, known, key)
+            self.roots[partition] = shifted(self.roots[partition], before, 0)
 
     def put(self, name: str, known: bytes, key: bytes) -> None:
         partition = partition_of(name)

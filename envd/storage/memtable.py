@@ -14,11 +14,12 @@ Bookkeeping only: no clock, no I/O; the event loop's thread alone touches it.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from envd.core.commit import LogRecord
 from envd.core.environment import Environment
+from envd.core.floor import Removed
 from envd.core.ring import partition_of
 from envd.core.stamp import Stamp
 from envd.ports import OperationResult, StoredState
@@ -36,7 +37,8 @@ class _Hot:
     encoded commit) of its visible commits, `bases` (base, stored bytes of it) the visible ones;
     it is clean while it has none of these.
 
-    It is `contested` where these may have made, changed or ended a conflict."""
+    It is `contested` where these may have made, changed or ended a conflict. `removed` is what
+    was collected while records were on their way that are built upon it."""
 
     partition: int
     visible: StoredState | None
@@ -46,6 +48,7 @@ class _Hot:
     unflushed: list[tuple[Stamp, bytes]] = field(default_factory=list)
     bases: list[tuple[Environment, int]] = field(default_factory=list)
     contested: bool = False
+    removed: tuple[Removed, ...] = ()
 
     @property
     def is_flushed(self) -> bool:
@@ -142,6 +145,25 @@ class Memtable:
             self._clean_bytes -= self._hot.pop(name).size
         self.progress.drop(partition, keep_origin)
 
+    def unsettled(self, partition: int) -> frozenset[str]:
+        """Environments of a partition with records on their way, or that LMDB may lack."""
+        names = (*self._awaiting, *self.unflushed_names())
+        return frozenset(name for name in names if self._hot[name].partition == partition)
+
+    def collected(self, removed: Mapping[str, Removed]) -> None:
+        """Take what was collected in LMDB out of states, of those on their way as they come."""
+        for name, gone in removed.items():
+            hot = self._hot.get(name)
+            if hot is None:
+                continue
+            if name in self._clean:
+                del self._clean[name]
+                self._clean_bytes -= self._hot.pop(name).size
+                continue
+            hot.visible, hot.head = _without(hot.visible, gone), _without(hot.head, gone)
+            if hot.pending:
+                hot.removed += (gone,)
+
     def load(self, name: str, state: StoredState | None) -> None:
         """Keep a state that was read from LMDB (None: nothing there), at least until the next."""
         hot = self._hot[name] = _Hot(partition_of(name), state, state, _size(state))
@@ -179,8 +201,11 @@ class Memtable:
         name, record = pending.name, pending.record
         hot = self._hot[name]
         hot.pending -= 1
+        for gone in hot.removed:
+            pending.after = _without(pending.after, gone) or pending.after
         if not hot.pending:
             self._awaiting.pop(name, None)
+            hot.removed = ()
         counted = 0 if hot.is_flushed else hot.size
         hot.visible, hot.size = pending.after, _size(pending.after)
         hot.contested = hot.contested or pending.contested
@@ -206,7 +231,7 @@ class Memtable:
         for name in self._awaiting:
             hot = self._hot[name]
             hot.head = hot.visible
-            hot.pending = 0
+            hot.pending, hot.removed = 0, ()
             if hot.is_flushed:
                 self._became_clean(name, hot)
         self._awaiting.clear()
@@ -290,6 +315,10 @@ def result_of(record: LogRecord, after: StoredState) -> OperationResult:
     return OperationResult(
         commit.environment, commit.stamp, revision, commit.time_ms, commit.request_digest
     )
+
+
+def _without(state: StoredState | None, removed: Removed) -> StoredState | None:
+    return state and StoredState(removed.of(state.environment), state.revision)
 
 
 def _size(state: StoredState | None) -> int:

@@ -41,7 +41,7 @@ FIRST_TABLES = (
     b"vectors",
     b"system",
 )
-TABLES = (*FIRST_TABLES, b"cursors", b"roots", b"quarantine")
+TABLES = (*FIRST_TABLES, b"cursors", b"roots", b"quarantine", b"collectable")
 """The first ones are in every state, the others once a version that knows them opened it."""
 DAMAGED_EXIT = 3
 MAGIC = 0xBEEFC0DE

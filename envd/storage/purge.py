@@ -67,6 +67,7 @@ class Purge:
         return (
             self._take_below(b"history", prefix)
             and self._take_below(b"bases", prefix)
+            and self._take_below(b"collectable", prefix)
             and self._take_environments(prefix)
         )
 

@@ -10,6 +10,7 @@
     cursors        node u64                       -> how far its log was taken in
     roots          group of partitions u16        -> sums over the digests of environments
     quarantine     name of a record, hash         -> a record from the future
+    collectable    partition u16, name            -> the floor at which to look at it
     system         name                           -> counters of the node
 
 The tables themselves are in `tables`, what writes them in `flush`, what lets go of partitions in
@@ -26,7 +27,7 @@ the base they follow) fits together whatever the flushing thread does meanwhile.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from hashlib import blake2b
 from itertools import islice
 from pathlib import Path
@@ -36,8 +37,10 @@ from envd.core.history import ConflictRecord, Retention
 from envd.core.ring import partition_of
 from envd.core.stamp import STAMP_BYTES, Stamp
 from envd.core.versions import Cursor
-from envd.ports import OperationResult, Sealer
-from envd.storage import conflict_rows, listing
+from envd.ports import Forgotten, OperationResult, Sealer
+from envd.storage import collectable, conflict_rows, listing
+from envd.storage.collecting import ROWS as COLLECTED_ROWS
+from envd.storage.collecting import Collecting, Slice
 from envd.storage.fingerprints import ROOTS_LSN, Fingerprints, clear_root
 from envd.storage.flush import Batch, Figures, Flush, Sweep, decode_cursor, go_on
 from envd.storage.purge import ALL_ROWS, DROPPED, ROWS, Purge, drop_vectors, marks_in
@@ -55,6 +58,7 @@ from envd.wire import records
 from envd.wire.records import StoredEnvironment
 
 HISTORY_PAGE_BYTES = 8 << 20
+FLOOR = b"floor"
 
 
 def operation_key(author: str, operation: str) -> bytes:
@@ -77,11 +81,14 @@ class StateDb:
         map_size_bytes: int,
         retention: Retention,
         purged_rows: int = ROWS,
+        collected_rows: int = COLLECTED_ROWS,
     ) -> None:
-        """`purged_rows` is how many rows of dropped partitions go in one transaction."""
+        """`purged_rows` is how many rows of dropped partitions go in one transaction,
+        `collected_rows` how many below the floor."""
         self._digest_key = digest_key
         self._retention = retention
         self._purged_rows = purged_rows
+        self._collected_rows = collected_rows
         self._sweep = Sweep()
         self._new_roots: dict[int, list[int]] = {}
         self._tables = Tables(directory, sealer, map_size_bytes=map_size_bytes)
@@ -97,7 +104,9 @@ class StateDb:
                 self._known_variables(),
                 self._tables.entries(b"conflicts"),
             )
+            self.floor = self._counter(FLOOR)
             self._make_roots()
+            self._mark_collectable()
         except BaseException:
             self._tables.close()
             raise
@@ -109,6 +118,16 @@ class StateDb:
             return
         if known is None or int.from_bytes(known) != self.covered_lsn:
             self._fingerprints.rebuild(self.covered_lsn, self._hidden)
+            self._tables.refresh()
+
+    def _mark_collectable(self) -> None:
+        """Have all environments looked at where a version that notes nothing wrote the state."""
+        known = self._tables.get(b"system", collectable.COLLECTABLE_LSN)
+        if known is None and not self._tables.entries(b"environments"):
+            return
+        if known is None or int.from_bytes(known) != self.covered_lsn:
+            with self._tables.write() as writer:
+                collectable.mark_all(writer, self.covered_lsn)
             self._tables.refresh()
 
     # -- counts ----------------------------------------------------------------------
@@ -319,6 +338,52 @@ class StateDb:
             else:
                 left.add(partition)
         return taking.end(left), frozenset(left)
+
+    # -- below the floor ---------------------------------------------------------------
+
+    def raise_floor(self, hlc: int) -> None:
+        """Raise the floor, never lower it; it survives a power cut. Raises StorageError."""
+        if hlc > self.floor:
+            with self._tables.write() as writer:
+                writer.put(b"system", FLOOR, hlc.to_bytes(8))
+            self._tables.sync()
+            self.floor = hlc
+
+    def is_collectable(self, partition: int) -> bool:
+        """Tell whether there may be something to collect in a partition."""
+        if not self.floor or partition in self._hidden:
+            return False
+        return collectable.is_due(self._tables, partition, self.floor)
+
+    def collect(
+        self,
+        partition: int,
+        after: bytes,
+        busy: Collection[str],
+        pause: Callable[[], None] = go_on,
+    ) -> Slice:
+        """Collect in environments of a partition but those that are `busy`, in one transaction.
+
+        It begins after the key `after`. `pause` is called now and then, and may take its time.
+        Raises StorageError, and then nothing was done.
+        """
+        if partition in self._dropped:
+            return Slice({}, Forgotten(), None)
+        with self._tables.write() as writer:
+            collecting = Collecting(
+                writer,
+                self._digest_key,
+                self._retention,
+                self.floor,
+                busy,
+                rows=self._collected_rows,
+                pause=pause,
+            )
+            done = collecting.take(partition, after)
+            figures, roots = collecting.end(self._figures)
+        self._figures = figures
+        self._new_roots |= roots
+        return done
 
     def copy_to(self, directory: Path) -> None:
         """Write a compact, consistent copy into `directory` while work goes on."""

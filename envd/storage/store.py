@@ -25,7 +25,7 @@ from envd.core.hlc import bound_for
 from envd.core.stamp import Stamp
 from envd.core.versions import Cursor, Roots
 from envd.files import sync_directory
-from envd.ports import Applied, Clock, OperationResult, Sealer, StoredState
+from envd.ports import Applied, Clock, Forgotten, OperationResult, Sealer, StoredState
 from envd.storage.check import (
     JOURNAL_NAME,
     STATE_NAME,
@@ -34,6 +34,8 @@ from envd.storage.check import (
     mark_unclean,
     start_check,
 )
+from envd.storage.collecting import ROWS as COLLECTED_ROWS
+from envd.storage.collector import Collector
 from envd.storage.copying import copy_durably
 from envd.storage.disk import Disk, make_directory, unusable
 from envd.storage.drops import Drops, Newest
@@ -67,6 +69,7 @@ class StoreOptions:
     journal_queue_bytes: int = 64 << 20
     flush_interval_ms: int = 2_000
     purged_rows: int = PURGED_ROWS
+    collected_rows: int = COLLECTED_ROWS
     retention: Retention = field(default_factory=Retention)
 
 
@@ -95,6 +98,7 @@ class DurableStore:
             map_size_bytes=options.map_size_bytes,
             retention=options.retention,
             purged_rows=options.purged_rows,
+            collected_rows=options.collected_rows,
         )
         self._journal = Journal(
             directory / JOURNAL_NAME,
@@ -123,6 +127,7 @@ class DurableStore:
             memtable_bytes=options.memtable_bytes,
         )
         self._drops = Drops(self._state, self._memtable, self._behind)
+        self._collector = Collector(self._state, self._memtable, self._behind)
         self._flusher: asyncio.Task[None] | None = None
         self._learner: asyncio.Task[None] | None = None
         self._closing: asyncio.Task[None] | None = None
@@ -231,7 +236,7 @@ class DurableStore:
         return self._visible_lsn
 
     def highest_hlc(self) -> int:
-        return max(self._journal.hlc_bound, self._state.hlc_bound)
+        return max(self._journal.hlc_bound, self._state.hlc_bound, self._state.floor)
 
     def find_operation(self, author: str, operation: str) -> OperationResult | None:
         key = operation_key(author, operation)
@@ -453,6 +458,17 @@ class DurableStore:
     async def drop(self, partition: int, last_lsn: int, keep_origin: int) -> bool:
         """As the port says; raises StorageError where the state could not be written."""
         return await self._drops.drop(partition, last_lsn, keep_origin)
+
+    def floor(self) -> int:
+        return self._state.floor
+
+    async def raise_floor(self, hlc: int) -> None:
+        """As the port says; raises StorageError where it could not be written."""
+        await self._collector.raise_floor(hlc)
+
+    async def collect(self, partition: int) -> Forgotten:
+        """As the port says; raises StorageError where the state could not be written."""
+        return await self._collector.collect(partition)
 
     async def flush(self) -> None:
         await self._behind.flush()

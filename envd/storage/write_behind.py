@@ -161,6 +161,12 @@ class WriteBehind:
                     self._wanted.set()
 
     @asynccontextmanager
+    async def in_turn(self) -> AsyncIterator[Pace]:
+        """Have no flush meanwhile, for work that can wait, at this pace."""
+        async with self._lock:
+            yield Pace(self._is_in_a_hurry)
+
+    @asynccontextmanager
     async def alone(self) -> AsyncIterator[None]:
         """Have no flush meanwhile; one that is under way hurries."""
         self._waiting += 1

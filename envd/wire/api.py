@@ -20,6 +20,7 @@ from envd.core.answers import (
     HistoryPage,
     ListedEnvironment,
     ListPage,
+    SalvagedView,
     Status,
     VariableView,
     WriteAnswer,
@@ -388,17 +389,33 @@ def commit_message(view: CommitView) -> pb.Commit:
         region=view.region,
         actor=view.actor,
         message=view.message,
-        changes=[
-            pb.Change(
-                variable=change.variable,
-                kind=pb.Change.KIND_UNSET if change.kind == "unset" else pb.Change.KIND_SET,
-                metadata=change.metadata,
-            )
-            for change in view.changes
-        ],
+        changes=_change_messages(view.changes),
         deleted=view.deleted,
         resolves=view.resolves,
+        salvages=None if view.salvages is None else _salvaged_message(view.salvages),
     )
+
+
+def _salvaged_message(view: SalvagedView) -> pb.Salvaged:
+    return pb.Salvaged(
+        stamp=bytes.fromhex(view.stamp),
+        time=view.time,
+        node=view.node,
+        region=view.region,
+        actor=view.actor,
+        changes=_change_messages(view.changes),
+    )
+
+
+def _change_messages(changes: Iterable[ChangeView]) -> list[pb.Change]:
+    return [
+        pb.Change(
+            variable=change.variable,
+            kind=pb.Change.KIND_UNSET if change.kind == "unset" else pb.Change.KIND_SET,
+            metadata=change.metadata,
+        )
+        for change in changes
+    ]
 
 
 def commit_from(message: pb.Commit) -> CommitView:
@@ -412,16 +429,32 @@ def commit_from(message: pb.Commit) -> CommitView:
         region=message.region,
         actor=message.actor,
         message=message.message,
-        changes=tuple(
-            ChangeView(
-                change.variable,
-                "unset" if change.kind == pb.Change.KIND_UNSET else "set",
-                change.metadata,
-            )
-            for change in message.changes
-        ),
+        changes=_changes_from(message.changes),
         deleted=message.deleted,
         resolves=tuple(message.resolves),
+        salvages=_salvaged_from(message.salvages) if message.HasField("salvages") else None,
+    )
+
+
+def _salvaged_from(message: pb.Salvaged) -> SalvagedView:
+    return SalvagedView(
+        stamp=message.stamp.hex(),
+        time=message.time,
+        node=message.node,
+        region=message.region,
+        actor=message.actor,
+        changes=_changes_from(message.changes),
+    )
+
+
+def _changes_from(changes: Iterable[pb.Change]) -> tuple[ChangeView, ...]:
+    return tuple(
+        ChangeView(
+            change.variable,
+            "unset" if change.kind == pb.Change.KIND_UNSET else "set",
+            change.metadata,
+        )
+        for change in changes
     )
 
 

@@ -61,14 +61,16 @@ def watch_message(request: WatchRequest, *, batched: bool = False) -> pb.WatchRe
 def event_message(event: WatchEvent, *, values: bool) -> pb.WatchResponse:
     """One event; `values` says whether the watch asked for states with its changes."""
     match event:
-        case Heartbeat(token):
-            return pb.WatchResponse(heartbeat=pb.WatchResponse.Heartbeat(), token=token)
+        case Heartbeat(token, partial, why):
+            beat = pb.WatchResponse.Heartbeat(partial=partial, partial_reason=why)
+            return pb.WatchResponse(heartbeat=beat, token=token)
         case Reset(reason):
             return pb.WatchResponse(reset=pb.WatchResponse.Reset(reason=reason))
         case SnapshotItem(state):
             return pb.WatchResponse(snapshot=api.environment_message(state))
-        case SnapshotEnd(token):
-            return pb.WatchResponse(snapshot_end=pb.WatchResponse.SnapshotEnd(), token=token)
+        case SnapshotEnd(token, partial, why):
+            end = pb.WatchResponse.SnapshotEnd(partial=partial, partial_reason=why)
+            return pb.WatchResponse(snapshot_end=end, token=token)
         case Changed(commit, token, state, through):
             changed = pb.WatchResponse.Changed(
                 commit=api.commit_message(commit),
@@ -106,14 +108,16 @@ def event_from(message: pb.WatchResponse) -> WatchEvent:
         case "snapshot":
             return SnapshotItem(api.environment_from(message.snapshot))
         case "snapshot_end":
-            return SnapshotEnd(message.token)
+            end = message.snapshot_end
+            return SnapshotEnd(message.token, end.partial, end.partial_reason)
         case "changed":
             changed = message.changed
             state = api.environment_from(changed.state) if changed.HasField("state") else None
             commit = api.commit_from(changed.commit)
             return Changed(commit, message.token, state, changed.through)
         case _:
-            return Heartbeat(message.token)
+            beat = message.heartbeat
+            return Heartbeat(message.token, beat.partial, beat.partial_reason)
 
 
 def export_item(exported: ExportedEnvironment) -> pb.ExportResponse.Item:

@@ -9,7 +9,7 @@ Log records travel in the bytes in which they are stored (`records`).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final, TypeVar
 
 import msgspec
@@ -444,6 +444,35 @@ class ExportShare(msgspec.Struct, array_like=True, frozen=True):
 
     message: bytes
     covered: int
+
+
+class WatchAsked(msgspec.Struct, array_like=True, frozen=True):
+    """A question for the commits to these partitions after a watch token of the node that is asked.
+
+    Where there are none yet, it waits so long for one. Without a token nothing is told but one.
+    Of `roots`, which are some of the partitions or none (empty), the fingerprints are asked too.
+    """
+
+    partitions: bytes
+    token: str = ""
+    wait_ms: int = 0
+    roots: bytes = b""
+
+
+class WatchShare(msgspec.Struct, array_like=True, frozen=True):
+    """The answer: public commits in the order in which the node took them in, of the `partitions`
+    that it answers for; `token` goes on behind them.
+
+    Where it can't go on after the token that was asked with, `reset` says why, and there are none.
+    `roots` are fingerprints, by partition, of the state that follows from all told up to `token`;
+    those that can't be said now are left out.
+    """
+
+    partitions: bytes
+    token: str
+    commits: Sequence[bytes] = ()
+    reset: str = ""
+    roots: Mapping[int, bytes] = {}
 
 
 class JoinRequest(msgspec.Struct, array_like=True, frozen=True):

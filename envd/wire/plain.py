@@ -31,6 +31,7 @@ from envd.core.answers import (
     PeerView,
     PlaceView,
     Reset,
+    SalvagedView,
     SeedView,
     SnapshotEnd,
     SnapshotItem,
@@ -100,9 +101,15 @@ def list_page(plain: dict[str, Any]) -> ListPage:
 
 def commit_view(plain: dict[str, Any]) -> CommitView:
     """The inverse of `to_plain` for a CommitView."""
-    changes = tuple(_made(ChangeView, change) for change in plain["changes"])
     resolves = tuple(plain.get("resolves", ()))
-    return _made(CommitView, {**plain, "changes": changes, "resolves": resolves})
+    late = plain.get("salvages")
+    salvages = None if late is None else _made(SalvagedView, {**late, "changes": _changes(late)})
+    known = {"changes": _changes(plain), "resolves": resolves, "salvages": salvages}
+    return _made(CommitView, {**plain, **known})
+
+
+def _changes(plain: dict[str, Any]) -> tuple[ChangeView, ...]:
+    return tuple(_made(ChangeView, change) for change in plain["changes"])
 
 
 def history_page(plain: dict[str, Any]) -> HistoryPage:
@@ -146,7 +153,19 @@ def topology(plain: dict[str, Any]) -> TopologyView:
 
 def watch_event_to_plain(event: WatchEvent) -> dict[str, Any]:
     """An event with its kind: {"event": "changed", "commit": {...}, "token": "...", ...}."""
-    return {"event": _EVENTS[type(event)], **to_plain(event)}
+    plain = {"event": _EVENTS[type(event)], **to_plain(event)}
+    return _unless_whole(plain) if isinstance(event, Heartbeat | SnapshotEnd) else plain
+
+
+def snapshot_end_to_plain(event: SnapshotEnd) -> dict[str, Any]:
+    """The end of a snapshot; of one that is whole nothing but the token."""
+    return _unless_whole(to_plain(event))
+
+
+def _unless_whole(plain: dict[str, Any]) -> dict[str, Any]:
+    if not plain["partial"]:
+        del plain["partial"], plain["partial_reason"]
+    return plain
 
 
 def watch_event(plain: dict[str, Any]) -> WatchEvent:
@@ -164,7 +183,8 @@ def watch_event(plain: dict[str, Any]) -> WatchEvent:
             commit = commit_view(plain["commit"])
             return Changed(commit, plain["token"], view, plain.get("through", ""))
         case _:
-            return Heartbeat(plain.get("token", ""))
+            partial, why = plain.get("partial", False), plain.get("partial_reason", "")
+            return Heartbeat(plain.get("token", ""), partial, why)
 
 
 # The words of the protobuf messages.

@@ -37,9 +37,12 @@ FORMAT = 1
 LOCAL_FORMAT = 2
 CHAINED_FORMAT = 2
 """Of commits of a serial environment: who knows no chains must not take one for a plain commit."""
+SALVAGING_FORMAT = 3
+"""Of commits that salvage another: who does not know that would show nothing of what was lost."""
 _FORMAT_BYTE = bytes([FORMAT])
 _LOCAL_BYTE = bytes([LOCAL_FORMAT])
 _CHAINED_BYTE = bytes([CHAINED_FORMAT])
+_SALVAGING_BYTE = bytes([SALVAGING_FORMAT])
 _BASE_KIND = 1
 _HISTORY_SUM_BYTES = 16
 _METADATA = 1
@@ -85,6 +88,12 @@ class _ChainedCommitRow(_ResolvingCommitRow, array_like=True, frozen=True):
     """What a commit of a serial environment is stored as."""
 
     follows: bytes = b""
+
+
+class _SalvagingCommitRow(_ChainedCommitRow, array_like=True, frozen=True):
+    """What a commit that salvages another is stored as; that one is there in its own bytes."""
+
+    salvages: bytes = b""
 
 
 class _LogRow(msgspec.Struct, array_like=True, frozen=True):
@@ -214,7 +223,7 @@ class StoredEnvironment:
 
 
 _encoder = msgspec.msgpack.Encoder()
-_commit_decoder = msgspec.msgpack.Decoder(_ChainedCommitRow)
+_commit_decoder = msgspec.msgpack.Decoder(_SalvagingCommitRow)
 _log_decoder = msgspec.msgpack.Decoder(_LogRow)
 _name_decoder = msgspec.msgpack.Decoder(_NameRow)
 _local_decoder = msgspec.msgpack.Decoder(_LocalRow)
@@ -241,6 +250,11 @@ def encode_commit(commit: Commit) -> bytes:
         commit.revision,
         commit.request_digest,
     )
+    if commit.salvages is not None:
+        follows = commit.follows.to_bytes() if commit.follows != ZERO else b""
+        late = encode_commit(commit.salvages)
+        salvaging = _SalvagingCommitRow(*fields, commit.resolves, follows, late)
+        return _SALVAGING_BYTE + _encoder.encode(salvaging)
     if commit.follows != ZERO:
         chained = _ChainedCommitRow(*fields, commit.resolves, commit.follows.to_bytes())
         return _CHAINED_BYTE + _encoder.encode(chained)
@@ -270,7 +284,9 @@ def _change_columns(
 
 def decode_commit(raw: bytes) -> Commit:
     """The inverse of `encode_commit`; raises Corrupt, or StorageError for a newer format."""
-    row = _decode(_commit_decoder, raw, "commit", CHAINED_FORMAT)
+    row = _decode(_commit_decoder, raw, "commit", SALVAGING_FORMAT)
+    if row.salvages[:1] == _SALVAGING_BYTE:
+        raise Corrupt("a commit salvages one that salvages another")
     changes = _changes(row, _stamps(row.stamps))
     return Commit(
         environment=row.environment,
@@ -288,6 +304,7 @@ def decode_commit(raw: bytes) -> Commit:
         request_digest=row.request_digest,
         resolves=row.resolves,
         follows=_stamp(row.follows) if row.follows else ZERO,
+        salvages=decode_commit(row.salvages) if row.salvages else None,
     )
 
 

@@ -227,3 +227,10 @@ def test_the_plot_says_each_case_once_and_where_an_aim_was_missed() -> None:
     assert picture.count(">set-64<") == 1
     assert ">envd, put, h2load<" in picture
     assert picture.count("envd&#x27;s aim missed") == 1
+
+
+def test_what_was_seen_over_time_is_in_the_json_alone_where_there_is_any() -> None:
+    seen = [{"at_s": 5.0, "done": 100}]
+
+    assert json.loads(document([], {}, [], seen))["series"] == seen
+    assert "series" not in json.loads(document([], {}, []))

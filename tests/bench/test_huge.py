@@ -21,7 +21,7 @@ def test_a_machine_without_room_is_told_what_it_would_need(tmp_path: Path) -> No
 
 def test_how_far_it_is_goes_by_the_last_looks() -> None:
     looks = [
-        Look(float(n), n * 100, [300.0, 310.0], [100.0, 110.0], [512.0, 512.0], [0.0], [0.5, 2.5])
+        Look(float(n), n * 100, [300.0, 310.0], [100.0, 110.0], [512.0, 512.0], [], [0.5, 2.5])
         for n in range(11)
     ]
 
@@ -32,7 +32,7 @@ def test_how_far_it_is_goes_by_the_last_looks() -> None:
 
 
 def test_a_load_that_stands_is_told() -> None:
-    looks = [Look(float(n), 100, [0.0], [0.0], [0.0], [0.0], [0.0]) for n in range(3)]
+    looks = [Look(float(n), 100, [0.0], [0.0], [0.0], [], [0.0]) for n in range(3)]
 
     assert "it stands" in progress(looks, total=1_000, names=20)
 

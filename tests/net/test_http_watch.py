@@ -67,6 +67,7 @@ async def test_a_change_has_the_shape_of_the_contract_and_no_value(http: Http) -
         "changes",
         "deleted",
         "resolves",
+        "salvages",
         "token",
         "through",
     }

@@ -30,7 +30,6 @@ from envd.core.requests import (
     ResolveRequest,
     RollbackRequest,
     Unset,
-    WatchRequest,
     WriteRequest,
 )
 from envd.core.ring import partition_of
@@ -634,29 +633,5 @@ def test_what_a_node_holds_it_answers_itself() -> None:
         assert answer.detached
         assert await machines.value("n1", ENVIRONMENT, "A") == "1"
         assert not newest(machines, "n1").blind
-
-    simulate(story, 4)
-
-
-def test_watches_are_refused_where_they_would_be_told_half() -> None:
-    async def story(machines: Machines) -> None:
-        await placed(machines, {ENVIRONMENT: ("n1",)})
-        await machines.write("n1", ENVIRONMENT, A="1")
-
-        async def first(name: str, request: WatchRequest) -> object:
-            async for event in machines.node(name).api.watch(TESTER, request):
-                return event
-            return None
-
-        async def watched(name: str, request: WatchRequest) -> object:
-            return await machines.run(name, first(name, request))
-
-        with pytest.raises(Unsupported) as elsewhere:
-            await watched("n4", WatchRequest(ENVIRONMENT, exact=True))
-        with pytest.raises(Unsupported):
-            await watched("n1", WatchRequest("web"))
-
-        assert "n1" in elsewhere.value.hint
-        assert await watched("n1", WatchRequest(ENVIRONMENT, exact=True))
 
     simulate(story, 4)

@@ -91,7 +91,7 @@ def base_of(name: str, commits: Iterable[Commit]) -> Environment:
 
 def later_encoding(commit: Commit) -> bytes:
     """The bytes of a commit as a later version may write them: with one more field."""
-    longest = replace(commit, resolves=("x",), follows=Stamp(0, 1, 1))
+    longest = replace(commit, resolves=("x",), follows=Stamp(0, 1, 1), salvages=commit)
     encoded = bytearray(records.encode_commit(longest))
     fields = int.from_bytes(encoded[2:4]) + 1
     encoded[2:4] = fields.to_bytes(2)

@@ -266,7 +266,7 @@ def test_the_walk_counts_what_is_there(tmp_path: Path) -> None:
 
     assert counted[b"environments"] == counted[b"index"] == 50
     assert counted[b"history"] == 150
-    assert counted[b"system"] == 5
+    assert counted[b"system"] == 6
 
 
 def written(directory: Path) -> tuple[bytearray, pages.Meta]:

@@ -72,6 +72,9 @@ DELETION = Commit(
 RESOLVING = replace(PLAIN, stamp=THIRD, resolves=("ab" * 16, "cd" * 16))
 CHAINED = replace(PLAIN, stamp=THIRD, follows=Stamp(1, 0, 0))
 CHAINED_RESOLVING = replace(RESOLVING, follows=SECOND)
+SALVAGING = replace(
+    PLAIN, stamp=THIRD, changes=(), author="", operation="salvage", salvages=CHAINED_RESOLVING
+)
 LOG_RECORD = LogRecord(4095, U64, 1 << 40, PLAIN)
 STORED = StoredEnvironment(
     StoredState(
@@ -128,6 +131,7 @@ CODECS: tuple[Codec, ...] = (
         records.encode_commit,
         records.decode_commit,
     ),
+    ("commit-salvaging", SALVAGING, records.encode_commit, records.decode_commit),
     ("commit-deletion", DELETION, records.encode_commit, records.decode_commit),
     ("log-record", LOG_RECORD, encode_log_record, records.decode_log_record),
     ("log-base", BASE, records.encode_base_record, own_row_record),
@@ -176,7 +180,7 @@ stamps = st.sampled_from((ZERO, FIRST, SECOND)) | st.builds(
 changes = st.builds(
     Change, st.sampled_from(Kind), texts, st.none() | texts, st.booleans(), overwrites=stamps
 )
-commits = st.builds(
+plain_commits = st.builds(
     Commit,
     environment=texts,
     stamp=stamps,
@@ -192,6 +196,9 @@ commits = st.builds(
     revision=hashes | st.just(b""),
     resolves=st.lists(texts, max_size=3).map(tuple),
     follows=st.just(ZERO) | stamps,
+)
+commits = plain_commits | st.builds(
+    lambda commit, late: replace(commit, salvages=late), plain_commits, plain_commits
 )
 log_records = st.builds(
     LogRecord, st.integers(0, 4095), st.integers(0, U64), st.integers(1, U64), commits
@@ -244,15 +251,15 @@ def test_a_row_of_the_log_gives_the_record_the_bytes_of_its_commit_and_its_name(
 
 
 def test_the_bytes_of_a_commit_stay_as_a_peer_sent_them() -> None:
-    later = bytearray(records.encode_commit(CHAINED_RESOLVING))
+    later = bytearray(records.encode_commit(SALVAGING))
     later[2:4] = (int.from_bytes(later[2:4]) + 1).to_bytes(2)  # one more field
     encoded = bytes(later) + b"\xa5later"
-    record = replace(LOG_RECORD, commit=CHAINED_RESOLVING)
+    record = replace(LOG_RECORD, commit=SALVAGING)
 
     row = records.encode_log_record(record, encoded)
 
     assert records.decode_own_row(row) == (record, encoded)
-    assert records.encode_commit(CHAINED_RESOLVING) not in row
+    assert records.encode_commit(SALVAGING) not in row
 
 
 @given(stored_environments.map(lambda stored: stored.state.environment))
@@ -323,6 +330,18 @@ def test_an_operation_comes_back_whole(result: OperationResult) -> None:
     assert records.decode_operation(records.encode_operation(result)) == result
 
 
+@pytest.mark.parametrize("commit", [PLAIN, RICH, CHAINED, CHAINED_RESOLVING])
+def test_only_what_salvages_has_the_format_that_earlier_versions_refuse(commit: Commit) -> None:
+    assert records.encode_commit(commit)[0] < 3
+    assert records.decode_commit(records.encode_commit(commit)).salvages is None
+    assert records.encode_commit(replace(commit, salvages=PLAIN))[0] == 3
+
+
+def test_a_commit_that_salvages_one_that_salvages_is_damage() -> None:
+    with pytest.raises(Corrupt):
+        records.decode_commit(records.encode_commit(replace(PLAIN, salvages=SALVAGING)))
+
+
 @pytest.mark.parametrize("commit", [PLAIN, RICH, DELETION, RESOLVING])
 def test_a_commit_of_a_version_that_knew_of_no_chains_follows_nothing(commit: Commit) -> None:
     assert records.decode_commit(records.encode_commit(commit)).follows == ZERO
@@ -359,7 +378,7 @@ def test_a_stamp_that_stands_often_is_stored_once() -> None:
 
 
 @pytest.mark.parametrize("decode", DECODERS)
-@pytest.mark.parametrize("format_byte", [3, 4, 255])
+@pytest.mark.parametrize("format_byte", [4, 5, 255])
 def test_a_newer_format_is_told_apart_from_damage(
     decode: Callable[[bytes], object], format_byte: int
 ) -> None:

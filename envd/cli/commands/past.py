@@ -88,6 +88,11 @@ def in_words(commit: CommitView) -> str:
     if commit.resolves:
         count = len(commit.resolves)
         parts.append(f"settled {count} conflict{'s' * (count > 1)}")
+    if commit.salvages is not None:
+        names = [change.variable for change in commit.salvages.changes]
+        more = f" and {len(names) - _NAMES_SHOWN} more" if len(names) > _NAMES_SHOWN else ""
+        late = ", ".join(names[:_NAMES_SHOWN]) + more
+        parts.append(f"put on record what came too late: {late}, by {commit.salvages.actor}")
     return "; ".join(parts)
 
 

@@ -2,7 +2,8 @@
 
 A watch outlives the node: where the connection breaks, it tries again, more and more slowly,
 and goes on after the last change that it showed. Where the node can't resume there (its
-journal no longer goes back so far), that is told, for changes may be missing.
+journal no longer goes back so far), that is told, for changes may be missing. So is it where no
+node answers for some of what is watched.
 """
 
 from __future__ import annotations
@@ -12,7 +13,14 @@ from collections.abc import Iterator
 from envd.cli.commands.past import in_words, local_time
 from envd.cli.grammar import Command, Flag
 from envd.cli.invocation import Invocation
-from envd.core.answers import Changed, Reset, SnapshotItem, WatchEvent
+from envd.core.answers import (
+    Changed,
+    Heartbeat,
+    Reset,
+    SnapshotEnd,
+    SnapshotItem,
+    WatchEvent,
+)
 from envd.core.errors import Unavailable
 from envd.core.names import check_prefix
 from envd.core.requests import WatchRequest
@@ -26,9 +34,14 @@ def _watch(invocation: Invocation) -> int:
     words = invocation.take_words(most=1)
     prefix = check_prefix(words[0]) if words else ""
     resolve = invocation.arguments.on("--resolved")
+    missing = ""
     for event in resumed(invocation, prefix, resolve=resolve):
         if isinstance(event, Changed):
             _show(invocation, event)
+        elif isinstance(event, Heartbeat | SnapshotEnd):
+            if event.partial_reason not in ("", missing):
+                _say(invocation, f"changes may be missing for now: {event.partial_reason}")
+            missing = event.partial_reason
         elif isinstance(event, Reset):
             _say(invocation, f"changes may be missing here: {event.reason}")
     raise AssertionError("a watch has no end")

@@ -339,7 +339,7 @@ class Change(_message.Message):
     def __init__(self, variable: _Optional[str] = ..., kind: _Optional[_Union[Change.Kind, str]] = ..., metadata: _Optional[bool] = ...) -> None: ...
 
 class Commit(_message.Message):
-    __slots__ = ("id", "environment", "revision", "stamp", "time", "node", "region", "actor", "message", "changes", "deleted", "resolves")
+    __slots__ = ("id", "environment", "revision", "stamp", "time", "node", "region", "actor", "message", "changes", "deleted", "resolves", "salvages")
     ID_FIELD_NUMBER: _ClassVar[int]
     ENVIRONMENT_FIELD_NUMBER: _ClassVar[int]
     REVISION_FIELD_NUMBER: _ClassVar[int]
@@ -352,6 +352,7 @@ class Commit(_message.Message):
     CHANGES_FIELD_NUMBER: _ClassVar[int]
     DELETED_FIELD_NUMBER: _ClassVar[int]
     RESOLVES_FIELD_NUMBER: _ClassVar[int]
+    SALVAGES_FIELD_NUMBER: _ClassVar[int]
     id: str
     environment: str
     revision: str
@@ -364,7 +365,24 @@ class Commit(_message.Message):
     changes: _containers.RepeatedCompositeFieldContainer[Change]
     deleted: bool
     resolves: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, id: _Optional[str] = ..., environment: _Optional[str] = ..., revision: _Optional[str] = ..., stamp: _Optional[bytes] = ..., time: _Optional[str] = ..., node: _Optional[str] = ..., region: _Optional[str] = ..., actor: _Optional[str] = ..., message: _Optional[str] = ..., changes: _Optional[_Iterable[_Union[Change, _Mapping]]] = ..., deleted: _Optional[bool] = ..., resolves: _Optional[_Iterable[str]] = ...) -> None: ...
+    salvages: Salvaged
+    def __init__(self, id: _Optional[str] = ..., environment: _Optional[str] = ..., revision: _Optional[str] = ..., stamp: _Optional[bytes] = ..., time: _Optional[str] = ..., node: _Optional[str] = ..., region: _Optional[str] = ..., actor: _Optional[str] = ..., message: _Optional[str] = ..., changes: _Optional[_Iterable[_Union[Change, _Mapping]]] = ..., deleted: _Optional[bool] = ..., resolves: _Optional[_Iterable[str]] = ..., salvages: _Optional[_Union[Salvaged, _Mapping]] = ...) -> None: ...
+
+class Salvaged(_message.Message):
+    __slots__ = ("stamp", "time", "node", "region", "actor", "changes")
+    STAMP_FIELD_NUMBER: _ClassVar[int]
+    TIME_FIELD_NUMBER: _ClassVar[int]
+    NODE_FIELD_NUMBER: _ClassVar[int]
+    REGION_FIELD_NUMBER: _ClassVar[int]
+    ACTOR_FIELD_NUMBER: _ClassVar[int]
+    CHANGES_FIELD_NUMBER: _ClassVar[int]
+    stamp: bytes
+    time: str
+    node: str
+    region: str
+    actor: str
+    changes: _containers.RepeatedCompositeFieldContainer[Change]
+    def __init__(self, stamp: _Optional[bytes] = ..., time: _Optional[str] = ..., node: _Optional[str] = ..., region: _Optional[str] = ..., actor: _Optional[str] = ..., changes: _Optional[_Iterable[_Union[Change, _Mapping]]] = ...) -> None: ...
 
 class HistoryResponse(_message.Message):
     __slots__ = ("environment", "commits", "next", "trimmed")
@@ -482,16 +500,24 @@ class WatchRequest(_message.Message):
 class WatchResponse(_message.Message):
     __slots__ = ("heartbeat", "reset", "snapshot", "snapshot_end", "changed", "token", "more")
     class Heartbeat(_message.Message):
-        __slots__ = ()
-        def __init__(self) -> None: ...
+        __slots__ = ("partial", "partial_reason")
+        PARTIAL_FIELD_NUMBER: _ClassVar[int]
+        PARTIAL_REASON_FIELD_NUMBER: _ClassVar[int]
+        partial: bool
+        partial_reason: str
+        def __init__(self, partial: _Optional[bool] = ..., partial_reason: _Optional[str] = ...) -> None: ...
     class Reset(_message.Message):
         __slots__ = ("reason",)
         REASON_FIELD_NUMBER: _ClassVar[int]
         reason: str
         def __init__(self, reason: _Optional[str] = ...) -> None: ...
     class SnapshotEnd(_message.Message):
-        __slots__ = ()
-        def __init__(self) -> None: ...
+        __slots__ = ("partial", "partial_reason")
+        PARTIAL_FIELD_NUMBER: _ClassVar[int]
+        PARTIAL_REASON_FIELD_NUMBER: _ClassVar[int]
+        partial: bool
+        partial_reason: str
+        def __init__(self, partial: _Optional[bool] = ..., partial_reason: _Optional[str] = ...) -> None: ...
     class Changed(_message.Message):
         __slots__ = ("commit", "state", "gone", "through")
         COMMIT_FIELD_NUMBER: _ClassVar[int]
