@@ -83,7 +83,7 @@ def parts(uid: int, peers: Direct) -> Parts:
     node.api = EnvironmentApi(
         node.coordinator, node.hub, node.authorizer, node._status, None, gathering, watches
     )
-    rows = [(HOLDER_UID,)] * PARTITIONS
+    rows: list[tuple[int, ...]] = [(HOLDER_UID,)] * PARTITIONS
     rows[SYSTEM_PARTITION] = ()
     holdings.follow(PartitionTable({ANYWHERE: 1}, tuple(rows)))
     return Parts(node, held, pages, feeds)
