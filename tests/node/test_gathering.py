@@ -32,7 +32,7 @@ from envd.node.routing import NO_HOLDER
 from envd.node.watch import WatchHub
 from envd.security.access import AllowAll
 from tests.node.machines import TESTER, Machines, simulate
-from tests.node.placed import placed
+from tests.node.placed import count_calls, placed
 
 NAMES = [f"web/{number:02}" for number in range(40)]
 SPREAD = {name: (f"n{1 + at % 3}",) for at, name in enumerate(NAMES)}
@@ -78,20 +78,6 @@ class Hidden(AllowAll):
     def check(self, identity: Identity, verb: str, environment: str) -> None:
         if environment.startswith("hidden"):
             raise Denied(f"{identity.name} may not {verb}")
-
-
-def count_calls(machines: Machines, name: str) -> list[tuple[int, str]]:
-    """The questions that a node asks from now on."""
-    asked: list[tuple[int, str]] = []
-    replication = machines.node(name).node.replication
-    ask = replication.ask
-
-    async def counted(uid: int, method: str, body: bytes, timeout_s: float = 10.0) -> bytes:
-        asked.append((uid, method))
-        return await ask(uid, method, body, timeout_s)
-
-    replication.ask = counted  # type: ignore[method-assign]
-    return asked
 
 
 # -- layers --------------------------------------------------------------------------------
