@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from random import Random
 from typing import Any, Final, Protocol
 
@@ -402,12 +402,13 @@ class Faults:
 
     # -- who belongs to the cluster ------------------------------------------------------
 
-    async def _join(self) -> None:
+    async def _join(self, away_from: Iterable[str] = ()) -> None:
         cluster = self._cluster
         if len(cluster.machines) >= self._most:
             return
         regions = sorted({machine.region for machine in cluster.machines.values()})
         machine = cluster.add(f"j{cluster.added}", self._chance.choice(regions))
+        cluster.network.partition([machine.name], away_from)
         self._began("join", machine.name)
         async with Holding(self._busy, machine):
             await self._start(machine)

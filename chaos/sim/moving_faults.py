@@ -20,7 +20,7 @@ KINDS: Final = ("cut-off voters", "death in a move", "long absence", "old topolo
 _AWAITS_S: Final = 30.0
 _POLL_S: Final = 0.1
 _CUT_S: Final = (5.0, 30.0)
-_OLD_S: Final = (15.0, 45.0)
+_OLD_S: Final = (30.0, 90.0)
 _ABSENT_S: Final = (20.0, 80.0)
 
 
@@ -96,10 +96,20 @@ class MovingFaults(Faults):
         await self._apart("cut-off voters", self._machines_of(voters), _CUT_S)
 
     async def _old_topology(self) -> None:
-        """A minority is cut off for so long that the others go on to another topology."""
+        """A minority is cut off for so long that the others take a node in, and move partitions."""
         names = self._names()
-        few = self._chance.randrange(1, max(2, len(names) // 2))
-        await self._apart("old topology", self._chance.sample(names, few), _OLD_S)
+        here = self._chance.sample(names, self._chance.randrange(1, max(2, len(names) // 2)))
+        joins = self._cluster.loop.create_task(self._join_there(here), name="join")
+        try:
+            await self._apart("old topology", here, _OLD_S)
+        finally:
+            joins.cancel()
+            await asyncio.wait([joins])
+
+    async def _join_there(self, here: Iterable[str]) -> None:
+        """A machine comes that these can't reach."""
+        await self._for(0, 5)
+        await self._join(away_from=here)
 
     async def _apart(self, kind: str, names: Iterable[str], seconds: tuple[float, float]) -> None:
         here = sorted(names)
@@ -113,7 +123,7 @@ class MovingFaults(Faults):
             await self._for(*seconds)
         finally:
             for one in here:
-                for other in there:
+                for other in dict.fromkeys((*there, *self._cluster.machines)):
                     network.mend(one, other)
                     network.mend(other, one)
 

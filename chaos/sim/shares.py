@@ -15,11 +15,12 @@ from envd.core import partitions
 from envd.core.environment import Environment
 from envd.core.partitions import PartitionTable
 from envd.core.paxos import Quorum
-from envd.core.ring import SYSTEM_PARTITION
+from envd.core.ring import SYSTEM_PARTITION, partition_of
 from envd.core.topology import TABLE, TOPOLOGY, VARIABLE, Topology, decode
 from envd.ports import Store
 
 _REMEMBERED = 64
+_ALL = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -74,6 +75,17 @@ class Shares:
             if kept := sorted(at for at in something_of(node) if not self.has_all(node.uid, at)):
                 return f"{node.machine} has something of partition {kept[0]}, which is not its own"
         return ""
+
+
+def listed(nodes: Sequence[Sighting], asked: Sighting) -> dict[str, str]:
+    """The revisions of all environments, as a node that is asked is to tell them."""
+    known = of(nodes)
+    return {
+        one.environment: one.revision
+        for node in ([asked] if known.table is None else nodes)
+        for one in node.store.environments("", "", _ALL)
+        if known.has_all(node.uid, partition_of(one.environment))
+    }
 
 
 def own(store: Store) -> Shares:

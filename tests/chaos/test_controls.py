@@ -23,3 +23,13 @@ def test_a_rule_that_is_switched_off_is_found_out(name: str, nodes: int) -> None
     found = [Run(seed, 0.4, nodes, CONTROLS[name]).go().violation for seed in SEEDS]
 
     assert any(found)
+
+
+def test_reads_that_go_to_new_holders_before_these_have_pulled_are_found_out() -> None:
+    control = CONTROLS["read-before-pulled"]
+    outcomes = (Run(seed, 0.5, 8, control, copies=control.copies).go() for seed in SEEDS)
+
+    found = next(outcome for outcome in outcomes if outcome.violation)
+
+    assert found.invariant == "a partition is readable from its readers"
+    assert "is to be read from and lacks" in found.violation

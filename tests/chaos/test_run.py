@@ -44,6 +44,17 @@ def test_one_seed_is_one_run_in_other_processes_and_under_other_hash_seeds() -> 
     assert hashes == {Run(6, 0.15, 3).go().trace_hash}
 
 
+def test_a_cluster_whose_partitions_move_holds_and_settles() -> None:
+    run = Run(4, 0.3, 8, copies=3)
+
+    outcome = run.go()
+
+    assert outcome.violation == ""
+    assert outcome.healed
+    assert outcome.nodes == 8
+    assert outcome.events["dropped"]
+
+
 def test_a_violation_is_told_with_its_invariant_and_what_came_before(outcome: Outcome) -> None:
     failed = Outcome(9, 3, violation="n2 lacks x", invariant="3 lost", last_events=["1.0 crash"])
 
