@@ -37,18 +37,22 @@ _KINDS = (*KINDS, *moving_faults.KINDS)
 
 def main(arguments: list[str] | None = None) -> int:
     """Do what the arguments ask; return the exit code."""
-    options = _parser().parse_args(arguments)
+    parser = _parser()
+    options = parser.parse_args(arguments)
     if options.control == "list":
         for name, control in sorted(CONTROLS.items()):
             sys.stdout.write(f"{name:<25} {control.what}\n")
         return 0
     control = CONTROLS[options.control] if options.control else SOUND
+    copies = options.copies or control.copies
+    if not copies and (moving := set(options.faults) & set(moving_faults.KINDS)):
+        parser.error(f"{', '.join(sorted(moving))}: only with --copies")
     if options.check_determinism:
-        wanted = determinism.Wanted(options.seed, options.minutes, options.nodes, options.copies)
+        wanted = determinism.Wanted(options.seed, options.minutes, options.nodes, copies)
         return determinism.check(wanted, options.python)
     first, last = options.seeds or (options.seed, options.seed)
     work = many.Work(
-        options.minutes, options.nodes, control.name, options.jobs, options.faults, options.copies
+        options.minutes, options.nodes, control.name, options.jobs, options.faults, copies
     )
     if control is not SOUND:
         return _try_control(work, range(first, last + 1))

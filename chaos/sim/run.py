@@ -297,9 +297,12 @@ class Run:
         await asyncio.wait(clients)
         for client in clients:
             client.result()
-        for task in operating:
-            task.cancel()
+        saving, removing = operating
+        saving.cancel()
+        if not self._copies:
+            removing.cancel()
         await self._heal()
+        removing.cancel()  # Until who is gone for good is struck, partitions wait for it.
         looking.cancel()
         await asyncio.sleep(_WATCHED_S)
         self._look_at_watches(shown)

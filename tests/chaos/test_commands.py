@@ -56,7 +56,16 @@ def test_a_control_that_is_caught_is_exit_code_0(capsys: pytest.CaptureFixture[s
     assert "caught by seed" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("wrong", [["--seeds", "5..1"], ["--seeds", "x"], ["--control", "none"]])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        ["--seeds", "5..1"],
+        ["--seeds", "x"],
+        ["--control", "none"],
+        ["--faults", "old topology"],
+        ["--copies", "x"],
+    ],
+)
 def test_wrong_usage_is_exit_code_2(wrong: list[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         main(wrong)
