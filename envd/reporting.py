@@ -119,6 +119,7 @@ def cluster_figures(node: Node, traffic: Traffic, now_s: float) -> ClusterFigure
         detached=node.acknowledging.detached,
         unreplicated=(replication.detached() if links else 0) if told else None,
         quarantined=node.quarantined,
+        zombies=node.zombies,
         repair=RepairTotals(
             repair.bytes,
             repair.commits,

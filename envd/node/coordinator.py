@@ -18,11 +18,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
+from typing import Final
 
 from envd.core.answers import WriteAnswer
 from envd.core.chain import is_serial
 from envd.core.commit import Commit, LogRecord
 from envd.core.errors import Conflict, Unavailable, Unsupported
+from envd.core.floor import salvaged
 from envd.core.hlc import HybridClock
 from envd.core.names import check_environment
 from envd.core.requests import (
@@ -34,7 +36,7 @@ from envd.core.requests import (
 from envd.core.ring import partition_of
 from envd.core.stamp import ZERO, Stamp
 from envd.node.acknowledging import WANTED_COPIES, Acknowledging
-from envd.node.drafting import Draft, Drafter, Wish, check_request, wants_serial
+from envd.node.drafting import SALVAGER, Draft, Drafter, Wish, check_request, wants_serial
 from envd.node.forwarding import Forwarder
 from envd.node.operations import AnyWrite, request_digest
 from envd.node.reader import Reader
@@ -42,6 +44,8 @@ from envd.node.routing import Routing
 from envd.node.views import NodeIdentity, session_token
 from envd.node.writing import Confirmation, Writing
 from envd.ports import Clock, Logged, OperationResult, Store, StoredState
+
+_LOOKED_AT: Final = 256
 
 
 class Coordinator(Reader):
@@ -225,6 +229,35 @@ class Coordinator(Reader):
         if self.refuse_writes is not None:
             error = self.refuse_writes
             raise Unavailable(error.message, hint=error.hint, reason=error.reason)
+
+    async def salvage(self, zombie: Commit) -> None:
+        """Put on record, durably, what a commit that came too late wrote; again, it does nothing.
+
+        Raises Unavailable where this node takes no writes.
+        """
+        late = salvaged(zombie)
+        if late is None:
+            return
+        operation = f"salvage-{late.stamp.hex()}"
+        await self._admit()
+        if self._is_salvaged(late, operation):
+            await self.settle()
+        if not self._is_salvaged(late, operation):
+            draft = self.drafter.salvaging(late, operation)
+            logged, _ = self.log(draft.commit, draft.after)
+            await logged
+
+    def _is_salvaged(self, late: Commit, operation: str) -> bool:
+        if self._store.find_operation(SALVAGER, operation) is not None:
+            return True
+        rows = self._store.commits(late.environment, None, _LOOKED_AT)
+        while rows:
+            if any(
+                each.salvages is not None and each.salvages.stamp == late.stamp for each in rows
+            ):
+                return True
+            rows = self._store.commits(late.environment, rows[-1].stamp, _LOOKED_AT)
+        return False
 
     async def settle(self) -> None:
         """Wait until all writes that were begun are durable, or refused."""

@@ -34,6 +34,8 @@ from envd.node.reader import no_environment
 from envd.node.views import NodeIdentity, iso_time
 from envd.ports import Clock, Store, StoredState
 
+SALVAGER: Final = "envd"
+_SALVAGED: Final = "what a node wrote that was away for too long; see the conflicts"
 _OPENED: Final = "serial from here on; all is stated again"
 _CLOSED: Final = "plain from here on; all is stated again"
 """So that nobody wonders who set all of it, in a history or a watch."""
@@ -155,6 +157,25 @@ class Drafter:
             for unset in request.unsets
         ]
         return self._drafted(wish, head, changes)
+
+    def salvaging(self, late: Commit, operation: str) -> Draft:
+        """A commit that changes nothing and puts on record what came too late."""
+        head = self.head(late.environment)
+        now_ms = self._clock.wall_ms()
+        commit = Commit(
+            environment=late.environment,
+            stamp=self.hlc.stamp_above(head.environment.highest_stamp, now_ms),
+            changes=(),
+            author=SALVAGER,
+            time_ms=now_ms,
+            message=_SALVAGED,
+            operation=operation,
+            node=self._node.name,
+            region=self._node.region,
+            revision=head.revision,
+            salvages=late,
+        )
+        return Draft(commit, head)
 
     def reopening(self, wish: Wish, head: StoredState) -> Draft:
         """A commit that begins the chain of an environment anew, in the next era."""

@@ -19,6 +19,7 @@ import asyncio
 import logging
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
+from functools import partial
 from typing import Final
 
 from envd.core import shares
@@ -74,6 +75,7 @@ class Feeds:
         self._left = 0
         self._lingering: list[tuple[float, int]] = []
         self._far: dict[int, Teller] = {}
+        self._reading: dict[ReadRequest, tuple[int, asyncio.Future[EnvironmentView]]] = {}
         self._refused: dict[int, tuple[float, int]] = {}
         self._near = Teller(uid)
         self._news = asyncio.Event()
@@ -142,6 +144,8 @@ class Feeds:
     async def read(self, request: ReadRequest) -> EnvironmentView:
         """A read by the node that tells of the environment: as new as what it told.
 
+        Watches that ask for the same at the same time share one.
+
         Raises as `Coordinator.read`, and Unavailable where nobody tells of it, or that node
         does not answer.
         """
@@ -150,9 +154,23 @@ class Feeds:
             raise self._routing.no_holder(request.environment)
         if uid == self._uid:
             return await self._held.read(request)
+        place, reading = self._reading.get(request, (0, None))
+        if reading is None or place != self.log.last:
+            reading = asyncio.ensure_future(self._read_from(uid, request))
+            self._reading[request] = (self.log.last, reading)
+            reading.add_done_callback(partial(self._was_read, request))
+        return await asyncio.shield(reading)
+
+    async def _read_from(self, uid: int, request: ReadRequest) -> EnvironmentView:
         body = wire.pack(wire.ForwardedRead(api.read_message(request).SerializeToString()))
         raw = await self._routing.ask(uid, STATE, body, READS_S)
         return api.get_from(pb.GetResponse.FromString(raw))
+
+    def _was_read(self, request: ReadRequest, reading: asyncio.Future[EnvironmentView]) -> None:
+        if self._reading.get(request, (0, None))[1] is reading:
+            del self._reading[request]
+        if not reading.cancelled():
+            reading.exception()  # Who asked may be gone.
 
     # -- places ----------------------------------------------------------------------------
 
@@ -216,7 +234,9 @@ class Feeds:
     def _begin(self) -> None:
         self._far.clear()
         self._near = Teller(self._uid)
-        self._news.set()
+        self._reading.clear()
+        if self._wants:
+            self._news.set()
 
     async def _look(self, group: asyncio.TaskGroup) -> None:
         busy = bool(self._far or self._near.asked or self._wants)

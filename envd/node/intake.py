@@ -11,6 +11,10 @@ A commit from the future (stamped over a minute ahead of this node's clock) is r
 own origin, whose clock is wrong or ours is; it stays in the origin's log and comes again. From
 anybody else it is put in quarantine, because its origin may be gone: durable, outside the
 state, the vectors and the fingerprints, until its time has come.
+
+A commit at or below the store's floor that is not here comes too late (`core.floor`): it is never
+applied. Where it comes from one who had all there was by then, as this node did, it was collected
+here since; else it is a zombie, and what it wrote is put on record before it is passed over.
 """
 
 from __future__ import annotations
@@ -18,7 +22,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from enum import Enum
 from functools import partial
 from hashlib import blake2b
@@ -29,10 +33,11 @@ from envd.core.chain import is_behind
 from envd.core.commit import Commit, LogRecord
 from envd.core.environment import Environment
 from envd.core.errors import Corrupt, EnvdError, InvalidRequest, Unavailable
+from envd.core.floor import guarded, is_zombie
 from envd.core.hlc import HybridClock
 from envd.core.names import check_environment
 from envd.core.ring import partition_of
-from envd.core.stamp import ZERO
+from envd.core.stamp import MAX_HLC, ZERO, Stamp
 from envd.node.holdings import Holdings
 from envd.ports import Clock, Logged, Store, StoredState
 from envd.wire import records
@@ -58,6 +63,11 @@ class Taken(Enum):
     GAP = "gap"
     BEHIND = "behind"
     EARLY = "early"
+    ZOMBIE = "zombie"
+
+
+async def _not_salvaged(_: Commit) -> None:
+    raise Unavailable("this node puts nothing on record that comes too late", reason="NOT_TAKEN")
 
 
 class Intake:
@@ -81,6 +91,11 @@ class Intake:
         self._holdings = holdings or Holdings(node_uid)
         self.advanced: Callable[[Mapping[tuple[int, int], int]], None] = lambda _: None
         """Is told of vectors that are raised here."""
+        self.salvage: Callable[[Commit], Awaitable[None]] = _not_salvaged
+        """Puts on record, durably, what a zombie wrote."""
+        self.zombies = 0
+        """How many there were since the start."""
+        self._zombies_of: set[int] = set()
         self._runs: dict[tuple[int, int], tuple[int, int]] = {}
         self._pending: deque[Logged] = deque()
         self._refusals = 0
@@ -98,12 +113,13 @@ class Intake:
         if not self._store.admits():
             await self._store.admit()
 
-    async def take(self, row: bytes, *, direct: bool) -> Taken:
+    async def take(self, row: bytes, *, direct: bool, floor: int = 0) -> Taken:
         """Take in one record in its stored bytes; `direct` from its own origin.
 
-        NEW is logged and on its way, see `settled`; BEHIND is a commit of a serial environment that
-        follows one which is not here. Raises Unavailable (CLOCK_SKEW, or no room), Corrupt, and
-        IdentityLost for a record of this node that it does not have.
+        `floor` is that of the node that sends it, 0 where it is not known. NEW is logged and on its
+        way, see `settled`; BEHIND is a commit of a serial environment that follows one which is not
+        here. Raises Unavailable (CLOCK_SKEW, or no room), Corrupt, and IdentityLost for a record of
+        this node that it does not have.
         """
         await self.admit()
         partition, origin, seq, encoded = records.open_log_row(row)
@@ -126,7 +142,9 @@ class Intake:
         if seq > last + 1:
             if self._holdings.complete(partition):
                 return Taken.GAP
-            return await self._take_nameless(partition, origin, seq, commit, encoded)
+            return await self._take_nameless(partition, origin, seq, commit, encoded, floor)
+        if self._is_below(commit):
+            return await self._pass_over(LogRecord(partition, origin, seq, commit), floor)
         if early:
             await self._hold_back(row)
             self._early.add((partition, origin))
@@ -137,27 +155,36 @@ class Intake:
         return Taken.NEW
 
     async def _take_nameless(
-        self, partition: int, origin: int, seq: int, commit: Commit, encoded: bytes
+        self, partition: int, origin: int, seq: int, commit: Commit, encoded: bytes, floor: int
     ) -> Taken:
         """Take in a record behind a hole that need not be closed now.
 
         So is one of a partition that this node gains, of which it pulls what came before, and one
         of a partition that it does not hold, which it keeps until it is handed over.
         """
-        if self._is_behind(commit) and not self._holdings.mine(partition):
+        below = self._is_below(commit)
+        if not below and self._is_behind(commit) and not self._holdings.mine(partition):
             return Taken.KNOWN  # A majority holds it.
-        taken = await self._repair(commit, encoded)
-        if taken is Taken.NEW and self._holdings.gaining(partition):
+        taken = await self._repair(commit, encoded, floor)
+        if not self._holdings.gaining(partition):
+            return taken
+        if below:
+            self._follows_on((partition, origin), seq)
+        elif taken is Taken.NEW:
             logged = self._pending[-1]
             logged.add_done_callback(partial(self._landed, (partition, origin), seq))
         return taken
 
     def _landed(self, name: tuple[int, int], seq: int, logged: Logged) -> None:
-        """A record behind a hole is durable: those that follow it without another are one run."""
+        """A record behind a hole is durable."""
         if logged.exception() is None:
-            first, last = self._runs.get(name, (seq, seq - 1))
-            self._runs[name] = (first, seq) if seq == last + 1 else (seq, seq)
-            self.bridge([name])
+            self._follows_on(name, seq)
+
+    def _follows_on(self, name: tuple[int, int], seq: int) -> None:
+        """A record behind a hole is done with: those that follow without another are one run."""
+        first, last = self._runs.get(name, (seq, seq - 1))
+        self._runs[name] = (first, seq) if seq == last + 1 else (seq, seq)
+        self.bridge([name])
 
     def bridge(self, names: Iterable[tuple[int, int]]) -> None:
         """Raise the vectors of these (partition, origin) over what came behind a hole.
@@ -175,12 +202,17 @@ class Intake:
             self._store.advance(raised, {})
             self.advanced(raised)
 
-    async def repair(self, encoded: bytes) -> Taken:
-        """Take in a commit that repair found missing; BEHIND is not taken, it comes again."""
-        await self.admit()
-        return await self._repair(_decoded(encoded), encoded)
+    async def repair(self, encoded: bytes, *, floor: int = 0) -> Taken:
+        """Take in a commit that repair found missing; BEHIND is not taken, it comes again.
 
-    async def _repair(self, commit: Commit, encoded: bytes) -> Taken:
+        `floor` is that of the node that has it, 0 where it is not known.
+        """
+        await self.admit()
+        return await self._repair(_decoded(encoded), encoded, floor)
+
+    async def _repair(self, commit: Commit, encoded: bytes, floor: int) -> Taken:
+        if self._is_below(commit):
+            return await self._judge(commit, floor)
         record = LogRecord(partition_of(commit.environment), 0, 0, commit)
         if self._is_early(commit):
             await self._hold_back(records.encode_log_record(record, encoded))
@@ -194,9 +226,54 @@ class Intake:
         """Take in what a peer's history starts from."""
         await self.admit()
         _check_name(base.name)
+        if floor := self._store.floor():
+            own = self._store.base(base.name)
+            known = {stamp for stamp, _ in self._store.commit_rows(base.name)}
+            base = guarded(base, own, known, floor)
+            if own.merge(base) == own:
+                return
         after = self._head(base.name).environment.merge(base)
         self._hlc.observe(after.highest_stamp, self._clock.wall_ms())
         self._note(self._store.append_base(base, self._stored(after)))
+
+    # -- what comes too late -------------------------------------------------------------------
+
+    def _is_below(self, commit: Commit) -> bool:
+        return commit.stamp.hlc <= self._store.floor()
+
+    async def _pass_over(self, record: LogRecord, floor: int) -> Taken:
+        """Judge a record at or below the floor, and count it as held: it is done with."""
+        taken = await self._judge(record.commit, floor)
+        name, seq = (record.partition, record.origin), record.seq
+        last = self._store.last_seq(*name)
+        if last < seq - 1:
+            raise Unavailable("the store refused records that a peer sent", reason="NOT_TAKEN")
+        if last < seq:
+            self._store.advance({name: seq}, {})
+            self.advanced({name: seq})
+        return taken
+
+    async def _judge(self, commit: Commit, floor: int) -> Taken:
+        """KNOWN, or ZOMBIE: then it is on record. What was taken in before is settled."""
+        latest = self.latest()
+        if latest is not None:
+            await asyncio.shield(latest)
+        name, stamp = commit.environment, commit.stamp
+        newest = self._store.commits(name, _after(stamp), 1)
+        known = {each.stamp for each in newest}
+        if not is_zombie(commit, self._store.base(name), known, self._store.floor()):
+            return Taken.KNOWN
+        if stamp.hlc <= floor:
+            return Taken.KNOWN  # It was here, as it was there, and was collected since.
+        await self.salvage(commit)
+        self.zombies += 1
+        if stamp.node_uid not in self._zombies_of:
+            self._zombies_of.add(stamp.node_uid)
+            _log.warning(
+                "replication.zombie",
+                extra={"origin": f"{stamp.node_uid:016x}", "environment": name},
+            )
+        return Taken.ZOMBIE
 
     # -- what became of it ---------------------------------------------------------------------
 
@@ -253,7 +330,8 @@ class Intake:
         for row in sorted(self._store.quarantined(), key=_name_of):
             partition, origin, seq, encoded = records.open_log_row(row)
             commit = _decoded(encoded)
-            held = self._is_early(commit) or self._is_behind(commit)
+            below = self._is_below(commit)
+            held = self._is_early(commit) or (not below and self._is_behind(commit))
             if held or (origin and (partition, origin) in waiting):
                 waiting.add((partition, origin))
                 due_ms = min(due_ms, commit.stamp.time_ms)
@@ -263,8 +341,14 @@ class Intake:
             last = self._store.last_seq(partition, origin)
             if not origin or seq > last:
                 name = (origin, seq) if seq == last + 1 else (0, 0)
+                record = LogRecord(partition, *name, commit)
                 mark = self.mark()
-                self._append(LogRecord(partition, *name, commit), encoded)
+                if not below:
+                    self._append(record, encoded)
+                elif record.origin:
+                    await self._pass_over(record, 0)
+                else:
+                    await self._judge(commit, 0)
                 await self.settled(mark)
                 released += 1
             await self._store.release(row)
@@ -341,6 +425,13 @@ def _decoded(encoded: bytes) -> Commit:
     commit = records.decode_commit(encoded)
     _check_name(commit.environment)
     return commit
+
+
+def _after(stamp: Stamp) -> Stamp:
+    """The stamp right after one, but for the very last."""
+    if stamp.node_uid < MAX_UID:
+        return stamp._replace(node_uid=stamp.node_uid + 1)
+    return Stamp(stamp.era, min(stamp.hlc + 1, MAX_HLC), 0)
 
 
 def _check_name(environment: str) -> None:

@@ -122,6 +122,7 @@ class Node:
         self._intake = Intake(ports.store, ports.clock, hlc, key, uid, self.holdings)
         feed = VectorFeed(ports.store)
         self._intake.advanced = feed.advanced
+        self._intake.salvage = self.coordinator.salvage
         self.repairer = Repairer(ports.store, self._intake, feed, key, uid)
         self.consent = self._consent()
         self.pace = Pace(self.holdings)
@@ -407,6 +408,11 @@ class Node:
     def quarantined(self) -> int:
         """How many records from the future are held back."""
         return self._intake.quarantined
+
+    @property
+    def zombies(self) -> int:
+        """How many commits of others came too late to be applied, since the start."""
+        return self._intake.zombies
 
     async def _seek(self) -> None:
         found = await self._place.seeds()

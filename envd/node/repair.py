@@ -309,8 +309,8 @@ class _Pull:
             self.pulled.bases += 1
         for encoded in missing.commits:
             taken = await self._intake.repair(encoded)
-            if taken is not Taken.NEW:
+            if taken in (Taken.EARLY, Taken.BEHIND):
                 self.pulled.early.add(partition_of(missing.environment))
-            self.pulled.commits += taken is not Taken.BEHIND
+            self.pulled.commits += taken in (Taken.NEW, Taken.EARLY)
         self.pulled.environments += 1
         await asyncio.sleep(0)

@@ -155,6 +155,8 @@ class _Watch:
         self._since: list[tuple[int, int]] = []
         """(place, partitions): these came to be wanted later, after that place."""
         self._position = 0
+        self._short = 0
+        """What the last snapshot did not have."""
 
     @contextmanager
     def joined(self) -> Iterator[None]:
@@ -194,7 +196,7 @@ class _Watch:
             async with aclosing(self._learnt()) as beats:
                 async for event in beats:
                     yield event
-        partial = self._missing()
+        partial = self._short
         while not self._hub.closed:
             self._event.clear()
             refusal = ""
@@ -208,7 +210,7 @@ class _Watch:
                 async with aclosing(self._begun(refusal)) as begun:
                     async for event in begun:
                         yield event
-                partial = self._missing()
+                partial = self._short
             elif self._missing() != partial:
                 partial = self._missing()
                 yield self._beat()
@@ -218,7 +220,8 @@ class _Watch:
                 yield self._beat()
 
     def _missing(self) -> int:
-        return self._wanted & self._feeds.nobody
+        """Of what is wanted, that of which nobody tells, or which the snapshot lacks yet."""
+        return self._wanted & (self._feeds.nobody | self._short & ~self._feeds.fed)
 
     def _beat(self) -> Heartbeat:
         missing = self._missing()
@@ -248,7 +251,7 @@ class _Watch:
                     yield Reset(why)
                 if each is not None:
                     yield SnapshotItem(each)
-        missing = self._wanted & ~feeds.fed
+        missing = self._short = self._wanted & ~feeds.fed
         yield SnapshotEnd(feeds.token(self._position), bool(missing), self._gathering.why(missing))
 
     async def _only_state(

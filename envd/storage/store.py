@@ -13,14 +13,13 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 
 from envd.core.answers import ListedEnvironment
 from envd.core.commit import Commit, LogRecord
 from envd.core.environment import Environment
 from envd.core.errors import EnvdError, OutcomeUnknown, Unavailable
-from envd.core.history import ConflictRecord, Retention
+from envd.core.history import ConflictRecord
 from envd.core.hlc import bound_for
 from envd.core.stamp import Stamp
 from envd.core.versions import Cursor, Roots
@@ -34,18 +33,17 @@ from envd.storage.check import (
     mark_unclean,
     start_check,
 )
-from envd.storage.collecting import ROWS as COLLECTED_ROWS
 from envd.storage.collector import Collector
 from envd.storage.copying import copy_durably
 from envd.storage.disk import Disk, make_directory, unusable
 from envd.storage.drops import Drops, Newest
 from envd.storage.finish import finish_in_thread
-from envd.storage.journal import DEFAULT_SEGMENT_BYTES, Journal, stopping
+from envd.storage.journal import Journal, stopping
 from envd.storage.log_pages import LogPages
 from envd.storage.logged import goes_to_peers, pending_again, pending_of, refused, told
 from envd.storage.memtable import Memtable, Pending
+from envd.storage.options import StoreOptions as StoreOptions
 from envd.storage.progress import Progress
-from envd.storage.purge import ROWS as PURGED_ROWS
 from envd.storage.recovery import DroppedTail
 from envd.storage.seen import SeenKeys, learn
 from envd.storage.state import StateDb, operation_key
@@ -56,21 +54,6 @@ from envd.wire.records import BaseRecord
 
 _log = logging.getLogger(__name__)
 _REPLAY_FLUSH_BYTES = 32 << 20
-
-
-@dataclass(frozen=True, slots=True)
-class StoreOptions:
-    """Sizes and times of the store; the settings of `[storage]`."""
-
-    segment_bytes: int = DEFAULT_SEGMENT_BYTES
-    keep_segments: int = 4
-    map_size_bytes: int = 256 << 30
-    memtable_bytes: int = 64 << 20
-    journal_queue_bytes: int = 64 << 20
-    flush_interval_ms: int = 2_000
-    purged_rows: int = PURGED_ROWS
-    collected_rows: int = COLLECTED_ROWS
-    retention: Retention = field(default_factory=Retention)
 
 
 class DurableStore:

@@ -74,6 +74,7 @@ class ClusterFigures:
     detached: int = 0
     unreplicated: int | None = 0
     quarantined: int = 0
+    zombies: int = 0
     repair: RepairTotals = field(default_factory=RepairTotals)
     datagrams: Mapping[str, int] = field(default_factory=dict)
     refused: Mapping[str, int] = field(default_factory=dict)

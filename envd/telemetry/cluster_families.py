@@ -93,6 +93,11 @@ def _replication(figures: ClusterFigures) -> Iterator[Metric]:
         "Commits of others, stamped too far in the future, that are held back.",
         figures.quarantined,
     )
+    yield counter(
+        "envd_zombie_commits",
+        "Commits of others that came too late to be applied; what they wrote is a conflict.",
+        figures.zombies,
+    )
 
 
 def _repair(figures: ClusterFigures) -> Iterator[Metric]:

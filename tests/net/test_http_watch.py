@@ -11,8 +11,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from envd.core.answers import Identity
+from envd.core.answers import Heartbeat, Identity, SnapshotEnd
 from envd.core.errors import Denied
+from envd.net.http_watch import event_text
 from envd.ports import StoredState
 from envd.storage.memory import MemoryStore
 from tests.net.http_world import ENVIRONMENT, Events, Http, http_to, watching
@@ -161,6 +162,18 @@ async def test_a_heartbeat_is_a_comment_that_moves_the_id_on() -> None:
     assert beat is not None
     assert (beat.name, beat.data) == ("", None)
     assert beat.id > end.id
+
+
+def test_what_is_partial_is_an_event_that_moves_the_id_on() -> None:
+    why = "3 of 4096 partitions are missing"
+
+    beat = event_text(Heartbeat("t", partial=True, partial_reason=why), values=False)
+    end = event_text(SnapshotEnd("t", partial=True, partial_reason=why), values=False)
+    whole = event_text(SnapshotEnd("t"), values=False)
+
+    assert beat == f'event: partial\ndata: {{"partial_reason":"{why}"}}\nid: t\n\n'
+    assert f'"partial":true,"partial_reason":"{why}"' in end
+    assert whole == 'event: snapshot-end\ndata: {"token":"t"}\nid: t\n\n'
 
 
 async def test_headers_come_before_the_first_event(http: Http) -> None:

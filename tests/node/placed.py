@@ -55,3 +55,17 @@ def follow(machines: Machines, made: PartitionTable, *names: str) -> None:
     """Have these nodes, by default all, know of a table."""
     for name in names or list(machines.cluster.nodes):
         machines.node(name).node.holdings.follow(made)
+
+
+def count_calls(machines: Machines, name: str) -> list[tuple[int, str]]:
+    """The questions that a node asks from now on."""
+    asked: list[tuple[int, str]] = []
+    replication = machines.node(name).node.replication
+    ask = replication.ask
+
+    async def counted(uid: int, method: str, body: bytes, timeout_s: float = 10.0) -> bytes:
+        asked.append((uid, method))
+        return await ask(uid, method, body, timeout_s)
+
+    replication.ask = counted  # type: ignore[method-assign]
+    return asked

@@ -32,7 +32,7 @@ from envd.node.routing import NO_HOLDER
 from envd.node.watch import WatchHub
 from envd.security.access import AllowAll
 from tests.node.machines import TESTER, Machines, simulate
-from tests.node.placed import placed
+from tests.node.placed import count_calls, placed
 
 NAMES = [f"web/{number:02}" for number in range(40)]
 SPREAD = {name: (f"n{1 + at % 3}",) for at, name in enumerate(NAMES)}
@@ -78,20 +78,6 @@ class Hidden(AllowAll):
     def check(self, identity: Identity, verb: str, environment: str) -> None:
         if environment.startswith("hidden"):
             raise Denied(f"{identity.name} may not {verb}")
-
-
-def count_calls(machines: Machines, name: str) -> list[tuple[int, str]]:
-    """The questions that a node asks from now on."""
-    asked: list[tuple[int, str]] = []
-    replication = machines.node(name).node.replication
-    ask = replication.ask
-
-    async def counted(uid: int, method: str, body: bytes, timeout_s: float = 10.0) -> bytes:
-        asked.append((uid, method))
-        return await ask(uid, method, body, timeout_s)
-
-    replication.ask = counted  # type: ignore[method-assign]
-    return asked
 
 
 # -- layers --------------------------------------------------------------------------------
@@ -299,11 +285,11 @@ def test_a_list_says_where_nobody_answers_for_some_of_it() -> None:
 async def in_conflict(machines: Machines, names: Sequence[str]) -> None:
     """Two writes of each that have not seen each other."""
     machines.cluster.network.partition(["n1"], ["n2", "n3", "n4"])
+    for each in machines.cluster.nodes.values():  # By the nodes themselves: each holds it all.
+        each.node.holdings.follow(None)
     for name in names:
         for writer in ("n1", "n2"):
             request = WriteRequest(name, (Put("A", writer), Put("B", writer)))
-            # By the nodes themselves, as if each held it all.
-            machines.node(writer).node.holdings.follow(None)
             await machines.run(writer, machines.node(writer).api.write(TESTER, request))
     machines.cluster.network.heal()
     await machines.until(machines.equal, 30)

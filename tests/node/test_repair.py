@@ -398,7 +398,7 @@ async def test_the_bytes_of_a_peer_are_kept_as_they_came() -> None:
     [row] = await rows_of(one)
     partition, origin, seq, encoded = records.open_log_row(row)
     fields = msgspec.msgpack.decode(encoded[1:])
-    newer = encoded[:1] + msgspec.msgpack.encode([*fields, [], b"", "of a later version"])
+    newer = encoded[:1] + msgspec.msgpack.encode([*fields, [], b"", b"", "of a later version"])
     commit = records.decode_commit(newer)
 
     await two.intake.take(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 
@@ -56,6 +57,18 @@ def newest(machines: Machines, name: str) -> Commit:
     return machines.node(name).store.commits(ENVIRONMENT, None, 1)[0]
 
 
+async def left_behind(machines: Machines, name: str) -> WriteAnswer:
+    """Set A to 1: this node has that from a time when it held everything, and keeps it for now."""
+    made = machines.node(name).node.holdings.table
+    assert made is not None
+    for each in machines.cluster.nodes.values():
+        each.node.holdings.follow(None)
+    answer = await machines.write("n1", ENVIRONMENT, A="1")
+    await machines.until(lambda: machines.shows(name, ENVIRONMENT, "A", "1"))
+    follow(machines, replace(made, waiting=1))
+    return answer
+
+
 def cut_off(machines: Machines, name: str, others: Sequence[str] = HOLDERS) -> None:
     machines.cluster.network.partition([name], others)
 
@@ -79,8 +92,7 @@ def test_a_node_has_a_holder_read_what_it_does_not_hold() -> None:
 def test_what_was_read_elsewhere_is_never_older_than_what_the_node_happens_to_have() -> None:
     async def story(machines: Machines) -> None:
         await placed(machines, {ENVIRONMENT: ("n1", "n2")})
-        await machines.write("n1", ENVIRONMENT, A="1")
-        await machines.until(lambda: machines.shows("n4", ENVIRONMENT, "A", "1"))
+        await left_behind(machines, "n4")
         machines.cluster.network.partition(["n4"], ["n1"])
         await machines.write("n1", ENVIRONMENT, A="2")
 
@@ -180,8 +192,7 @@ def test_a_strong_read_is_made_by_a_holder() -> None:
 def test_a_read_is_refused_while_no_holder_can_be_reached() -> None:
     async def story(machines: Machines) -> None:
         await placed(machines)
-        await machines.write("n1", ENVIRONMENT, A="1")
-        await machines.until(lambda: machines.shows("n4", ENVIRONMENT, "A", "1"))
+        await left_behind(machines, "n4")
         cut_off(machines, "n4")
         await asyncio.sleep(TELLS_S)
         api = machines.node("n4").api
@@ -437,7 +448,7 @@ def test_a_refusal_after_an_unanswered_try_does_not_say_that_nothing_was_done() 
         network = machines.cluster.network
         network.cut("n1", "n4")
         network.partition(["n1"], ["n2", "n3"])
-        await machines.write("n2", ENVIRONMENT, A="other")
+        await machines.write("n2", ENVIRONMENT, durability=Durability.LOCAL, A="other")
 
         with pytest.raises(OutcomeUnknown):
             await write(
@@ -556,8 +567,7 @@ def test_a_blind_write_in_conflict_with_one_it_could_not_see_is_on_record() -> N
 def test_what_needs_a_look_at_the_environment_is_not_done_blind() -> None:
     async def story(machines: Machines) -> None:
         await placed(machines)
-        first = await machines.write("n1", ENVIRONMENT, A="1")
-        await machines.until(lambda: machines.shows("n4", ENVIRONMENT, "A", "1"))
+        first = await left_behind(machines, "n4")
         cut_off(machines, "n4")
         await asyncio.sleep(TELLS_S)
         api, put = machines.node("n4").api, (Put("A", "2"),)

@@ -25,7 +25,7 @@ from envd.node.watch import WatchHub
 from envd.security.access import AllowAll
 from tests.node.following import Watch, watching
 from tests.node.machines import TESTER, Machines
-from tests.node.placed import follow, placed, table
+from tests.node.placed import count_calls, follow, placed, table
 
 ENVIRONMENT = "web/prod"
 NAMES = [f"web/{number:02}" for number in range(12)]
@@ -291,6 +291,25 @@ def test_a_move_that_leaves_no_time_to_hand_over_is_told_by_a_snapshot() -> None
         await followed.until(ENVIRONMENT, A="2")
 
         assert len(followed.of(Reset)) == 1
+
+    watching(story)
+
+
+def test_watches_of_one_environment_share_a_feed_and_reads() -> None:
+    async def story(machines: Machines, watch: Watch) -> None:
+        await placed(machines, {ENVIRONMENT: ("n1",)})
+        await machines.write("n1", ENVIRONMENT, A="1")
+        watches = [watch("n4", EXACT) for _ in range(50)]
+        for followed in watches:
+            await followed.whole()
+        asked = count_calls(machines, "n4")
+        await machines.write("n1", ENVIRONMENT, A="2")
+        for followed in watches:
+            await followed.until(ENVIRONMENT, A="2")
+
+        methods = [method for _, method in asked]
+        assert methods.count("watch.state") <= 2
+        assert methods.count("watch.page") <= 3
 
     watching(story)
 

@@ -76,7 +76,7 @@ from envd.wire.api_errors import (
     status_of,
 )
 from envd.wire.framing import encode_frame
-from envd.wire.plain import request_to_plain, to_plain
+from envd.wire.plain import request_to_plain, to_plain, watch_event, watch_event_to_plain
 
 Golden = Callable[[str, bytes], bytes]
 CANARY = "canary-93c2"
@@ -146,6 +146,8 @@ EVENTS: list[WatchEvent] = [
         replace(STATE, bases={}, unresolved="there is no environment team/base"),
         "team/base",
     ),
+    Heartbeat("2.00000000000000a1.01.7", partial=True, partial_reason="n3 does not answer"),
+    SnapshotEnd("2.00000000000000a1.01.7", partial=True, partial_reason="n3 does not answer"),
 ]
 IMPORT = WriteRequest(
     environment="team/app/prod",
@@ -264,6 +266,14 @@ def test_answers_come_back_as_they_were() -> None:
 @pytest.mark.parametrize("event", EVENTS, ids=[str(at) for at in range(len(EVENTS))])
 def test_events_come_back_as_they_were(event: WatchEvent) -> None:
     assert api_streams.event_from(api_streams.event_message(event, values=True)) == event
+
+
+@pytest.mark.parametrize("event", EVENTS, ids=[str(at) for at in range(len(EVENTS))])
+def test_events_come_back_from_json_as_they_were(event: WatchEvent) -> None:
+    plain = json.loads(json.dumps(watch_event_to_plain(event)))
+
+    assert watch_event(plain) == event
+    assert ("partial" in plain) == getattr(event, "partial", False)
 
 
 def test_an_event_of_a_newer_version_counts_as_a_heartbeat() -> None:

@@ -53,6 +53,8 @@ BODIES: dict[str, msgspec.Struct] = {
     "conflicts-share": peers.ConflictsShare(b"message", bytes(512)),
     "export-asked": peers.ExportAsked(["web/prod"], True),
     "export-share": peers.ExportShare(b"message", 1),
+    "watch-asked": peers.WatchAsked(b"\x01" + bytes(511), "1.00.7", 5000, bytes(512)),
+    "watch-share": peers.WatchShare(bytes(512), "1.00.8", [b"commit"], "too late", {7: b"r" * 16}),
     "join-request": peers.JoinRequest("n2"),
     "ticket": peers.Ticket("c1d2", b"k" * 32),
 }
