@@ -52,7 +52,12 @@ def main(arguments: list[str] | None = None) -> int:
         return determinism.check(wanted, options.python)
     first, last = options.seeds or (options.seed, options.seed)
     work = many.Work(
-        options.minutes, options.nodes, control.name, options.jobs, options.faults, copies
+        max(options.minutes, control.minutes),
+        options.nodes,
+        control.name,
+        options.jobs,
+        options.faults or control.faults,
+        copies,
     )
     if control is not SOUND:
         return _try_control(work, range(first, last + 1))

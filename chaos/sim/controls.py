@@ -52,7 +52,8 @@ def _sound(ports: NodePorts) -> NodePorts:
 class Control:
     """One rule switched off. `lying_disk`: a sync is answered a second before it is done.
 
-    With `copies` it is about clusters of so many copies of each partition.
+    With `copies` it is about clusters of so many copies of each partition. It may take `faults`
+    of these kinds for so many virtual `minutes` at least to see what it does.
     """
 
     name: str
@@ -61,6 +62,8 @@ class Control:
     merge: Merge = Environment.merge
     lying_disk: bool = False
     copies: int = 0
+    faults: tuple[str, ...] = ()
+    minutes: float = 0.0
 
 
 SOUND: Final = Control("sound", "nothing is switched off")
@@ -305,6 +308,8 @@ _ALL: Final = (
         "who does not hold what it has lets go of it, and nobody else has pulled it from there",
         over_dialed(TakenForGranted),
         copies=3,
+        faults=("old topology", "leave", "join", "partition"),
+        minutes=2.0,
     ),
     Control(
         "read-before-pulled",
