@@ -83,14 +83,14 @@ class Directory:
 class Settings:
     """What all nodes of a run have in common; `kept` is how many records a log keeps.
 
-    With `lying_disk` syncs are answered before they are done. `copies` of each partition are to be,
-    where that is not 0.
+    With `lying_disk` syncs are answered before they are done. `copies` of each partition are to be;
+    EVERY_NODE (0) is to hold each, however many there are, None: as nodes decide by themselves.
     """
 
     retention: Retention = field(default_factory=Retention)
     kept: int = 100_000
     lying_disk: bool = False
-    copies: int = 0
+    copies: int | None = None
 
 
 Sabotage = Callable[[NodePorts], NodePorts]
@@ -291,7 +291,7 @@ class EnvdFactory:
             directory.known,
             directory.replaced_uids,
             expects_others=directory.joined,
-            copies={ANYWHERE: copies} if (copies := self._settings.copies) else {},
+            copies={} if (copies := self._settings.copies) is None else {ANYWHERE: copies},
         )
         node = Node(
             ports,
