@@ -252,7 +252,7 @@ class Electorate:
         self._waits_for = ""
         self._founding = True
         mode = Put(MODE, SERIAL, kind=Kind.METADATA)
-        await self._write(founded(self._me), "the first topology", mode)
+        await self.write(founded(self._me), "the first topology", mode)
 
     async def _may_found(self) -> bool:
         """Whether this node is the one to found a topology, and there is none."""
@@ -276,7 +276,17 @@ class Electorate:
                 return False
         return True
 
-    async def _write(self, topology: Topology, message: str, *more: Put) -> None:
+    async def write(self, topology: Topology, message: str, *more: Put) -> None:
+        """Have the next topology chosen, made of the one that this node has now.
+
+        Raises Conflict where there is a later one by now; Unavailable, OutcomeUnknown.
+        """
+        if self.current is not None and topology.epoch != self.current.epoch + 1:
+            raise Conflict(  # It was made of an earlier one, while others were asked.
+                "the topology changed meanwhile; nothing was changed",
+                hint="it is looked at again by itself",
+                reason="STALE_REVISION",
+            )
         state = self._store.visible(TOPOLOGY)
         before = state.revision.hex() if state is not None and self.current is not None else ""
         puts = [Put(VARIABLE, topology.encode())]
@@ -300,26 +310,26 @@ class Electorate:
         if sites != topology.nodes:
             changed = topology.with_nodes(sites)
             if changed.nodes != topology.nodes:
-                await self._write(changed, _told(topology.nodes, changed.nodes))
+                await self.write(changed, _told(topology.nodes, changed.nodes))
                 return
         wanted = wanted_voters(topology, able, lost)
         if topology.joining:
             await self._go_over(topology, wanted)
         elif wanted and wanted != topology.voters:
-            await self._write(topology.begin(wanted), f"{len(wanted)} are to vote")
+            await self.write(topology.begin(wanted), f"{len(wanted)} are to vote")
         else:
             change = await self.balancing.change(topology, able, lost)
             if change is not None and self.current is topology:
-                await self._write(*change)
+                await self.write(*change)
 
     async def _go_over(self, topology: Topology, wanted: Sequence[int]) -> None:
         if tuple(wanted) != topology.joining:
-            await self._write(topology.abandon(), "others are to vote")
+            await self.write(topology.abandon(), "others are to vote")
             return
         ready = [uid for uid in topology.joining if await self._is_ready(uid, topology.epoch)]
         enough = Quorum((frozenset(topology.joining),)).is_met(ready)
         if enough and self.current is topology:
-            await self._write(topology.finish(), f"{len(topology.joining)} vote")
+            await self.write(topology.finish(), f"{len(topology.joining)} vote")
 
     def _lost(self, topology: Topology, able: Iterable[int]) -> set[int]:
         """The nodes that were away for long, as far as this node could see."""
@@ -416,7 +426,7 @@ class Electorate:
         changed = topology.with_leaving(self._me.uid, leaves=self._leaving)
         what = "is about to leave" if self._leaving else "stays"
         try:
-            await self._write(changed, f"{self._me.uid:016x} {what}")
+            await self.write(changed, f"{self._me.uid:016x} {what}")
         except EnvdError as error:
             _log.info("topology.unchanged", extra={"detail": error.message})
 
