@@ -166,6 +166,17 @@ def topology_in(environment: Environment) -> Topology | None:
     return replace(decode(entry.value), table=table)
 
 
+def to_strike(topology: Topology, gone: Collection[int]) -> frozenset[int]:
+    """Which nodes that are gone for good may be struck in the next epoch; voters may not.
+
+    Where there is a partition table, one at a time: of the deciders of a partition two majorities
+    have a node in common if they differ by one, and need not if they differ by two.
+    """
+    known = [site.uid for site in topology.nodes if site.uid in gone]
+    free = [uid for uid in known if uid not in topology.quorum.members]
+    return frozenset(free if topology.table is None else free[:1])
+
+
 def wanted_voters(
     topology: Topology, able: Collection[int], lost: Collection[int] = ()
 ) -> tuple[int, ...]:

@@ -32,6 +32,7 @@ from envd.core.topology import (
     VARIABLE,
     Topology,
     founded,
+    to_strike,
     topology_in,
     wanted_voters,
 )
@@ -345,7 +346,7 @@ class Electorate:
         members = {
             member.uid for member in self._others().members if member.state is not MemberState.GONE
         }
-        went = {uid for uid in lost if uid not in members}
+        went = to_strike(topology, {uid for uid in lost if uid not in members})
         sites = {site.uid: site for site in topology.nodes if site.uid not in went}
         for uid, member in able.items():
             sites[uid] = self._me if member is None else site_of(member)

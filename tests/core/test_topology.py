@@ -27,6 +27,7 @@ from envd.core.topology import (
     Topology,
     decode,
     founded,
+    to_strike,
     topology_in,
     wanted_voters,
 )
@@ -262,6 +263,30 @@ def test_every_change_of_who_votes_keeps_the_table() -> None:
         topology.with_nodes([ONE, TWO, THREE]),
     ):
         assert changed.table is HELD
+
+
+def test_nodes_that_hold_partitions_are_struck_one_at_a_time_and_voters_not_at_all() -> None:
+    nodes = (ONE, TWO, THREE, FOUR)
+    whole = Topology(5, nodes, (1,))
+    held = replace(whole, table=first_table((2, 3, 4), {"": 3}))
+    everybody = {1, 2, 3, 4, 9}
+
+    assert to_strike(whole, everybody) == {2, 3, 4}
+    assert to_strike(held, everybody) == {2}
+    assert to_strike(held, {1}) == to_strike(held, ()) == frozenset()
+    assert to_strike(replace(held, joining=(2,)), everybody) == {3}
+    before = held.table
+    while gone := to_strike(held, {2, 3}):
+        held = held.with_nodes(site for site in held.nodes if site.uid not in gone)
+        assert before is not None
+        assert held.table is not None
+        (old,), (new,) = before.quorum(0).groups, held.table.quorum(0).groups
+        majorities = [
+            [set(some) for some in combinations(group, len(group) // 2 + 1)] for group in (old, new)
+        ]
+        assert all(one & other for one in majorities[0] for other in majorities[1])
+        before = held.table
+    assert [site.uid for site in held.nodes] == [1, 4]
 
 
 def test_who_is_struck_is_struck_from_the_table_too() -> None:
