@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Final
 
 from chaos.sim.sabotage import Answering, Channel
-from envd.core.ring import PARTITIONS, to_bitmap
+from envd.core.ring import PARTITIONS
+from envd.core.shares import to_bitmap
 from envd.ports import PeerChannel
 from envd.wire import peers as wire
 

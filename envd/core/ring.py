@@ -6,13 +6,11 @@ name never changes; which nodes hold a partition does.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from hashlib import blake2b
 
 from envd.core.names import RESERVED_SEGMENT
 
 PARTITIONS = 4096
-BITMAP_BYTES = PARTITIONS // 8
 _PARTITION_BITS = PARTITIONS.bit_length() - 1
 _HASH_BYTES = 8
 
@@ -30,27 +28,6 @@ def partition_of(environment: str, residency_class: str = "") -> int:
 def _hashed(environment: str, residency_class: str) -> int:
     digest = blake2b(f"{residency_class}\0{environment}".encode(), digest_size=_HASH_BYTES)
     return int.from_bytes(digest.digest()) >> (8 * _HASH_BYTES - _PARTITION_BITS)
-
-
-def to_bitmap(partitions: Iterable[int]) -> bytes:
-    """BITMAP_BYTES in which the bit of each of these partitions is set, the lowest first."""
-    bits = 0
-    for partition in partitions:
-        bits |= 1 << partition
-    return bits.to_bytes(BITMAP_BYTES, "little")
-
-
-def from_bitmap(bitmap: bytes) -> frozenset[int]:
-    """The inverse of `to_bitmap`; raises ValueError for another length."""
-    if len(bitmap) != BITMAP_BYTES:
-        raise ValueError("a bitmap of partitions has a bit for each")
-    return frozenset(
-        8 * at + bit
-        for at, byte in enumerate(bitmap)
-        if byte
-        for bit in range(8)
-        if byte >> bit & 1
-    )
 
 
 SYSTEM_PARTITION = _hashed(f"{RESERVED_SEGMENT}/topology", "")

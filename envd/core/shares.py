@@ -43,6 +43,24 @@ def unpack_mask(raw: bytes) -> int:
     return int.from_bytes(raw, "little")
 
 
+def members(mask: int) -> frozenset[int]:
+    """The partitions in a set."""
+    places = enumerate(pack_mask(mask))
+    return frozenset(
+        8 * at + bit for at, byte in places if byte for bit in range(8) if byte >> bit & 1
+    )
+
+
+def to_bitmap(partitions: Iterable[int]) -> bytes:
+    """The set of these partitions, packed."""
+    return pack_mask(mask_of(partitions))
+
+
+def from_bitmap(raw: bytes) -> frozenset[int]:
+    """The inverse of `to_bitmap`; raises ValueError for another number of bytes."""
+    return members(unpack_mask(raw))
+
+
 def cover(wanted: int, able: Mapping[int, int]) -> dict[int, int]:
     """Whom to ask for what, so that few are asked: the one that has most of what is left, again.
 

@@ -19,7 +19,7 @@ from envd.core import shares
 from envd.core.errors import EnvdError, Unavailable
 from envd.core.members import Member
 from envd.core.partitions import PartitionTable
-from envd.core.ring import SYSTEM_PARTITION, from_bitmap
+from envd.core.ring import SYSTEM_PARTITION
 from envd.node.holdings import Holdings
 from envd.node.intake import IdentityLost, Intake
 from envd.node.peer import PeerLink
@@ -103,7 +103,7 @@ class AgentFeed:
         feeds = []
         for member in able:
             if member.uid in cover:
-                share = from_bitmap(shares.pack_mask(cover[member.uid])) | {SYSTEM_PARTITION}
+                share = shares.members(cover[member.uid]) | {SYSTEM_PARTITION}
                 feeds.append(self._is_behind(member, share))
         await self._until_changed(feeds)
 

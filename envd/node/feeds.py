@@ -411,7 +411,7 @@ class Feeds:
             changed.cancel()
 
     def _take(self, teller: Teller, asked: int, share: wire.WatchShare) -> None:
-        answered = asked & shares.unpack_mask(share.partitions)
+        answered = asked & wire.mask_in(share.partitions)
         if teller.failed_s is not None:
             teller.failed_s = None
             self._news.set()

@@ -152,7 +152,7 @@ class Gathering:
             raw = await self.routing.ask(uid, CONFLICTS_BELOW, wire.pack(asked), LISTS_S)
             said = wire.unpack(wire.ConflictsShare, raw)
             found = pb.ConflictsResponse.FromString(said.message)
-            return _of_conflicts(api_conflicts.conflict_page_from(found)), _answered(
+            return _of_conflicts(api_conflicts.conflict_page_from(found)), wire.mask_in(
                 said.partitions
             )
 
@@ -176,7 +176,7 @@ class Gathering:
                 ListedEnvironment(name, revision.hex(), variables)
                 for name, revision, variables in zip(*columns, strict=True)
             ]
-            return shares.Page(items, said.through), _answered(said.partitions)
+            return shares.Page(items, said.through), wire.mask_in(said.partitions)
 
         pages, left = await self._gathered(shares.EVERY & ~own, ask)
         page = self._held.listed(prefix, request.after, limit, own)
@@ -203,7 +203,7 @@ class Gathering:
             page = self._held.listed(prefix, after, limit, share)
             return shares.Page([each.environment for each in page.items], page.through)
         said = await self._ask_list(uid, prefix, after, limit, share)
-        if share & ~_answered(said.partitions):
+        if share & ~wire.mask_in(said.partitions):
             raise Unavailable("a peer holds less than was asked for", reason=NOT_HOLDER)
         return shares.Page(said.names, said.through)
 
@@ -290,10 +290,6 @@ async def _unless_it_fails(asked: Awaitable[ItemT]) -> ItemT | None:
 def _of_conflicts(page: ConflictPage) -> shares.Page[ConflictView]:
     through = page.conflicts[-1].environment if page.next and page.conflicts else ""
     return shares.Page(page.conflicts, through)
-
-
-def _answered(raw: bytes) -> int:
-    return shares.unpack_mask(raw)
 
 
 def _anybody(_: str) -> None:

@@ -13,10 +13,9 @@ from typing import Final
 
 from envd.core import shares
 from envd.core.answers import ConflictPage, EnvironmentView, ListedEnvironment
-from envd.core.errors import Corrupt
 from envd.core.names import check_environment, check_prefix
 from envd.core.requests import ConflictsRequest, Consistency, ReadRequest
-from envd.core.ring import from_bitmap, partition_of
+from envd.core.ring import partition_of
 from envd.node import forwarding, session_reads
 from envd.node.calls import Method, Patient
 from envd.node.coordinator import Coordinator
@@ -128,7 +127,7 @@ class Held:
         self, prefix: str, after: str, limit: int, partitions: int
     ) -> shares.Page[ListedEnvironment]:
         """Environments of these partitions, in order of name, at most `limit`."""
-        wanted = None if partitions == shares.EVERY else from_bitmap(shares.pack_mask(partitions))
+        wanted = None if partitions == shares.EVERY else shares.members(partitions)
         found = self._store.environments(prefix, after, limit + 1, wanted)
         if len(found) > limit:
             return shares.Page(found[:limit], found[limit - 1].environment)
@@ -136,7 +135,7 @@ class Held:
 
     async def _list(self, _: Peer, body: bytes) -> bytes:
         asked = wire.unpack(wire.ListAsked, body)
-        mine = _mask(asked.partitions) & self._routing.followable()
+        mine = wire.mask_in(asked.partitions) & self._routing.followable()
         limit = max(1, min(asked.limit, MAX_LIST_PAGE))
         page = self.listed(check_prefix(asked.prefix), check_prefix(asked.after), limit, mine)
         share = wire.ListShare(
@@ -158,7 +157,7 @@ class Held:
 
     async def _conflicts_below(self, _: Peer, body: bytes) -> bytes:
         asked = wire.unpack(wire.ConflictsAsked, body)
-        mine = self.mine(_mask(asked.partitions))
+        mine = self.mine(wire.mask_in(asked.partitions))
         request = api_conflicts.conflicts_from(pb.ConflictsRequest.FromString(asked.message))
         message = api_conflicts.conflict_page_message(self.conflicts_below(request, mine))
         return wire.pack(wire.ConflictsShare(message.SerializeToString(), shares.pack_mask(mine)))
@@ -183,10 +182,3 @@ class Held:
 
 async def _here(_: Peer, __: bytes) -> bytes:
     return b""
-
-
-def _mask(raw: bytes) -> int:
-    try:
-        return shares.unpack_mask(raw)
-    except ValueError:
-        raise Corrupt("a peer named partitions in a form that is none") from None

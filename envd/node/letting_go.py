@@ -17,7 +17,7 @@ from collections.abc import Awaitable, Callable, Collection, Iterator, Sequence
 
 from envd.core.errors import EnvdError
 from envd.core.partitions import Holders, PartitionTable, Stage
-from envd.core.ring import to_bitmap
+from envd.core.shares import to_bitmap
 from envd.node.acknowledging import WANTED_COPIES
 from envd.node.holdings import Holdings
 from envd.node.leftovers import Leftovers

@@ -20,7 +20,7 @@ from typing import Final, NamedTuple
 from envd.core.errors import EnvdError, Unavailable
 from envd.core.moves import Progress, has_enough, to_pull
 from envd.core.partitions import Holders, Move, PartitionTable
-from envd.core.ring import to_bitmap
+from envd.core.shares import to_bitmap
 from envd.node.calls import Method, Patient
 from envd.node.handshake import Peer
 from envd.node.holdings import Holdings

@@ -13,7 +13,7 @@ from collections.abc import Collection
 from typing import Final, NamedTuple, NoReturn
 
 from envd.core.errors import Corrupt, EnvdError, Unavailable
-from envd.core.ring import to_bitmap
+from envd.core.shares import to_bitmap
 from envd.core.versions import Cursor
 from envd.node import handshake
 from envd.node.intake import MAX_SEQ, Intake, Taken, first_of

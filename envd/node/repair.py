@@ -23,7 +23,8 @@ from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
 from envd.core.errors import Corrupt
-from envd.core.ring import partition_of, to_bitmap
+from envd.core.ring import partition_of
+from envd.core.shares import to_bitmap
 from envd.core.versions import FAN_OUT, Cursor, bucket_sums
 from envd.node.intake import MAX_SEQ, IdentityLost, Intake, Taken
 from envd.node.repair_server import ASKED_AT_ONCE, encoded_base

@@ -8,7 +8,7 @@ from typing import Final
 
 from envd.core import digest
 from envd.core.errors import Corrupt
-from envd.core.ring import PARTITIONS, from_bitmap
+from envd.core.ring import PARTITIONS
 from envd.core.stamp import STAMP_BYTES
 from envd.core.versions import GROUPS, bucket_of, bucket_sums
 from envd.node.calls import Method
@@ -76,7 +76,7 @@ class RepairServer:
 
     async def _groups(self, peer: Peer, body: bytes) -> bytes:
         """Of these partitions, where there is a bitmap of them, else of all."""
-        partitions = _bitmap(body) if body else None
+        partitions = wire.partitions_of(body) if body else None
         await self._store.flush()  # Of what the roots do not cover yet, nothing can be said.
         return wire.pack(self._new_tree(peer, partitions).groups())
 
@@ -148,10 +148,3 @@ def _partition(body: bytes) -> int:
     if not 0 <= partition < PARTITIONS:
         raise Corrupt("a peer asked for a partition that is none")
     return partition
-
-
-def _bitmap(body: bytes) -> frozenset[int]:
-    try:
-        return from_bitmap(body)
-    except ValueError:
-        raise Corrupt("a peer asked for partitions that are none") from None

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Collection
 from functools import partial
 
-from envd.core.ring import to_bitmap
+from envd.core.shares import to_bitmap
 from envd.node.acceptor import AcceptorService
 from envd.node.proposing import Ask
 from envd.node.repair import Ask as AskOne

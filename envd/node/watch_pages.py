@@ -17,9 +17,9 @@ from typing import Final
 
 from envd.core import shares
 from envd.core.commit import Commit
-from envd.core.errors import Corrupt, NotFound, Unsupported
+from envd.core.errors import NotFound, Unsupported
 from envd.core.names import check_environment
-from envd.core.ring import from_bitmap, partition_of
+from envd.core.ring import partition_of
 from envd.core.versions import ROOT_BYTES
 from envd.node.calls import Method, Patient
 from envd.node.handshake import Peer
@@ -73,7 +73,7 @@ class WatchPages:
         hub = self._hub
         if hub is None:
             raise Unsupported("this node follows no log for others", reason="UNKNOWN_CALL")
-        wanted = _mask(asked.partitions)
+        wanted = wire.mask_in(asked.partitions)
         event = asyncio.Event()
         before = self._asked.get(peer.uid)
         if before is not None:
@@ -96,7 +96,7 @@ class WatchPages:
         uid: int,
     ) -> wire.WatchShare:
         answered = wanted & self._routing.followable()
-        roots = _mask(asked.roots) & answered if asked.roots else 0
+        roots = wire.mask_in(asked.roots) & answered if asked.roots else 0
         if not asked.token:
             return wire.WatchShare(shares.pack_mask(answered), hub.now())
         position, refusal = hub.resume(asked.token)
@@ -128,7 +128,7 @@ class WatchPages:
 
 async def settle(store: Store, partitions: int) -> None:
     """See to it that the fingerprints of these can be said, unless more comes meanwhile."""
-    if store.roots().unsettled & from_bitmap(shares.pack_mask(partitions)):
+    if store.roots().unsettled & shares.members(partitions):
         await store.flush()
 
 
@@ -137,7 +137,7 @@ def settled_roots(store: Store, partitions: int) -> dict[int, bytes]:
     roots = store.roots()
     return {
         at: roots.partitions[at].to_bytes(ROOT_BYTES)
-        for at in sorted(from_bitmap(shares.pack_mask(partitions)) - roots.unsettled)
+        for at in sorted(shares.members(partitions) - roots.unsettled)
     }
 
 
@@ -165,10 +165,3 @@ async def _set_by(event: asyncio.Event, seconds: float) -> None:
         await asyncio.wait_for(event.wait(), seconds)
     except TimeoutError:
         return
-
-
-def _mask(raw: bytes) -> int:
-    try:
-        return shares.unpack_mask(raw)
-    except ValueError:
-        raise Corrupt("a peer named partitions in a form that is none") from None

@@ -14,8 +14,8 @@ from typing import Any, Final, TypeVar
 
 import msgspec
 
+from envd.core import shares
 from envd.core.errors import Corrupt
-from envd.core.ring import from_bitmap
 
 LOWEST_VERSION: Final = 1
 HIGHEST_VERSION: Final = 1
@@ -501,9 +501,14 @@ def unpack(kind: type[BodyT], raw: bytes) -> BodyT:
         raise Corrupt("a peer sent a body that does not decode") from None
 
 
-def partitions_of(bitmap: bytes) -> frozenset[int]:
-    """The partitions that a bitmap in a body names; raises Corrupt."""
+def mask_in(bitmap: bytes) -> int:
+    """The set of partitions (`core.shares`) that a bitmap in a body names; raises Corrupt."""
     try:
-        return from_bitmap(bitmap)
+        return shares.unpack_mask(bitmap)
     except ValueError:
         raise Corrupt("a peer named partitions in a form that is none") from None
+
+
+def partitions_of(bitmap: bytes) -> frozenset[int]:
+    """The partitions that a bitmap in a body names; raises Corrupt."""
+    return shares.members(mask_in(bitmap))

@@ -10,7 +10,8 @@ import pytest
 from envd.core.commit import Change, Commit, Kind
 from envd.core.errors import Corrupt, Unavailable
 from envd.core.paxos import NEVER, Acceptor, Ballot, Held, Proposal, Verdict
-from envd.core.ring import partition_of, to_bitmap
+from envd.core.ring import partition_of
+from envd.core.shares import to_bitmap
 from envd.core.stamp import ZERO, Stamp
 from envd.core.topology import TOPOLOGY
 from envd.node.acceptor import read_accepted, read_promise

@@ -13,7 +13,8 @@ from envd.core.errors import Unavailable
 from envd.core.moves import MOST_MOVING, Progress
 from envd.core.partitions import EVERY_NODE, PartitionTable, Stage, first_table
 from envd.core.placement import Site
-from envd.core.ring import PARTITIONS, to_bitmap
+from envd.core.ring import PARTITIONS
+from envd.core.shares import to_bitmap
 from envd.core.topology import Topology
 from envd.node.balancing import PACE_S, SETTLES_S, Balancing, Change
 from envd.wire import peers as wire

@@ -10,7 +10,8 @@ from chaos.sim.chance import Chance, SimRng
 from envd.core.errors import Unavailable
 from envd.core.hlc import HybridClock
 from envd.core.partitions import Move, PartitionTable, Stage, first_table
-from envd.core.ring import from_bitmap, partition_of, to_bitmap
+from envd.core.ring import partition_of
+from envd.core.shares import from_bitmap, to_bitmap
 from envd.core.topology import TOPOLOGY
 from envd.node.holdings import Holdings
 from envd.node.intake import Intake

@@ -11,7 +11,7 @@ import pytest
 from chaos.sim.chance import Chance, SimRng
 from envd.core.errors import Unavailable
 from envd.core.partitions import Move, PartitionTable, Stage, first_table
-from envd.core.ring import from_bitmap, to_bitmap
+from envd.core.shares import from_bitmap, to_bitmap
 from envd.node.handshake import Peer
 from envd.node.holdings import Holdings
 from envd.node.moving import BATCH, TAKES_S, Moving
