@@ -101,8 +101,14 @@ class Consent:
         self.leases = Leases(f"{me.uid:016x}.{ports.rng.token_bytes(4).hex()}", self.serial)
         self._taking_over = TakingOver(self._acceptor, ask)
         self.kept = Leftovers(ports.store, holdings)
-        self.moving = Moving(
-            holdings,
+        self.moving = self._moving(ports, on_identity_lost)
+        self.letting_go = self._letting_go(ports)
+        self.electorate.connect(self._acceptor, self.serial, repairer, ask, self.moving.progress)
+        self._finisher = Finisher(self._acceptor, self.serial, ports.rng, self._decides)
+
+    def _moving(self, ports: NodePorts, on_identity_lost: Callable[[str], None]) -> Moving:
+        return Moving(
+            self._holdings,
             self._epoch,
             self.electorate.reached,
             self.kept,
@@ -111,19 +117,19 @@ class Consent:
             pull=self._catch_up,
             on_identity_lost=on_identity_lost,
         )
-        self.letting_go = LettingGo(
+
+    def _letting_go(self, ports: NodePorts) -> LettingGo:
+        return LettingGo(
             ports.store,
-            holdings,
+            self._holdings,
             self._epoch,
             self.electorate.reached,
             ports.rng,
             kept=self.kept,
             leaves=lambda: self.electorate.leaves,
-            ask=ask,
+            ask=self._ask,
             drop=self._drop,
         )
-        self.electorate.connect(self._acceptor, self.serial, repairer, ask, self.moving.progress)
-        self._finisher = Finisher(self._acceptor, self.serial, ports.rng, self._decides)
 
     async def run(self) -> None:
         """Do a storage node's part in it, for ever."""
