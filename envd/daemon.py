@@ -25,6 +25,7 @@ WRONG_USAGE = 2
 def main(argv: list[str] | None = None) -> int:
     """Run `envd` with these arguments; return the exit code."""
     streams.open_missing()
+    streams.silence_grpc()
     arguments = sys.argv[1:] if argv is None else argv
     if arguments[:2] == ["config", "check"]:
         return _config_check(arguments[2:])

@@ -1,9 +1,12 @@
-"""The standard streams of a process that whoever started it may have closed."""
+"""The standard streams of a process: that they are there, and that only we write to them."""
 
 from __future__ import annotations
 
 import os
 import sys
+
+GRPC_SILENT = ("GRPC_VERBOSITY", "NONE")
+"""What `silence_grpc` adds to this process's environment: name and value."""
 
 
 def open_missing() -> None:
@@ -15,3 +18,12 @@ def open_missing() -> None:
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115
+
+
+def silence_grpc() -> None:
+    """Keep gRPC's own library from writing lines in its own form to standard error.
+
+    Otherwise they stand between the lines of a log in JSON, and on a terminal, when a peer
+    goes. Counts where nothing imported grpc yet; GRPC_VERBOSITY, where it is set, is left alone.
+    """
+    os.environ.setdefault(*GRPC_SILENT)

@@ -28,6 +28,7 @@ def main(argv: Sequence[str] | None = None, *, world: World | None = None) -> in
             from envd import streams
 
             streams.open_missing()
+            streams.silence_grpc()
         if words in ([], ["help"], ["--help"], ["-h"], ["--version"]):
             return _front_page(words, world)
         from envd.cli.guard import guarded

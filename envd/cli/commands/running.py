@@ -14,6 +14,7 @@ from collections.abc import Iterable, Mapping
 from fnmatch import fnmatchcase
 from functools import partial
 
+from envd import streams
 from envd.cli import exits, offline, target
 from envd.cli.exits import UsageError
 from envd.cli.grammar import Command, Flag
@@ -23,6 +24,7 @@ from envd.core.answers import EnvironmentView
 from envd.core.errors import EnvdError, InvalidRequest, Unavailable
 from envd.core.names import check_variable
 
+_ADDED = (("LC_CTYPE", "C.UTF-8"), streams.GRPC_SILENT)
 _DEFAULT_PATH = "/usr/local/bin:/usr/bin:/bin"
 _RISKY = (
     "PATH", "LD_*", "DYLD_*", "IFS", "ENV", "BASH_ENV", "SHELLOPTS", "BASHOPTS", "PS4",
@@ -177,18 +179,22 @@ def _environment(invocation: Invocation, ours: Mapping[str, str]) -> dict[bytes,
 def _inherited(environ: Mapping[str, str]) -> dict[str, str]:
     """This process's environment as it was given, without the credentials.
 
-    In the C locale Python adds LC_CTYPE to its own environment (PEP 538); a program that
-    envctl runs shall not get it.
+    In the C locale Python adds LC_CTYPE to its own environment (PEP 538), and we silence gRPC;
+    a program that envctl runs shall get neither.
     """
     inherited = {name: value for name, value in environ.items() if name not in CREDENTIALS}
-    if environ is os.environ and inherited.get("LC_CTYPE") == "C.UTF-8":
+    if environ is not os.environ:
+        return inherited
+    added = [pair for pair in _ADDED if inherited.get(pair[0]) == pair[1]]
+    if added:
         try:
             with open("/proc/self/environ", "rb") as opened:
                 given = opened.read().split(b"\0")
         except OSError:
             return inherited
-        if b"LC_CTYPE=C.UTF-8" not in given:
-            del inherited["LC_CTYPE"]
+        for name, value in added:
+            if f"{name}={value}".encode() not in given:
+                del inherited[name]
     return inherited
 
 
