@@ -28,6 +28,7 @@ from envd.core.errors import Corrupt
 from envd.core.partitions import PartitionTable
 from envd.core.paxos import Quorum
 from envd.core.placement import Site
+from envd.core.sealing import NO_FLOOR, Floor, Sealing
 
 TOPOLOGY: Final = "sys/topology"
 VARIABLE: Final = "TOPOLOGY"
@@ -42,8 +43,9 @@ class Topology:
     """One epoch: the storage nodes in order of uid, those that vote, those that are to vote next.
 
     `leaving` are about to go for good and must not vote any more. Without a `table` every node
-    holds everything; it is a variable of its own, because it seldom changes and is large. Raises
-    ValueError where a voter is no node, or nobody votes.
+    holds everything; it is a variable of its own, because it seldom changes and is large. Up to the
+    `floor` may be forgotten, and `sealing` is to make it a higher one. Raises ValueError where a
+    voter is no node, or nobody votes.
     """
 
     epoch: int
@@ -52,6 +54,8 @@ class Topology:
     joining: tuple[int, ...] = ()
     leaving: tuple[int, ...] = ()
     table: PartitionTable | None = None
+    floor: Floor = NO_FLOOR
+    sealing: Sealing | None = None
 
     def __post_init__(self) -> None:
         known = {site.uid for site in self.nodes}
@@ -74,20 +78,28 @@ class Topology:
         nodes = [
             {"uid": _hex(site.uid), "zone": site.zone, "region": site.region} for site in self.nodes
         ]
-        fields = {
+        fields: dict[str, Any] = {
             "epoch": self.epoch,
             "nodes": nodes,
             "voters": [_hex(uid) for uid in self.voters],
             "joining": [_hex(uid) for uid in self.joining],
             "leaving": [_hex(uid) for uid in self.leaving],
         }
+        if self.floor != NO_FLOOR:
+            fields["floor"] = self.floor
+        if self.sealing is not None:
+            fields["sealing"] = self.sealing
         return json.dumps(fields, separators=(",", ":"))
 
     # -- how it changes ----------------------------------------------------------------
 
     def with_nodes(self, nodes: Iterable[Site]) -> Topology:
-        """The next epoch, with other nodes; who votes stays one in any case."""
-        kept = {site.uid: site for site in self.nodes if site.uid in self.quorum.members}
+        """The next epoch, with other nodes; who votes stays one in any case.
+
+        Where one came, nothing is sealed: what that one has the others did not gather.
+        """
+        known = {site.uid: site for site in self.nodes}
+        kept = {uid: site for uid, site in known.items() if uid in self.quorum.members}
         merged = kept | {site.uid: site for site in nodes}
         return replace(
             self,
@@ -95,6 +107,7 @@ class Topology:
             nodes=tuple(merged[uid] for uid in sorted(merged)),
             leaving=tuple(uid for uid in self.leaving if uid in merged),
             table=self.table and self.table.without(self.table.uids() - merged.keys()),
+            sealing=self.sealing if merged.keys() <= known.keys() else None,
         )
 
     def with_leaving(self, uid: int, *, leaves: bool) -> Topology:
@@ -104,8 +117,29 @@ class Topology:
         return replace(self, epoch=self.epoch + 1, leaving=tuple(sorted(marked)))
 
     def with_table(self, table: PartitionTable) -> Topology:
-        """The next epoch, in which partitions are elsewhere, or further on their way."""
-        return replace(self, epoch=self.epoch + 1, table=table)
+        """The next epoch, in which partitions are elsewhere, or further on their way.
+
+        While some are, nothing is sealed: what a node has may go to another that was asked before.
+        """
+        sealing = None if table.moves else self.sealing
+        return replace(self, epoch=self.epoch + 1, table=table, sealing=sealing)
+
+    def seal(self, hlc: int) -> Topology:
+        """The next epoch, in which all commits up to a time are to be gathered."""
+        return replace(
+            self, epoch=self.epoch + 1, sealing=Sealing(hlc, self.epoch + 1, gathering=False)
+        )
+
+    def gather(self) -> Topology:
+        """The next epoch, in which nobody stamps anything up to there any more."""
+        assert self.sealing is not None
+        return replace(self, epoch=self.epoch + 1, sealing=self.sealing._replace(gathering=True))
+
+    def raise_floor(self) -> Topology:
+        """The next epoch, in which each node has what was to be gathered."""
+        assert self.sealing is not None
+        floor = Floor(self.sealing.hlc, self.sealing.round)
+        return replace(self, epoch=self.epoch + 1, floor=floor, sealing=None)
 
     def begin(self, voters: Sequence[int]) -> Topology:
         """The next epoch, in which these are to vote next."""
@@ -132,6 +166,7 @@ class Topology:
             tuple(nodes[uid] for uid in sorted(nodes)),
             (site.uid,),
             table=self.table,
+            floor=self.floor,
         )
 
 
@@ -151,9 +186,23 @@ def decode(text: str) -> Topology:
         voters, joining, leaving = (
             tuple(int(uid, 16) for uid in fields[name]) for name in ("voters", "joining", "leaving")
         )
-        return Topology(int(fields["epoch"]), nodes, voters, joining, leaving)
+        floor = Floor(*map(int, fields.get("floor", NO_FLOOR)))
+        sealing = fields.get("sealing")
+        return Topology(
+            int(fields["epoch"]),
+            nodes,
+            voters,
+            joining,
+            leaving,
+            floor=floor,
+            sealing=None if sealing is None else _sealing(*sealing),
+        )
     except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
         raise Corrupt("the topology of the cluster does not decode") from None
+
+
+def _sealing(hlc: Any, began: Any, gathering: Any) -> Sealing:
+    return Sealing(int(hlc), int(began), gathering=bool(gathering))
 
 
 def topology_in(environment: Environment) -> Topology | None:

@@ -1,0 +1,84 @@
+"""How far back the commits of peers are taken in, as the topology and this node's store say.
+
+Three times matter: the floor that is agreed, the one that this node is at, and the one up to which
+a round is being sealed (`core.sealing`). A node below the agreed floor is `behind`: it either has
+gathered all up to there and is about to go up, or it must be filled anew.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from envd.core.sealing import NO_FLOOR, Floor, Sealing
+from envd.core.topology import Topology
+from envd.node.holdings import Holdings
+from envd.ports import Store
+
+
+class Floors:
+    """The floors as this node knows them; `follow` is told of each topology."""
+
+    def __init__(self, store: Store, holdings: Holdings) -> None:
+        self._store = store
+        self._holdings = holdings
+        self._members: frozenset[int] = frozenset()
+        self._listeners: list[Callable[[], None]] = []
+        self.agreed: Floor = NO_FLOOR
+        self.sealing: Sealing | None = None
+
+    def subscribe(self, changed: Callable[[], None]) -> None:
+        """Call `changed` whenever the floor or the round is another one."""
+        self._listeners.append(changed)
+
+    def follow(self, topology: Topology | None) -> None:
+        """The topology is this one now."""
+        if topology is None:
+            return
+        self._members = frozenset(site.uid for site in topology.nodes)
+        before = (self.agreed, self.sealing)
+        self.agreed, self.sealing = topology.floor, topology.sealing
+        if (self.agreed, self.sealing) != before:
+            for changed in self._listeners:
+                changed()
+
+    @property
+    def own(self) -> int:
+        """The floor (hlc) that this node is at."""
+        return self._store.floor()
+
+    @property
+    def behind(self) -> bool:
+        """Whether this node is below the floor that is agreed."""
+        return self._store.floor() < self.agreed.hlc
+
+    @property
+    def sealed_to(self) -> int:
+        """Up to where (hlc) this node stamps nothing."""
+        return max(self.own, self.agreed.hlc, 0 if self.sealing is None else self.sealing.hlc)
+
+    def judges_below(self, partition: int) -> int:
+        """At or below which time what is not here comes too late; 0 where that can't be told.
+
+        That takes all there is of a partition.
+        """
+        if self.behind or not self._holdings.complete(partition):
+            return 0
+        return self.own
+
+    def passes_below(self, partition: int) -> int:
+        """At or below which time a record that comes by a log is passed over here.
+
+        Who has all of the partition has it, or judges it.
+        """
+        if self.judges_below(partition):
+            return 0
+        return max(self.own, self.agreed.hlc)
+
+    def refuses_below(self, uid: int) -> int:
+        """At or below which time nothing is taken from this peer now; 0: all is.
+
+        While a round is under way nobody asks who is not in the topology what it has.
+        """
+        if self.sealing is None or uid in self._members:
+            return 0
+        return self.sealing.hlc
