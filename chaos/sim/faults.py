@@ -420,6 +420,8 @@ class Faults:
         if machine is None or len(cluster.machines) <= self._fewest:
             return
         async with self._losing:
+            if len(cluster.machines) <= self._fewest:  # Others left meanwhile.
+                return
             if machine.name not in cluster.nodes or machine.name in self._busy:
                 return
             self._began("leave", machine.name)
