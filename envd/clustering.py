@@ -125,6 +125,7 @@ def make_node(
     registers: Registers,
     coordinator_store: Store,
     on_identity_lost: Callable[[str], None],
+    on_stale: Callable[[str], None],
     propagated: Callable[[float], None],
 ) -> Node:
     """Build the node of a data directory; `locate` it before it runs. For the rest see Node."""
@@ -155,6 +156,7 @@ def make_node(
         place,
         renew=renew,
         on_identity_lost=on_identity_lost,
+        on_stale=on_stale,
         coordinator_store=coordinator_store,
         propagated=propagated,
     )

@@ -341,6 +341,17 @@ class Store(Protocol):
         """
         ...
 
+    def gathered(self) -> int:
+        """The last round (`core.sealing`) for which this node gathered what there was; 0: none."""
+        ...
+
+    async def note_gathered(self, round_: int) -> None:
+        """Note that it did so for this round; durable once it returns, with all that was logged.
+
+        Raises StorageError, Unavailable.
+        """
+        ...
+
     async def collect(self, partition: int) -> Forgotten:
         """Let go of what may be forgotten of a partition, at the floor, bit by bit.
 

@@ -193,6 +193,7 @@ class Daemon:
             registers=registers,
             coordinator_store=telemetry.traced(store, reporting.STORE_SPANS),
             on_identity_lost=lambda why: self._begin_anew(directory, why),
+            on_stale=lambda why: self._begin_anew(directory, why),
             propagated=telemetry.propagated,
         )
         hub = WatchHub(store, directory.record.node_uid, max_watches=settings.limits.max_watches)

@@ -28,6 +28,7 @@ from chaos.sim.store import Platter, SimStore, damaged
 from envd.core.answers import Identity, Status
 from envd.core.errors import EnvdError, Unavailable
 from envd.core.history import Retention
+from envd.core.sealing import DEFAULT_PACE, Pace
 from envd.core.members import Member, MemberState
 from envd.core.partitions import ANYWHERE
 from envd.core.paxos import Acceptor
@@ -91,6 +92,7 @@ class Settings:
     kept: int = 100_000
     lying_disk: bool = False
     copies: int | None = None
+    pace: Pace = DEFAULT_PACE
 
 
 Sabotage = Callable[[NodePorts], NodePorts]
@@ -292,12 +294,14 @@ class EnvdFactory:
             directory.replaced_uids,
             expects_others=directory.joined,
             copies={} if (copies := self._settings.copies) is None else {ANYWHERE: copies},
+            pace=self._settings.pace,
         )
         node = Node(
             ports,
             place,
             renew=renew,
             on_identity_lost=lambda why: self._renew_identity(boot, directory, why),
+            on_stale=lambda why: self._renew_identity(boot, directory, why),
         )
         node.membership.subscribe(lambda _, __: self._remember(directory, node))
         hub = WatchHub(ports.store, directory.uid)

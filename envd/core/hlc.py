@@ -39,7 +39,7 @@ class HybridClock:
 
     def tick(self, now_ms: int) -> int:
         """Return the next hlc: at the wall clock, or right after the last one."""
-        self.last = max((now_ms << COUNTER_BITS) + self._salt, self.last + 1)
+        self.last = max(self.reading(now_ms), self.last + 1)
         return self.last
 
     def ahead_ms(self, now_ms: int) -> int:
@@ -59,6 +59,14 @@ class HybridClock:
         if highest.hlc >= hlc:
             hlc = self.last = highest.hlc + 1
         return Stamp(highest.era, hlc, self.node_uid)
+
+    def reading(self, now_ms: int) -> int:
+        """The hlc that this node is at: the wall clock, or what it gave or accepted last."""
+        return max((now_ms << COUNTER_BITS) + self._salt, self.last)
+
+    def raise_to(self, hlc: int) -> None:
+        """Give no stamp at or below `hlc` any more."""
+        self.last = max(self.last, hlc)
 
     def observe(self, remote: Stamp, now_ms: int) -> None:
         """Take note of a stamp from elsewhere, at most `MAX_PULL_MS` past the wall clock."""

@@ -67,6 +67,9 @@ class Pace(NamedTuple):
     gives_up_s: float = 7 * 86_400.0
 
 
+DEFAULT_PACE: Final = Pace()
+
+
 def next_floor(floor: Floor, pace: Pace, now_ms: int) -> int | None:
     """Up to where the next round is to seal; None where it is not time.
 

@@ -227,19 +227,24 @@ def to_strike(topology: Topology, gone: Collection[int]) -> frozenset[int]:
 
 
 def wanted_voters(
-    topology: Topology, able: Collection[int], lost: Collection[int] = ()
+    topology: Topology,
+    able: Collection[int],
+    lost: Collection[int] = (),
+    gone: Collection[int] = (),
 ) -> tuple[int, ...]:
     """Who should vote: those that do, as far as they stay, and others to make up the number.
 
     `able` are nodes that can be reached now, `lost` those that can't for long or for good. A voter
     that is away for a while only stays one; so does a lost one, where nobody can take its place.
     Nobody is added who makes their number even: no more of them could be lost. Who is about to vote
-    goes on with it. Empty where only nodes that leave are there.
+    goes on with it. Those that are `gone` do not come back: they count no more, and fewer may vote.
+    Empty where only nodes that leave are there.
 
     Example: of three voters one is lost; with a fourth node, that takes its place, else nothing
     changes.
     """
-    sites = {site.uid: site for site in topology.nodes if site.uid not in topology.leaving}
+    out = {*topology.leaving, *gone}
+    sites = {site.uid: site for site in topology.nodes if site.uid not in out}
     size = _voters_for(len(sites))
     voting = [uid for uid in topology.voters if uid in sites]
     first = sorted(voting, key=lambda uid: (uid not in able, uid in lost))

@@ -67,9 +67,12 @@ class AcceptorService:
         pull: Pull,
         epoch: Callable[[], int],
         complete: Callable[[int], bool] = lambda _: True,
+        sealed_to: Callable[[], int] = lambda: 0,
     ) -> None:
         """`epoch` tells that of the topology that this node holds durably, 0 for none; `complete`
-        of which partitions this node has all."""
+        of which partitions this node has all; `sealed_to` the time (hlc) up to which it accepts
+        nothing."""
+        self._sealed_to = sealed_to
         self._store = store
         self._registers = registers
         self._intake = intake
@@ -141,6 +144,13 @@ class AcceptorService:
             raise Corrupt("a peer proposed a commit for another place than its own")
         if commit.stamp <= proposal.place or not (commit.changes or commit.deletes):
             raise Corrupt("a peer proposed a commit after which the chain stands where it stood")
+        if commit.stamp.hlc <= self._sealed_to() and name != TOPOLOGY:
+            raise Unavailable(
+                "a commit is of a time that was sealed meanwhile; nothing was done",
+                hint="try again",
+                reason="SEALED",
+                retry_after_ms=100,
+            )
         if commit.stamp.time_ms > self._clock.wall_ms() + MAX_AHEAD_MS:
             raise Unavailable(
                 "a commit is stamped over a minute ahead of an acceptor's clock",
@@ -285,6 +295,14 @@ class AcceptorService:
             for name, _, proposal in self._open()
             if self._complete(partition_of(name))
         }
+
+    def open_below(self, hlc: int) -> bool:
+        """Whether something of a time at or below `hlc` is open here."""
+        return any(
+            _stamp_of(proposal).hlc <= hlc
+            for name, _, proposal in self._open()
+            if self._complete(partition_of(name))
+        )
 
     def _open(self) -> Iterator[tuple[str, Acceptor, Proposal]]:
         for name, acceptor in self._registers.accepted().items():

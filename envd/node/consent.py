@@ -9,6 +9,8 @@ import asyncio
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 
+from envd.core.errors import Unavailable
+from envd.core.hlc import HybridClock
 from envd.core.placement import rank
 from envd.core.ring import partition_of
 from envd.node import forwarding
@@ -17,6 +19,7 @@ from envd.node.calls import Method
 from envd.node.coordinator import Coordinator
 from envd.node.electorate import Electorate, Others, site_of
 from envd.node.finishing import Finisher
+from envd.node.floors import Floors
 from envd.node.guarding import guarded
 from envd.node.holdings import Holdings
 from envd.node.intake import Intake
@@ -26,6 +29,8 @@ from envd.node.letting_go import LettingGo
 from envd.node.moving import Moving
 from envd.node.proposing import Ask, Proposer
 from envd.node.repair import Repairer
+from envd.node.rounds import Rounds
+from envd.node.sealing import FloorKeeper
 from envd.node.serial import FORWARD, Serial
 from envd.node.taking_over import TakingOver
 from envd.node.world import NodePlace, NodePorts
@@ -44,10 +49,13 @@ class Consent:
         intake: Intake,
         repairer: Repairer,
         holdings: Holdings,
+        floors: Floors,
+        hlc: HybridClock,
         *,
         others: Callable[[], Others],
         ask: Ask,
         on_identity_lost: Callable[[str], None],
+        on_stale: Callable[[str], None],
     ) -> None:
         """`others` tells how the other nodes are now, `ask` asks one of them."""
         me, digest_key = site_of(place.member), place.digest_key
@@ -62,6 +70,8 @@ class Consent:
             ports.store,
             others,
             holdings,
+            floors,
+            gives_up_s=place.pace.gives_up_s,
             expects_others=place.expects_others,
             founds=place.founds,
             copies=place.copies,
@@ -74,6 +84,7 @@ class Consent:
             self._pull,
             self._epoch,
             holdings.complete,
+            lambda: floors.sealed_to,
         )
         proposer = Proposer(
             me.uid,
@@ -103,7 +114,24 @@ class Consent:
         self.kept = Leftovers(ports.store, holdings)
         self.moving = self._moving(ports, on_identity_lost)
         self.letting_go = self._letting_go(ports)
-        self.electorate.connect(self._acceptor, self.serial, repairer, ask, self.moving.progress)
+        self.floor = FloorKeeper(
+            ports.store,
+            holdings,
+            floors,
+            hlc,
+            ports.clock,
+            coordinator=coordinator,
+            intake=intake,
+            acceptor=self._acceptor,
+            repairer=repairer,
+            ask=ask,
+            hand_back=self._hand_back,
+        )
+        rounds = Rounds(place.pace, ports.clock, me.uid, self.floor.progress, ask)
+        self.electorate.connect(
+            self._acceptor, self.serial, repairer, ask, self.moving.progress, rounds
+        )
+        self._on_stale = on_stale
         self._finisher = Finisher(self._acceptor, self.serial, ports.rng, self._decides)
 
     def _moving(self, ports: NodePorts, on_identity_lost: Callable[[str], None]) -> Moving:
@@ -140,8 +168,12 @@ class Consent:
                 ("balancing", self.electorate.balancing.run),
                 ("moving", self.moving.run),
                 ("letting-go", self.letting_go.run),
+                ("floor", self.floor.run),
             ):
                 group.create_task(guarded(name, work), name=name)
+
+    async def _hand_back(self) -> None:
+        raise Unavailable("this node is below the floor", reason="BELOW_FLOOR")
 
     def _epoch(self) -> int:
         return self.electorate.epoch
@@ -153,6 +185,7 @@ class Consent:
             **self._acceptor.methods(),
             **self.electorate.methods(),
             **self.moving.methods(),
+            **self.floor.methods(),
         }
 
     def proposers(self, name: str) -> Sequence[int]:
@@ -170,7 +203,7 @@ class Consent:
 
     async def _pull(self, name: str, uid: int) -> None:
         """Have this node hold what a peer holds of one environment."""
-        await self._repairer.look_at([name], partial(self._ask, uid))
+        await self._repairer.look_at([name], uid, partial(self._ask, uid))
 
     def _decides(self, name: str) -> bool:
         return self._holdings.mine(partition_of(name))

@@ -15,6 +15,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Final, NamedTuple
 
 from envd.core.chain import MODE, SERIAL
@@ -39,10 +40,12 @@ from envd.core.topology import (
 from envd.node.acceptor import AcceptorService
 from envd.node.balancing import SETTLES_S, Balancing
 from envd.node.calls import Method
+from envd.node.floors import Floors
 from envd.node.handshake import Peer
 from envd.node.holdings import Holdings
 from envd.node.proposing import Ask, Seats
 from envd.node.repair import Repairer
+from envd.node.rounds import Rounds
 from envd.node.serial import Serial
 from envd.node.taking_over import TakingOver
 from envd.ports import Applied, Store, StoredState
@@ -82,18 +85,23 @@ class Electorate:
         store: Store,
         others: Callable[[], Others],
         holdings: Holdings,
+        floors: Floors,
         *,
+        gives_up_s: float,
         expects_others: bool,
         founds: bool,
         copies: Mapping[str, int],
     ) -> None:
-        """`holdings` follow the topology; `expects_others`: this node joined, so it founds nothing
+        """`holdings` and `floors` follow the topology; a node that is away for `gives_up_s` seconds
+        is given up; `expects_others`: this node joined, so it founds nothing
         by itself; `founds`: it just made the cluster; `copies`: how many this node's settings want,
         by region."""
         self._me = me
         self._store = store
         self._others = others
         self._holdings = holdings
+        self._floors = floors
+        self._gives_up_s = gives_up_s
         self._expects_others = expects_others
         self._copies = copies
         self._loop = asyncio.get_running_loop()
@@ -116,8 +124,10 @@ class Electorate:
         repairer: Repairer,
         ask: Ask,
         progress: Callable[[], Progress],
+        rounds: Rounds,
     ) -> None:
         """Give it what its work takes; once, before `run`. `progress`: of the moves, here."""
+        self.rounds = rounds
         self._taking_over = TakingOver(acceptor, ask)
         self._serial = serial
         self._repairer = repairer
@@ -186,6 +196,7 @@ class Electorate:
     def _follow(self, topology: Topology | None) -> None:
         self.current = topology
         self._holdings.follow(None if topology is None else topology.table)
+        self._floors.follow(topology)
 
     def _in(self, state: StoredState | None) -> Topology | None:
         """The topology of a state; decoded once for each revision."""
@@ -307,19 +318,21 @@ class Electorate:
         """Make the next change that is due, if there is one."""
         able = self._able()
         lost = self._lost(topology, able)
-        sites = self._sites(topology, able, lost)
+        gone = self._gone(lost)
+        sites = self._sites(topology, able, gone)
         if sites != topology.nodes:
             changed = topology.with_nodes(sites)
             if changed.nodes != topology.nodes:
                 await self.write(changed, _told(topology.nodes, changed.nodes))
                 return
-        wanted = wanted_voters(topology, able, lost)
+        wanted = wanted_voters(topology, able, lost, gone)
         if topology.joining:
             await self._go_over(topology, wanted)
         elif wanted and wanted != topology.voters:
             await self.write(topology.begin(wanted), f"{len(wanted)} are to vote")
         else:
             change = await self.balancing.change(topology, able, lost)
+            change = change or await self.rounds.change(topology, able)
             if change is not None and self.current is topology:
                 await self.write(*change)
 
@@ -339,14 +352,19 @@ class Electorate:
         self._away = {uid: self._away.get(uid, now) for uid in known.difference(able)}
         return {uid for uid, since_s in self._away.items() if now - since_s >= LOST_AFTER_S}
 
-    def _sites(
-        self, topology: Topology, able: Mapping[int, Member | None], lost: Iterable[int]
-    ) -> tuple[Site, ...]:
-        """The nodes there are: those that were, less those that went for good, and who came."""
+    def _gone(self, lost: Iterable[int]) -> set[int]:
+        """The lost nodes that went for good, or that are given up."""
         members = {
             member.uid for member in self._others().members if member.state is not MemberState.GONE
         }
-        went = to_strike(topology, {uid for uid in lost if uid not in members})
+        before_s = self._loop.time() - self._gives_up_s
+        return {uid for uid in lost if uid not in members or self._away[uid] <= before_s}
+
+    def _sites(
+        self, topology: Topology, able: Mapping[int, Member | None], gone: Collection[int]
+    ) -> tuple[Site, ...]:
+        """The nodes there are: those that were, less those that are gone, and who came."""
+        went = to_strike(topology, gone)
         sites = {site.uid: site for site in topology.nodes if site.uid not in went}
         for uid, member in able.items():
             sites[uid] = self._me if member is None else site_of(member)
@@ -451,7 +469,8 @@ class Electorate:
     async def _take_over_from(self, uid: int, topology: Topology) -> None:
         """Of all; or of the system's own partition, where those that hold the others decide."""
         partitions = None if topology.table is None else (SYSTEM_PARTITION,)
-        await self._taking_over.take_over(uid, topology.epoch, self._repairer.pull, partitions)
+        pull = partial(self._repairer.pull, uid)
+        await self._taking_over.take_over(uid, topology.epoch, pull, partitions)
 
     async def _is_ready(self, uid: int, epoch: int) -> bool:
         if uid == self._me.uid:

@@ -16,12 +16,17 @@ from envd.ports import Store
 
 
 class Floors:
-    """The floors as this node knows them; `follow` is told of each topology."""
+    """The floors as this node knows them; `follow` is told of each topology.
 
-    def __init__(self, store: Store, holdings: Holdings) -> None:
+    An agent has none: it forgets nothing, and nobody takes anything from it.
+    """
+
+    def __init__(self, store: Store, holdings: Holdings, *, is_agent: bool = False) -> None:
+        self._is_agent = is_agent
         self._store = store
         self._holdings = holdings
-        self._members: frozenset[int] = frozenset()
+        self.members: frozenset[int] = frozenset()
+        """The storage nodes that are in the topology."""
         self._listeners: list[Callable[[], None]] = []
         self.agreed: Floor = NO_FLOOR
         self.sealing: Sealing | None = None
@@ -34,7 +39,7 @@ class Floors:
         """The topology is this one now."""
         if topology is None:
             return
-        self._members = frozenset(site.uid for site in topology.nodes)
+        self.members = frozenset(site.uid for site in topology.nodes)
         before = (self.agreed, self.sealing)
         self.agreed, self.sealing = topology.floor, topology.sealing
         if (self.agreed, self.sealing) != before:
@@ -49,7 +54,7 @@ class Floors:
     @property
     def behind(self) -> bool:
         """Whether this node is below the floor that is agreed."""
-        return self._store.floor() < self.agreed.hlc
+        return self._store.floor() < self.agreed.hlc and not self._is_agent
 
     @property
     def sealed_to(self) -> int:
@@ -70,7 +75,7 @@ class Floors:
 
         Who has all of the partition has it, or judges it.
         """
-        if self.judges_below(partition):
+        if self._is_agent or self.judges_below(partition):
             return 0
         return max(self.own, self.agreed.hlc)
 
@@ -79,6 +84,6 @@ class Floors:
 
         While a round is under way nobody asks who is not in the topology what it has.
         """
-        if self.sealing is None or uid in self._members:
+        if self.sealing is None or uid in self.members:
             return 0
         return self.sealing.hlc

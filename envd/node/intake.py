@@ -30,7 +30,7 @@ from typing import Final
 
 from envd.core import digest
 from envd.core.chain import is_behind
-from envd.core.commit import Commit, LogRecord
+from envd.core.commit import Commit, Kind, LogRecord
 from envd.core.environment import Environment
 from envd.core.errors import Corrupt, EnvdError, InvalidRequest, Unavailable
 from envd.core.floor import guarded, is_zombie
@@ -38,6 +38,7 @@ from envd.core.hlc import HybridClock
 from envd.core.names import check_environment
 from envd.core.ring import partition_of
 from envd.core.stamp import MAX_HLC, ZERO, Stamp
+from envd.node.floors import Floors
 from envd.node.holdings import Holdings
 from envd.ports import Clock, Logged, Store, StoredState
 from envd.wire import records
@@ -81,14 +82,16 @@ class Intake:
         digest_key: bytes,
         node_uid: int,
         holdings: Holdings | None = None,
+        floors: Floors | None = None,
     ) -> None:
-        """Without `holdings` this node holds everything."""
+        """Without `holdings` this node holds everything, without `floors` nothing is agreed."""
         self._store = store
         self._clock = clock
         self._hlc = hlc
         self._digest_key = digest_key
         self._node_uid = node_uid
         self._holdings = holdings or Holdings(node_uid)
+        self._floors = floors or Floors(store, self._holdings)
         self.advanced: Callable[[Mapping[tuple[int, int], int]], None] = lambda _: None
         """Is told of vectors that are raised here."""
         self.salvage: Callable[[Commit], Awaitable[None]] = _not_salvaged
@@ -113,13 +116,13 @@ class Intake:
         if not self._store.admits():
             await self._store.admit()
 
-    async def take(self, row: bytes, *, direct: bool, floor: int = 0) -> Taken:
+    async def take(self, row: bytes, *, direct: bool, sender: int = 0) -> Taken:
         """Take in one record in its stored bytes; `direct` from its own origin.
 
-        `floor` is that of the node that sends it, 0 where it is not known. NEW is logged and on its
-        way, see `settled`; BEHIND is a commit of a serial environment that follows one which is not
-        here. Raises Unavailable (CLOCK_SKEW, or no room), Corrupt, and IdentityLost for a record of
-        this node that it does not have.
+        `sender` is the node that sends it. NEW is logged and on its way, see `settled`; BEHIND is a
+        commit of a serial environment that follows one which is not here. Raises Unavailable
+        (CLOCK_SKEW, NOT_A_MEMBER, or no room), Corrupt, and IdentityLost for a record of this node
+        that it does not have.
         """
         await self.admit()
         partition, origin, seq, encoded = records.open_log_row(row)
@@ -136,15 +139,19 @@ class Intake:
         commit = _decoded(encoded)
         if partition != partition_of(commit.environment):
             raise Corrupt("a peer sent a record under another partition than its own")
+        self._check_sender(sender, commit.stamp)
         early = self._is_early(commit)
         if early and direct:  # Behind a hole too, which repair can't close before its time.
             raise _skewed(commit, self._clock.wall_ms())
         if seq > last + 1:
             if self._holdings.complete(partition):
                 return Taken.GAP
-            return await self._take_nameless(partition, origin, seq, commit, encoded, floor)
+            return await self._take_nameless(partition, origin, seq, commit, encoded)
+        if commit.stamp.hlc <= self._floors.passes_below(partition):
+            self._count_as_held((partition, origin), seq)
+            return Taken.KNOWN
         if self._is_below(commit):
-            return await self._pass_over(LogRecord(partition, origin, seq, commit), floor)
+            return await self._pass_over(LogRecord(partition, origin, seq, commit))
         if early:
             await self._hold_back(row)
             self._early.add((partition, origin))
@@ -155,25 +162,35 @@ class Intake:
         return Taken.NEW
 
     async def _take_nameless(
-        self, partition: int, origin: int, seq: int, commit: Commit, encoded: bytes, floor: int
+        self, partition: int, origin: int, seq: int, commit: Commit, encoded: bytes
     ) -> Taken:
         """Take in a record behind a hole that need not be closed now.
 
         So is one of a partition that this node gains, of which it pulls what came before, and one
         of a partition that it does not hold, which it keeps until it is handed over.
         """
-        below = self._is_below(commit)
-        if not below and self._is_behind(commit) and not self._holdings.mine(partition):
+        gains = self._holdings.gaining(partition)
+        if commit.stamp.hlc <= self._floors.passes_below(partition):
+            if gains:
+                self._follows_on((partition, origin), seq)
+            return Taken.KNOWN
+        if self._is_behind(commit) and not self._holdings.mine(partition):
             return Taken.KNOWN  # A majority holds it.
-        taken = await self._repair(commit, encoded, floor)
-        if not self._holdings.gaining(partition):
-            return taken
-        if below:
-            self._follows_on((partition, origin), seq)
-        elif taken is Taken.NEW:
+        taken = await self._repair(commit, encoded, 0)
+        if gains and taken is Taken.NEW:
             logged = self._pending[-1]
             logged.add_done_callback(partial(self._landed, (partition, origin), seq))
         return taken
+
+    def _check_sender(self, sender: int, stamp: Stamp) -> None:
+        """Raise Unavailable for what nobody asks a node for that is not in the topology yet."""
+        if stamp.hlc <= self._floors.refuses_below(sender):
+            raise Unavailable(
+                "a node that is not in the topology has commits of a time that is being sealed",
+                hint="they are taken once it is, or put on record",
+                reason="NOT_A_MEMBER",
+                retry_after_ms=1000,
+            )
 
     def _landed(self, name: tuple[int, int], seq: int, logged: Logged) -> None:
         """A record behind a hole is durable."""
@@ -202,13 +219,16 @@ class Intake:
             self._store.advance(raised, {})
             self.advanced(raised)
 
-    async def repair(self, encoded: bytes, *, floor: int = 0) -> Taken:
+    async def repair(self, encoded: bytes, *, floor: int = 0, sender: int = 0) -> Taken:
         """Take in a commit that repair found missing; BEHIND is not taken, it comes again.
 
-        `floor` is that of the node that has it, 0 where it is not known.
+        `sender` is the node that has it, and `floor` the one (hlc) that is at, 0 where it is not
+        known. Raises Unavailable (NOT_A_MEMBER, or no room), Corrupt.
         """
         await self.admit()
-        return await self._repair(_decoded(encoded), encoded, floor)
+        commit = _decoded(encoded)
+        self._check_sender(sender, commit.stamp)
+        return await self._repair(commit, encoded, floor)
 
     async def _repair(self, commit: Commit, encoded: bytes, floor: int) -> Taken:
         if self._is_below(commit):
@@ -222,36 +242,43 @@ class Intake:
         self._append(record, encoded)
         return Taken.NEW
 
-    async def repair_base(self, base: Environment) -> None:
-        """Take in what a peer's history starts from."""
+    async def repair_base(self, base: Environment, *, sender: int = 0) -> bool:
+        """Take in what a peer's history starts from; tell whether that was more than is here.
+
+        Raises as `repair` does.
+        """
         await self.admit()
         _check_name(base.name)
-        if floor := self._store.floor():
-            own = self._store.base(base.name)
+        own = self._store.base(base.name)
+        if floor := self._floors.judges_below(partition_of(base.name)):
             known = {stamp for stamp, _ in self._store.commit_rows(base.name)}
             base = guarded(base, own, known, floor)
-            if own.merge(base) == own:
-                return
+        if own.merge(base) == own:
+            return False
+        self._check_sender(sender, _lowest_stamp(base))
         after = self._head(base.name).environment.merge(base)
         self._hlc.observe(after.highest_stamp, self._clock.wall_ms())
         self._note(self._store.append_base(base, self._stored(after)))
+        return True
 
     # -- what comes too late -------------------------------------------------------------------
 
     def _is_below(self, commit: Commit) -> bool:
-        return commit.stamp.hlc <= self._store.floor()
+        return commit.stamp.hlc <= self._floors.judges_below(partition_of(commit.environment))
 
-    async def _pass_over(self, record: LogRecord, floor: int) -> Taken:
+    async def _pass_over(self, record: LogRecord) -> Taken:
         """Judge a record at or below the floor, and count it as held: it is done with."""
-        taken = await self._judge(record.commit, floor)
-        name, seq = (record.partition, record.origin), record.seq
+        taken = await self._judge(record.commit, 0)
+        self._count_as_held((record.partition, record.origin), record.seq)
+        return taken
+
+    def _count_as_held(self, name: tuple[int, int], seq: int) -> None:
         last = self._store.last_seq(*name)
         if last < seq - 1:
             raise Unavailable("the store refused records that a peer sent", reason="NOT_TAKEN")
         if last < seq:
             self._store.advance({name: seq}, {})
             self.advanced({name: seq})
-        return taken
 
     async def _judge(self, commit: Commit, floor: int) -> Taken:
         """KNOWN, or ZOMBIE: then it is on record. What was taken in before is settled."""
@@ -346,7 +373,7 @@ class Intake:
                 if not below:
                     self._append(record, encoded)
                 elif record.origin:
-                    await self._pass_over(record, 0)
+                    await self._pass_over(record)
                 else:
                     await self._judge(commit, 0)
                 await self.settled(mark)
@@ -357,6 +384,11 @@ class Intake:
         self._due_ms = due_ms if len(left) == kept else 0  # More came meanwhile.
         self._early = {records.open_log_row(row)[:2] for row in left}
         return released
+
+    def holds_back_below(self, hlc: int) -> bool:
+        """Tell whether something in quarantine is of a time at or below `hlc`."""
+        rows = (records.open_log_row(row)[3] for row in self._store.quarantined())
+        return any(_decoded(encoded).stamp.hlc <= hlc for encoded in rows)
 
     def _is_early(self, commit: Commit) -> bool:
         return commit.stamp.time_ms > self._clock.wall_ms() + MAX_AHEAD_MS
@@ -432,6 +464,13 @@ def _after(stamp: Stamp) -> Stamp:
     if stamp.node_uid < MAX_UID:
         return stamp._replace(node_uid=stamp.node_uid + 1)
     return Stamp(stamp.era, min(stamp.hlc + 1, MAX_HLC), 0)
+
+
+def _lowest_stamp(base: Environment) -> Stamp:
+    """The lowest stamp in a base, as far as it has a time of its own; ZERO for none."""
+    sides = [entry.stamp for kind in Kind for entry in base.entries(kind).values()]
+    stamps = [stamp for stamp in (*sides, base.deleted_at) if stamp.hlc]
+    return min(stamps, key=lambda stamp: stamp.hlc, default=ZERO)
 
 
 def _check_name(environment: str) -> None:

@@ -160,7 +160,7 @@ class Mending:
             both = self._holdings.common(peer.member.uid)
             names = [name for name in read if both is None or partition_of(name) in both]
             if names:
-                await self._try(partial(self._repairer.look_at, names), peer)
+                await self._try(partial(self._repairer.look_at, names, peer.member.uid), peer)
 
     async def _try(self, pull: Callable[[Ask], Awaitable[object]], peer: KnownPeer) -> None:
         try:

@@ -26,6 +26,7 @@ from envd.node.coordinator import Coordinator
 from envd.node.draining import Draining
 from envd.node.electorate import Others
 from envd.node.feeds import Feeds
+from envd.node.floors import Floors
 from envd.node.forwarding import Forwarder
 from envd.node.gathering import Gathering
 from envd.node.guarding import guarded
@@ -93,12 +94,14 @@ class Node:
         *,
         renew: Callable[[int], Awaitable[tuple[int, bytes]]],
         on_identity_lost: Callable[[str], None],
+        on_stale: Callable[[str], None],
         coordinator_store: Store | None = None,
         propagated: Callable[[float], None] = lambda _: None,
     ) -> None:
         """`renew(generation)` makes a higher generation durable and returns it with a new boot id.
 
-        `on_identity_lost(why)`: this node must not go on under its uid. `coordinator_store` is
+        `on_identity_lost(why)`: this node must not go on under its uid; `on_stale(why)`: nor with
+        what it has, which others took. `coordinator_store` is
         the store as the coordinator sees it (traced), if that is another. `propagated` is told
         how many seconds own records took to each other storage node.
         """
@@ -109,6 +112,7 @@ class Node:
         self._also: tuple[str, ...] = ()
         self._is_agent = place.member.role == "agent"
         self._tell_lost = on_identity_lost
+        self._tell_stale = on_stale
         self._renew = renew
         salt = int.from_bytes(ports.rng.token_bytes(2)) >> (16 - SALT_BITS)
         self._hlc = hlc = HybridClock(place.member.uid, ports.store.highest_hlc(), salt=salt)
@@ -119,11 +123,14 @@ class Node:
         )
         self.coordinator = self._coordinator(coordinator_store or ports.store, hlc)
         key, uid = place.digest_key, place.member.uid
-        self._intake = Intake(ports.store, ports.clock, hlc, key, uid, self.holdings)
+        self.floors = Floors(ports.store, self.holdings, is_agent=self._is_agent)
+        self._intake = Intake(ports.store, ports.clock, hlc, key, uid, self.holdings, self.floors)
         feed = VectorFeed(ports.store)
         self._intake.advanced = feed.advanced
         self._intake.salvage = self.coordinator.salvage
-        self.repairer = Repairer(ports.store, self._intake, feed, key, uid)
+        self.repairer = Repairer(
+            ports.store, self._intake, feed, key, uid, lambda: self.floors.agreed.hlc
+        )
         self.consent = self._consent()
         self.pace = Pace(self.holdings)
         self.draining = Draining(self.holdings, self.consent.kept)
@@ -172,9 +179,12 @@ class Node:
             self._intake,
             self.repairer,
             self.holdings,
+            self.floors,
+            self._hlc,
             others=self._others,
             ask=self._ask,
             on_identity_lost=self._identity_lost,
+            on_stale=self._tell_stale,
         )
         self.coordinator.chained = consent.serial.write
         self.coordinator.confirmed = consent.serial.confirm

@@ -115,7 +115,8 @@ class LogReceiver:
     async def _take(self, batch: wire.Batch) -> None:
         mark = self._intake.mark()
         for number, row in enumerate(batch.rows, 1):
-            taken = await self._intake.take(row, direct=self._origins and batch.through_lsn > 0)
+            direct = self._origins and batch.through_lsn > 0
+            taken = await self._intake.take(row, direct=direct, sender=self._link.uid)
             if taken is Taken.BEHIND:
                 await self._intake.settled(mark)
                 raise NeedsRepair("a commit of a serial environment follows one that is not here")

@@ -22,9 +22,10 @@ from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
-from envd.core.errors import Corrupt
+from envd.core.errors import Corrupt, Unavailable
 from envd.core.ring import partition_of
 from envd.core.shares import to_bitmap
+from envd.core.topology import TOPOLOGY
 from envd.core.versions import FAN_OUT, Cursor, bucket_sums
 from envd.node.intake import MAX_SEQ, IdentityLost, Intake, Taken
 from envd.node.repair_server import ASKED_AT_ONCE, encoded_base
@@ -79,9 +80,16 @@ class Repairer:
     """Pulls what this node lacks."""
 
     def __init__(
-        self, store: Store, intake: Intake, feed: VectorFeed, digest_key: bytes, uid: int
+        self,
+        store: Store,
+        intake: Intake,
+        feed: VectorFeed,
+        digest_key: bytes,
+        uid: int,
+        agreed: Callable[[], int] = lambda: 0,
     ) -> None:
-        """`uid` is this node's own."""
+        """`uid` is this node's own; `agreed` tells the floor (hlc) of the cluster."""
+        self._agreed = agreed
         self._uid = uid
         self._store = store
         self._intake = intake
@@ -106,7 +114,7 @@ class Repairer:
         Raises IdentityLost where the peer holds more of this node than this node does.
         """
         mark = self._intake.mark()
-        pull = self._pull(ask, partitions)
+        pull = self._pull(uid, ask, partitions)
         point = wire.unpack(wire.Point, await pull.ask("repair.point", b""))
         vectors = as_map(point.vectors)
         if not 0 <= point.lsn <= MAX_SEQ:
@@ -138,7 +146,7 @@ class Repairer:
         """
         await self._store.flush()
         mark = self._intake.mark()
-        pull = self._pull(ask, partitions, settled_only=True)
+        pull = self._pull(uid, ask, partitions, settled_only=True)
         pull.stuck = self._stuck.setdefault(uid, {})
         await pull.run()
         await self._intake.settled(mark)
@@ -151,38 +159,59 @@ class Repairer:
             )
         return pull.pulled
 
-    async def pull(self, ask: Ask, partitions: Collection[int] | None = None) -> Pulled:
-        """Pull all that a peer has and this node lacks, and say nothing of vectors.
+    async def pull(
+        self,
+        uid: int,
+        ask: Ask,
+        partitions: Collection[int] | None = None,
+        *,
+        kind: str = "vote",
+    ) -> Pulled:
+        """Pull all that the peer `uid` has and this node lacks, and say nothing of vectors.
 
-        Of the `partitions` alone, where they are given.
+        Of the `partitions` alone, where they are given. `kind` says in the figures what for.
         """
         mark = self._intake.mark()
-        pull = self._pull(ask, partitions)
+        pull = self._pull(uid, ask, partitions)
         await pull.run()
         await self._intake.settled(mark)
-        self._count(pull.pulled, "vote")
+        self._count(pull.pulled, kind)
         return pull.pulled
 
-    async def look_at(self, names: Sequence[str], ask: Ask) -> Pulled:
+    async def look_at(self, names: Sequence[str], uid: int, ask: Ask) -> Pulled:
         """Pull what this node lacks of some environments (background read repair)."""
         mark = self._intake.mark()
-        pull = self._pull(ask)
+        pull = self._pull(uid, ask)
         await pull.environments(names)
         await self._intake.settled(mark)
         self._count(pull.pulled, "read")
         return pull.pulled
 
     def _pull(
-        self, ask: Ask, partitions: Collection[int] | None = None, *, settled_only: bool = False
+        self,
+        uid: int,
+        ask: Ask,
+        partitions: Collection[int] | None = None,
+        *,
+        settled_only: bool = False,
     ) -> _Pull:
+        peer = _Peer(uid, ask, self._agreed)
         return _Pull(
-            self._store, self._intake, self._digest_key, ask, partitions, settled_only=settled_only
+            self._store, self._intake, self._digest_key, peer, partitions, settled_only=settled_only
         )
 
     def _count(self, pulled: Pulled, kind: str) -> None:
         self.figures.bytes += pulled.received_bytes
         self.figures.commits += pulled.commits
         self.figures.pulls[kind] = self.figures.pulls.get(kind, 0) + 1
+
+
+class _Peer(NamedTuple):
+    """Who is pulled from, and the floor (hlc) below which that one must not be."""
+
+    uid: int
+    ask: Ask
+    agreed: Callable[[], int]
 
 
 class _Pull:
@@ -193,7 +222,7 @@ class _Pull:
         store: Store,
         intake: Intake,
         digest_key: bytes,
-        ask: Ask,
+        peer: _Peer,
         partitions: Collection[int] | None,
         *,
         settled_only: bool,
@@ -201,14 +230,14 @@ class _Pull:
         self._store = store
         self._intake = intake
         self._digest_key = digest_key
-        self._ask = ask
+        self._peer = peer
         self._partitions = partitions
         self._settled_only = settled_only
         self.stuck: dict[int, _Stuck] = {}
         self.pulled = Pulled()
 
     async def ask(self, method: str, body: bytes) -> bytes:
-        answer = await self._ask(method, body)
+        answer = await self._peer.ask(method, body)
         self.pulled.received_bytes += len(answer)
         self.pulled.asked += 1
         return answer
@@ -304,12 +333,21 @@ class _Pull:
         return wire.Wanted(name, stamps, encoded_base(self._store, name, self._digest_key)[1])
 
     async def _take(self, missing: wire.Missing) -> None:
+        """Take in what a peer sent of an environment.
+
+        Of one below the floor nothing is taken: it may still have what all others deleted and
+        forgot. Only the topology itself, of which nothing is forgotten, may come from it.
+        """
+        uid, floor = self._peer.uid, missing.floor
+        if floor < self._peer.agreed() and missing.environment != TOPOLOGY:
+            raise Unavailable(
+                "the peer is below the floor", hint="it is to be filled anew", reason="BELOW_FLOOR"
+            )
         if missing.base:
             base = records.decode_environment(missing.base).state.environment
-            await self._intake.repair_base(base)
-            self.pulled.bases += 1
+            self.pulled.bases += await self._intake.repair_base(base, sender=uid)
         for encoded in missing.commits:
-            taken = await self._intake.repair(encoded)
+            taken = await self._intake.repair(encoded, floor=floor, sender=uid)
             if taken in (Taken.EARLY, Taken.BEHIND):
                 self.pulled.early.add(partition_of(missing.environment))
             self.pulled.commits += taken in (Taken.NEW, Taken.EARLY)

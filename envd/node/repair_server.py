@@ -127,7 +127,8 @@ class RepairServer:
             if commits and size > _ANSWER_BYTES:
                 break
             commits.append(row)
-        return wire.Missing(name, commits, base, len(commits) < len(lacking))
+        more = len(commits) < len(lacking)
+        return wire.Missing(name, commits, base, more, self._store.floor())
 
 
 def encoded_base(store: Store, name: str, digest_key: bytes) -> tuple[bytes, bytes]:

@@ -11,6 +11,7 @@ what is left than it did of what went.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
 from envd.core.ring import PARTITIONS
 from envd.ports import Forgotten
@@ -32,10 +33,17 @@ class Collector:
 
     async def raise_floor(self, hlc: int) -> None:
         """As the port says."""
+        await self._write(self._state.raise_floor, hlc)
+
+    async def note_gathered(self, round_: int) -> None:
+        """As the port says."""
+        await self._write(self._state.note_gathered, round_)
+
+    async def _write(self, write: Callable[[int], None], number: int) -> None:
         async with self._behind.alone():
             if self._behind.ends:
                 raise stopping()
-            await finish_in_thread(self._state.raise_floor, hlc)
+            await finish_in_thread(write, number)
             self._state.refresh()
 
     async def collect(self, partition: int) -> Forgotten:

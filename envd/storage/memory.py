@@ -82,6 +82,7 @@ class MemoryStore:
         self._dropped: dict[int, int] = {}
         self._newest = Newest()
         self._floor = 0
+        self._gathered = 0
         self._collected: list[tuple[int, int, int]] = []
         self._crashed = False
         self._listeners: list[Callable[[Applied], None]] = []
@@ -102,6 +103,7 @@ class MemoryStore:
             dict(self._dropped),
             self._floor,
             tuple(self._collected),
+            self._gathered,
         )
 
     def crash(self) -> Durable:
@@ -141,6 +143,7 @@ class MemoryStore:
         store._flushed = durable
         store._dropped = dict(durable.dropped)
         store._floor, store._collected = durable.floor, list(durable.collected)
+        store._gathered = durable.gathered
         store._newest = Newest(len(durable.rows))
         return store
 
@@ -427,6 +430,12 @@ class MemoryStore:
 
     async def raise_floor(self, hlc: int) -> None:
         self._floor = max(self._floor, hlc)
+
+    def gathered(self) -> int:
+        return self._gathered
+
+    async def note_gathered(self, round_: int) -> None:
+        self._gathered = round_
 
     async def collect(self, partition: int) -> Forgotten:
         if not 0 <= partition < PARTITIONS:

@@ -29,6 +29,7 @@ class Durable:
     dropped: Mapping[int, int] = field(default_factory=dict)
     floor: int = 0
     collected: tuple[tuple[int, int, int], ...] = ()
+    gathered: int = 0
 
 
 class Fingerprints:

@@ -59,6 +59,7 @@ from envd.wire.records import StoredEnvironment
 
 HISTORY_PAGE_BYTES = 8 << 20
 FLOOR = b"floor"
+GATHERED = b"gathered"
 
 
 def operation_key(author: str, operation: str) -> bytes:
@@ -105,6 +106,7 @@ class StateDb:
                 self._tables.entries(b"conflicts"),
             )
             self.floor = self._counter(FLOOR)
+            self.gathered = self._counter(GATHERED)
             self._make_roots()
             self._mark_collectable()
         except BaseException:
@@ -344,10 +346,18 @@ class StateDb:
     def raise_floor(self, hlc: int) -> None:
         """Raise the floor, never lower it; it survives a power cut. Raises StorageError."""
         if hlc > self.floor:
-            with self._tables.write() as writer:
-                writer.put(b"system", FLOOR, hlc.to_bytes(8))
-            self._tables.sync()
+            self._note(FLOOR, hlc)
             self.floor = hlc
+
+    def note_gathered(self, round_: int) -> None:
+        """Note the round for which all was gathered, as `raise_floor` does."""
+        self._note(GATHERED, round_)
+        self.gathered = round_
+
+    def _note(self, key: bytes, number: int) -> None:
+        with self._tables.write() as writer:
+            writer.put(b"system", key, number.to_bytes(8))
+        self._tables.sync()
 
     def is_collectable(self, partition: int) -> bool:
         """Tell whether there may be something to collect in a partition."""

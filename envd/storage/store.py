@@ -449,6 +449,13 @@ class DurableStore:
         """As the port says; raises StorageError where it could not be written."""
         await self._collector.raise_floor(hlc)
 
+    def gathered(self) -> int:
+        return self._state.gathered
+
+    async def note_gathered(self, round_: int) -> None:
+        """As the port says; raises StorageError where it could not be written."""
+        await self._collector.note_gathered(round_)
+
     async def collect(self, partition: int) -> Forgotten:
         """As the port says; raises StorageError where the state could not be written."""
         return await self._collector.collect(partition)

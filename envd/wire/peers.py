@@ -262,13 +262,15 @@ class Wanted(msgspec.Struct, array_like=True, frozen=True):
 class Missing(msgspec.Struct, array_like=True, frozen=True):
     """What the asker lacks of that environment: stored commits, and the base where it differs.
 
-    `more`: there are more commits than fit; asked again, they come.
+    `more`: there are more commits than fit; asked again, they come. `floor` (hlc) is the one that
+    the answering node is at.
     """
 
     environment: str
     commits: Sequence[bytes]
     base: bytes = b""
     more: bool = False
+    floor: int = 0
 
 
 class Discover(msgspec.Struct, array_like=True, frozen=True):
@@ -375,6 +377,14 @@ class PartitionProgress(msgspec.Struct, array_like=True, frozen=True):
     epoch: int
     pulled: bytes
     kept: bytes
+
+
+class FloorProgress(msgspec.Struct, array_like=True, frozen=True):
+    """How far a node is with raising the floor, see `core.sealing.Sealed`."""
+
+    floor: int
+    sealed: int
+    gathered: int
 
 
 class TakePartitions(msgspec.Struct, array_like=True, frozen=True):

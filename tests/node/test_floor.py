@@ -169,7 +169,6 @@ async def test_what_a_node_of_the_same_floor_has_was_collected_here() -> None:
     await floored(one)
     late = wrote(early(one), A="late")
 
-    assert await one.intake.take(row(late), direct=True, floor=one.store.floor()) is Taken.KNOWN
     assert await one.intake.repair(records.encode_commit(late), floor=MAX) is Taken.KNOWN
     assert salvages(one) == []
     assert values_of(one.store, "web") == {}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
+from math import inf
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -13,6 +14,7 @@ from envd.core.placement import Site
 from envd.core.requests import WriteRequest
 from envd.core.topology import VARIABLE
 from envd.node.electorate import FOUNDS_S, Electorate, Others
+from envd.node.floors import Floors
 from envd.node.holdings import Holdings
 from envd.storage.memory import MemoryStore
 from envd.wire import peers as wire
@@ -31,18 +33,21 @@ class World:
     def __init__(self, *others: int, founds: bool) -> None:
         self.founded: list[float] = []
         members = [member(uid) for uid in others]
+        store, holdings = MemoryStore(), Holdings(ME)
         self.electorate = Electorate(
             Site(ME),
-            MemoryStore(),
+            store,
             lambda: Others(members, others, False, ()),
-            Holdings(ME),
+            holdings,
+            Floors(store, holdings),
+            gives_up_s=inf,
             expects_others=True,
             founds=founds,
             copies={},
         )
         serial: Any = SimpleNamespace(propose=self._propose)
         nothing = cast("Any", None)
-        self.electorate.connect(nothing, serial, nothing, self._ask, lambda: Progress(0))
+        self.electorate.connect(nothing, serial, nothing, self._ask, lambda: Progress(0), nothing)
 
     async def _propose(self, request: WriteRequest, _: str) -> None:
         assert VARIABLE in [put.name for put in request.puts]

@@ -233,7 +233,7 @@ async def test_looking_at_one_environment_pulls_that_one_alone() -> None:
     await one.put("web", A="1")
     await one.put("api", A="1")
 
-    await two.repairer.look_at(["web"], one.ask)
+    await two.repairer.look_at(["web"], one.uid, one.ask)
 
     assert two.store.visible("web") is not None
     assert two.store.visible("api") is None
@@ -314,12 +314,12 @@ async def test_what_comes_into_quarantine_while_others_go_is_released_in_its_tim
     one, two = Side(1), Side(2)
     one.clock.now_ms += 300_000
     await one.put("web", A="1")
-    await two.repairer.look_at(["web"], one.ask)
+    await two.repairer.look_at(["web"], one.uid, one.ask)
     one.clock.now_ms += 300_000
     await one.put("api", A="1")
     two.clock.now_ms += 299_000
 
-    await asyncio.gather(two.intake.release(), two.repairer.look_at(["api"], one.ask))
+    await asyncio.gather(two.intake.release(), two.repairer.look_at(["api"], one.uid, one.ask))
     left = two.intake.quarantined
     two.clock.now_ms += 300_000
     await two.intake.release()

@@ -438,7 +438,7 @@ async def copied(machines: Machines, name: str, to: str) -> None:
     async def ask(method: str, body: bytes) -> bytes:
         return await target.replication.ask(source.uid, method, body)
 
-    await machines.run(to, target.repairer.pull(ask, [partition]))
+    await machines.run(to, target.repairer.pull(source.uid, ask, [partition]))
     await machines.until(lambda: machines.shows(to, ENVIRONMENT, "A", "1"))
 
 
