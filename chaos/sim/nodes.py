@@ -28,11 +28,11 @@ from chaos.sim.store import Platter, SimStore, damaged
 from envd.core.answers import Identity, Status
 from envd.core.errors import EnvdError, Unavailable
 from envd.core.history import Retention
-from envd.core.sealing import DEFAULT_PACE, Pace
 from envd.core.members import Member, MemberState
 from envd.core.partitions import ANYWHERE
 from envd.core.paxos import Acceptor
 from envd.core.requests import LeaveRequest, RemoveRequest
+from envd.core.sealing import DEFAULT_PACE, Pace
 from envd.node.api import EnvironmentApi
 from envd.node.cluster import NodeCluster
 from envd.node.handshake import Introduction

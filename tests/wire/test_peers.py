@@ -37,7 +37,8 @@ BODIES: dict[str, msgspec.Struct] = {
     "part": peers.Part(b"", ["a/b"], [b"d" * 16]),
     "listed": peers.Listed(["a/b"], [b"d" * 16]),
     "wanted": peers.Wanted("a/b", b"s" * 40, b"d" * 16),
-    "missing": peers.Missing("a/b", [b"commit"], b"base", True),
+    "missing": peers.Missing("a/b", [b"commit"], b"base", True, 1 << 40),
+    "floor-progress": peers.FloorProgress(1 << 40, 7, 8),
     "discover": peers.Discover("prod", 7, [(7, 3), (8, 3)]),
     "discovered": peers.Discovered("prod", 8, "c1d2", "127.0.0.1:7420", []),
     "forwarded": peers.Forwarded("write", b"message", "admin", True),
@@ -103,7 +104,11 @@ def test_fields_that_were_added_later_may_be_missing(frame: Frame, fields: int) 
 
 @pytest.mark.parametrize(
     ("body", "fields"),
-    [(peers.Prepare("a/b", 3), 2), (peers.Promise("yes", (5, 7), b"p" * 20), 3)],
+    [
+        (peers.Prepare("a/b", 3), 2),
+        (peers.Promise("yes", (5, 7), b"p" * 20), 3),
+        (peers.Missing("a/b", [b"commit"], b"base", True), 4),
+    ],
 )
 def test_fields_of_a_body_that_say_nothing_may_be_missing(
     body: msgspec.Struct, fields: int
