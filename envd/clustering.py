@@ -146,7 +146,8 @@ def make_node(
         record.former_uids if record.relog_from is not None else (),
         directory.known_members(),
         frozenset(record.former_uids),
-        expects_others=bool(settings.cluster.join),
+        # Who gave up a uid met others; without its store it must not take itself for the first.
+        expects_others=bool(settings.cluster.join or record.former_uids),
         founds=directory.founded,
         copies=wanted_copies(settings),
     )

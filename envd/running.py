@@ -193,7 +193,7 @@ class Daemon:
             registers=registers,
             coordinator_store=telemetry.traced(store, reporting.STORE_SPANS),
             on_identity_lost=lambda why: self._begin_anew(directory, why),
-            on_stale=lambda why: self._begin_anew(directory, why),
+            on_stale=lambda why: self._begin_empty(directory, why),
             propagated=telemetry.propagated,
         )
         hub = WatchHub(store, directory.record.node_uid, max_watches=settings.limits.max_watches)
@@ -245,6 +245,15 @@ class Daemon:
 
         record = directory.renew_identity(SystemRng(), 0)
         self._log.critical("node.renewed", uid=f"{record.node_uid:016x}", why=why)
+        self.starts_again = True
+        self._stop.set()
+
+    def _begin_empty(self, directory: DataDirectory, why: str) -> None:
+        """The node must not go on with what it has: note it, and start again without."""
+        from envd.system import SystemRng
+
+        record = directory.renew_empty(SystemRng())
+        self._log.warning("node.emptied", uid=f"{record.node_uid:016x}", why=why)
         self.starts_again = True
         self._stop.set()
 

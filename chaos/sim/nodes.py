@@ -20,6 +20,7 @@ from typing import Final
 from chaos.sim.chance import Chance, SimRng
 from chaos.sim.checkers import Sighting
 from chaos.sim.cluster import Boot, Cluster, Machine, NodeDied
+from chaos.sim.directory import Directory
 from chaos.sim.held import Commits, Held
 from chaos.sim.loop import SimLoop
 from chaos.sim.registers import SimRegisters
@@ -30,7 +31,6 @@ from envd.core.errors import EnvdError, Unavailable
 from envd.core.history import Retention
 from envd.core.members import Member, MemberState
 from envd.core.partitions import ANYWHERE
-from envd.core.paxos import Acceptor
 from envd.core.requests import LeaveRequest, RemoveRequest
 from envd.core.sealing import DEFAULT_PACE, Pace
 from envd.node.api import EnvironmentApi
@@ -44,7 +44,6 @@ from envd.ports import Applied, Store
 from envd.security.access import AllowAll
 from envd.security.cluster_secret import SharedSecret
 from envd.security.datagrams import SealedDatagrams
-from envd.storage.memory import Durable
 from envd.wire.peers import Ticket
 
 CLUSTER_NAME: Final = "simulated"
@@ -60,24 +59,6 @@ _PATIENCE_S: Final = 5.0
 _LIED_S: Final = 1.0
 _UNREADABLE: Final = 0.3
 _LARGEST_GROUP: Final = 12
-
-
-@dataclass
-class Directory:
-    """What one machine's disk holds."""
-
-    uid: int
-    generation: int = 0
-    cluster_id: str = ""
-    digest_key: bytes = b""
-    former_uids: tuple[int, ...] = ()
-    replaced_uids: frozenset[int] = frozenset()
-    joined: bool = False
-    known: tuple[Member, ...] = ()
-    durable: Durable = field(default_factory=Durable)
-    registers: dict[str, Acceptor] = field(default_factory=dict)
-    synced_at: list[float] = field(default_factory=list)
-    saved_s: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -144,9 +125,11 @@ class EnvdFactory:
         identity_lost: Callable[[str, str], None],
         sabotage: Sabotage = lambda ports: ports,
         dropped: Callable[[str, int, Commits], None] = lambda *_: None,
+        emptied: Callable[[str, str], None] = lambda *_: None,
     ) -> None:
-        """`identity_lost(machine, why)` hears of nodes that had to take a new uid, and
-        `dropped(machine, partition, commits)` of what a node lets go of."""
+        """`identity_lost(machine, why)` hears of nodes that had to take a new uid,
+        `dropped(machine, partition, commits)` of what a node lets go of, and `emptied(machine,
+        why)` of those that begin anew with nothing, after they gave what others lack."""
         self.directories: dict[str, Directory] = {}
         self.machine_of: dict[int, str] = {}
         self.agents: set[str] = set()
@@ -158,6 +141,7 @@ class EnvdFactory:
         self._told = told
         self._identity_lost = identity_lost
         self._dropped = dropped
+        self._emptied = emptied
         self._sabotage = sabotage
         self._saved: dict[str, deque[Directory]] = {}
         self._to_remove: dict[int, str] = {}
@@ -172,6 +156,7 @@ class EnvdFactory:
     async def start(self, boot: Boot) -> SimNode:
         machine = boot.machine
         directory = self._directory(machine)
+        directory.empty()
         directory.generation += 1
         self.machine_of[directory.uid] = machine.name
         sealer = SealedDatagrams(
@@ -301,7 +286,7 @@ class EnvdFactory:
             place,
             renew=renew,
             on_identity_lost=lambda why: self._renew_identity(boot, directory, why),
-            on_stale=lambda why: self._renew_identity(boot, directory, why),
+            on_stale=lambda why: self._renew_empty(boot, directory, why),
         )
         node.membership.subscribe(lambda _, __: self._remember(directory, node))
         hub = WatchHub(ports.store, directory.uid)
@@ -330,6 +315,7 @@ class EnvdFactory:
             directory = self.directories[machine.name]
             directory.durable = store.lose_power(_LIED_S if self._settings.lying_disk else 0.0)
             directory.synced_at = store.synced_at
+            directory.empty()
 
     def wipe(self, machine: Machine) -> None:
         self._stores.pop(machine.name, None)
@@ -456,16 +442,24 @@ class EnvdFactory:
 
     def _renew_identity(self, boot: Boot, directory: Directory, why: str) -> None:
         """A node must go on under a new uid: note it, end the node, start it again."""
-        machine = boot.machine
         directory.former_uids = (directory.uid, *directory.former_uids)
+        self._take_new_uid(boot, directory, partial(self._identity_lost, boot.machine.name, why))
+
+    def _renew_empty(self, boot: Boot, directory: Directory, why: str) -> None:
+        """A node must not go on with what it has either: it comes back as one that joins."""
+        directory.former_uids = ()
+        directory.empties = directory.joined = True
+        self._take_new_uid(boot, directory, partial(self._emptied, boot.machine.name, why))
+
+    def _take_new_uid(self, boot: Boot, directory: Directory, told: Callable[[], None]) -> None:
         directory.replaced_uids |= {directory.uid}
         directory.uid = self._new_uid()
-        self._loop.call_soon(self._restart, machine, boot, why, context=self._context)
+        self._loop.call_soon(self._restart, boot.machine, boot, told, context=self._context)
 
-    def _restart(self, machine: Machine, boot: Boot, why: str) -> None:
+    def _restart(self, machine: Machine, boot: Boot, told: Callable[[], None]) -> None:
         if machine.boot is not boot or not boot.process.alive:
             return
-        self._identity_lost(machine.name, why)
+        told()
         self.cluster.crash(machine)
         self._loop.create_task(self._start_again(machine), name="renewed")
 

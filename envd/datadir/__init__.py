@@ -9,10 +9,12 @@
                     `cluster.secret_file` names another place
     members.json    the other members, as this node last knew them
     journal/ state/ the data
+    registers/      what it promised as an acceptor
 
 `node.json` is written last when a node is created or admitted to a cluster: what was cut off is
 simply done again. Nothing that exists is ever replaced by something new: what is missing or
-wrong is an error that says what to do.
+wrong is an error that says what to do. Only a node that was given up, and gave the others what they
+lack, has its journal, state and registers emptied, at the start after that was noted.
 
 A restore builds a node in `restore.partial` and moves it into place, `node.json` last. While
 that directory is there no daemon starts, and the next restore begins anew.

@@ -16,7 +16,7 @@ from typing import Final
 from envd.core.errors import StorageError
 from envd.core.members import Member
 from envd.datadir.members import read_members, write_members
-from envd.datadir.place import check_own, make_directory, take_lock, unusable
+from envd.datadir.place import check_own, empty_store, make_directory, take_lock, unusable
 from envd.datadir.record import NodeRecord, new_uid, read_record, write_record
 from envd.ports import Rng
 from envd.security.access import new_admin_token, read_admin_token, write_admin_token
@@ -74,6 +74,15 @@ class DataDirectory:
         Raises StorageError, and the identity stays.
         """
         return self._become(self.record.under_new_uid(rng, relog_from))
+
+    def renew_empty(self, rng: Rng) -> NodeRecord:
+        """Note, durably, that the node begins anew: with an empty store, under a new uid.
+
+        The store is emptied at the next opening; until then this process must not rely on it. The
+        generation grows. What makes it a node of its cluster stays, and so do backups. Raises
+        StorageError, and all stays.
+        """
+        return self._become(self.record.emptied(rng))
 
     def relogged(self) -> NodeRecord:
         """Note, durably, that no own commit waits to be logged again; raises StorageError."""
@@ -207,6 +216,7 @@ def prepare_data_directory(
 ) -> DataDirectory | EmptyDirectory:
     """Lock the data directory and open the node in it; an empty one is left for the caller.
 
+    Where it was noted that the store is to be emptied, that is done here, and then the note goes.
     The arguments and errors are those of `open_data_directory`.
     """
     secret_file = secret_file or path / "cluster.secret"
@@ -221,6 +231,9 @@ def prepare_data_directory(
             if not (path / "node.json").exists():
                 return EmptyDirectory(options, lock)
             record = _settle_secret(options, _next_start(options))
+            if record.empties:
+                empty_store(path)
+                record = replace(record, empties=False)
             write_record(path, record)
             return _opened(options, record, lock, created=False)
     except BaseException:

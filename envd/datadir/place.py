@@ -5,12 +5,15 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import shutil
 from pathlib import Path
 from typing import Final
 
 from envd.core.errors import Corrupt, StorageError
+from envd.files import sync_directory
 
 PARTIAL: Final = "restore.partial"
+_STORE: Final = ("journal", "state", "registers")
 _MAY_STAND_BEFORE: Final = {
     "lock",
     "local.key",
@@ -97,6 +100,23 @@ def check_own(path: Path, *own_files: Path) -> None:
             hint="name an empty or new directory with --data-dir",
             reason="NOT_EMPTY",
         )
+
+
+def empty_store(path: Path) -> None:
+    """Remove all of the node's data, durably: commits, state, promises. Raises OSError.
+
+    After a crash meanwhile some are left; again, it does what is left to do. The directories stay:
+    they may be mounted, or lead elsewhere.
+    """
+    for directory in (path / name for name in _STORE):
+        if not directory.is_dir():
+            continue
+        for entry in sorted(directory.iterdir()):
+            if entry.is_dir() and not entry.is_symlink():
+                shutil.rmtree(entry)
+            else:
+                entry.unlink()
+        sync_directory(directory)
 
 
 def unusable(path: Path, error: OSError) -> StorageError:

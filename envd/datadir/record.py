@@ -22,6 +22,7 @@ class NodeRecord:
     `former_uids` are the uids that the node had to give up, the oldest first. `relog_from` is
     the lsn after which its own commits are to be logged again under the present uid, None where
     none are. `cluster_secret` tells that the secret was made or given: it is not made again.
+    `empties` tells that the store is to be emptied before anything of it is opened.
     """
 
     node_uid: int
@@ -31,6 +32,7 @@ class NodeRecord:
     cluster_secret: bool = False
     former_uids: tuple[int, ...] = ()
     relog_from: int | None = None
+    empties: bool = False
 
     def under_new_uid(self, rng: Rng, relog_from: int) -> NodeRecord:
         """The record of a node whose uid turned out to be somebody else's too.
@@ -47,6 +49,13 @@ class NodeRecord:
             relog_from=relog_from,
         )
 
+    def emptied(self, rng: Rng) -> NodeRecord:
+        """The record of a node that is to begin with an empty store, under another uid.
+
+        Nothing waits to be logged again: there will be nothing.
+        """
+        return replace(self.under_new_uid(rng, 0), relog_from=None, empties=True)
+
     def to_document(self) -> dict[str, Any]:
         document: dict[str, Any] = {
             "format": FORMAT,
@@ -60,6 +69,8 @@ class NodeRecord:
             document["former_uids"] = [f"{uid:016x}" for uid in self.former_uids]
         if self.relog_from is not None:
             document["relog_from"] = self.relog_from
+        if self.empties:
+            document["empties"] = True
         return document
 
 
@@ -87,6 +98,7 @@ def read_record(path: Path) -> NodeRecord:
             document.get("cluster_secret") is True,
             tuple(int(uid, 16) for uid in document.get("former_uids", ())),
             None if relog_from is None else int(relog_from),
+            document.get("empties") is True,
         )
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise Corrupt(

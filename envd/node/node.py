@@ -101,9 +101,9 @@ class Node:
         """`renew(generation)` makes a higher generation durable and returns it with a new boot id.
 
         `on_identity_lost(why)`: this node must not go on under its uid; `on_stale(why)`: nor with
-        what it has, which others took. `coordinator_store` is
-        the store as the coordinator sees it (traced), if that is another. `propagated` is told
-        how many seconds own records took to each other storage node.
+        what it has, which the others do not lack any more. `coordinator_store` is the store as the
+        coordinator sees it (traced), if that is another. `propagated` is told how many seconds own
+        records took to each other storage node.
         """
         self._ports = ports
         self._place = place

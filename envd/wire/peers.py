@@ -397,6 +397,30 @@ class TakePartitions(msgspec.Struct, array_like=True, frozen=True):
     partitions: bytes
 
 
+class Offer(msgspec.Struct, array_like=True, frozen=True):
+    """What a node that returns has of a partition, for one that holds it and is at the `floor`.
+
+    Stored commits, and bases. `after` are (origin, seq) of records that must have come there: they
+    tell what of it others put on record.
+    """
+
+    partition: int
+    floor: int
+    commits: Sequence[bytes]
+    bases: Sequence[bytes] = ()
+    after: Sequence[tuple[int, int]] = ()
+
+
+class OfferTaken(msgspec.Struct, array_like=True, frozen=True):
+    """The answer, once all is durable: how many commits came too late.
+
+    Where some did, what they wrote is on record by the `recorded` record of who answers (its seq).
+    """
+
+    late: int
+    recorded: int = 0
+
+
 class ForwardedRead(msgspec.Struct, array_like=True, frozen=True):
     """A read for another node to answer from its own copy: the public request, with its token.
 

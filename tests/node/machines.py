@@ -35,12 +35,14 @@ class Machines:
         chance = Chance("machines")
         self.loop = loop
         self.renewed: list[str] = []
+        self.emptied: list[str] = []
         self.factory = EnvdFactory(
             loop,
             chance.below("nodes"),
             settings,
             lambda _, __: None,
             lambda machine, _: self.renewed.append(machine),
+            emptied=lambda machine, _: self.emptied.append(machine),
         )
         self.trace = Trace(loop.time)
         self.cluster: Cluster[SimNode] = Cluster(loop, chance, self.trace, self.factory)

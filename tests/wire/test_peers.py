@@ -47,6 +47,8 @@ BODIES: dict[str, msgspec.Struct] = {
     "accept": peers.Accept("a/b", 3, (5, 7), b"commit"),
     "accepted": peers.Accepted("outbid", (6, (1 << 64) - 1), b"p" * 20),
     "open": peers.Open("a/b", (5, 7), (4, 8), b"q" * 20, b"commit"),
+    "offer": peers.Offer(7, 1 << 40, [b"commit"], [b"base"], [(9, 12)]),
+    "offer-taken": peers.OfferTaken(3, 12),
     "forwarded-read": peers.ForwardedRead(b"message"),
     "list-asked": peers.ListAsked("web", "web/prod", 100, b"\x01" + bytes(511)),
     "list-share": peers.ListShare(["web/prod"], [b"r" * 16], [3], bytes(512), "web/prod"),
@@ -108,6 +110,8 @@ def test_fields_that_were_added_later_may_be_missing(frame: Frame, fields: int) 
         (peers.Prepare("a/b", 3), 2),
         (peers.Promise("yes", (5, 7), b"p" * 20), 3),
         (peers.Missing("a/b", [b"commit"], b"base", True), 4),
+        (peers.Offer(7, 1 << 40, [b"commit"]), 3),
+        (peers.OfferTaken(0), 1),
     ],
 )
 def test_fields_of_a_body_that_say_nothing_may_be_missing(
