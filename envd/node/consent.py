@@ -9,7 +9,6 @@ import asyncio
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 
-from envd.core.errors import Unavailable
 from envd.core.hlc import HybridClock
 from envd.core.placement import rank
 from envd.core.ring import partition_of
@@ -29,6 +28,7 @@ from envd.node.letting_go import LettingGo
 from envd.node.moving import Moving
 from envd.node.proposing import Ask, Proposer
 from envd.node.repair import Repairer
+from envd.node.returning import Offers, Returning
 from envd.node.rounds import Rounds
 from envd.node.sealing import FloorKeeper
 from envd.node.serial import FORWARD, Serial
@@ -125,13 +125,13 @@ class Consent:
             acceptor=self._acceptor,
             repairer=repairer,
             ask=ask,
-            hand_back=self._hand_back,
+            hand_back=self._returning(ports, floors, on_stale).run,
         )
+        self._offers = Offers(ports.store, intake, holdings, floors)
         rounds = Rounds(place.pace, ports.clock, me.uid, self.floor.progress, ask)
         self.electorate.connect(
             self._acceptor, self.serial, repairer, ask, self.moving.progress, rounds
         )
-        self._on_stale = on_stale
         self._finisher = Finisher(self._acceptor, self.serial, ports.rng, self._decides)
 
     def _moving(self, ports: NodePorts, on_identity_lost: Callable[[str], None]) -> Moving:
@@ -159,6 +159,20 @@ class Consent:
             drop=self._drop,
         )
 
+    def _returning(
+        self, ports: NodePorts, floors: Floors, on_stale: Callable[[str], None]
+    ) -> Returning:
+        return Returning(
+            ports.store,
+            self._holdings,
+            floors,
+            lambda: floors.members,
+            self.electorate.reached,
+            ports.rng,
+            ask=self._ask,
+            on_stale=on_stale,
+        )
+
     async def run(self) -> None:
         """Do a storage node's part in it, for ever."""
         async with asyncio.TaskGroup() as group:
@@ -172,9 +186,6 @@ class Consent:
             ):
                 group.create_task(guarded(name, work), name=name)
 
-    async def _hand_back(self) -> None:
-        raise Unavailable("this node is below the floor", reason="BELOW_FLOOR")
-
     def _epoch(self) -> int:
         return self.electorate.epoch
 
@@ -186,6 +197,7 @@ class Consent:
             **self.electorate.methods(),
             **self.moving.methods(),
             **self.floor.methods(),
+            **self._offers.methods(),
         }
 
     def proposers(self, name: str) -> Sequence[int]:

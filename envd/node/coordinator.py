@@ -157,8 +157,9 @@ class Coordinator(Reader):
         check_request(request)
         if self._clock_is_wrong:
             raise Unavailable(
-                "this node's clock is over a minute ahead of all others; nothing was done",
-                hint="set the clocks of the nodes right (NTP)",
+                "this node takes no writes: its clock is over a minute ahead of all others, or it "
+                "was away for long; nothing was done",
+                hint="ask another node; set the clocks of the nodes right (NTP)",
                 reason="CLOCK_SKEW",
             )
         return await (await self._begin_here(request, author, may_reveal))

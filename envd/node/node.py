@@ -542,10 +542,12 @@ class Node:
     def _forward_to(self) -> Sequence[int]:
         """Whom to hand writes to: nobody, unless its stamps would be far ahead of all others.
 
-        An agent always hands them on.
+        So does one that is to hand over what it has; an agent always hands them on.
         """
         if self._is_agent:
             return self.replication.storage()
+        if self.consent.floor.stale:
+            return self.replication.answering()
         return self.replication.all_behind(MAX_AHEAD_MS)
 
     def _heard_from(self, uid: int) -> None:

@@ -19,6 +19,7 @@ from envd.core.errors import EnvdError, Unavailable
 from envd.core.hlc import HybridClock
 from envd.core.ring import SYSTEM_PARTITION
 from envd.core.sealing import Floor, Sealed, Sealing
+from envd.core.stamp import COUNTER_BITS
 from envd.node.acceptor import AcceptorService
 from envd.node.calls import Method
 from envd.node.coordinator import Coordinator
@@ -55,7 +56,7 @@ class FloorKeeper:
         ask: Ask,
         hand_back: Callable[[], Awaitable[None]],
     ) -> None:
-        """`hand_back` has others take what this node has, and ends it."""
+        """`hand_back` has others take what this node has, and then has it end."""
         self._store = store
         self._holdings = holdings
         self._floors = floors
@@ -155,12 +156,13 @@ class FloorKeeper:
 
     async def _go_up(self, agreed: Floor) -> None:
         if self.stale:
+            _log.warning("floor.stale", extra={"floor_ms": agreed.hlc >> COUNTER_BITS})
             await self._hand_back()
-            return
+            await self._loop.create_future()  # This node ends.
         if not self._has_all(agreed):
             await self._fill(agreed)
         await self._store.raise_floor(agreed.hlc)
-        _log.info("floor.raised", extra={"floor_ms": agreed.hlc >> 16})
+        _log.info("floor.raised", extra={"floor_ms": agreed.hlc >> COUNTER_BITS})
         self._news.set()
 
     async def _fill(self, agreed: Floor) -> None:

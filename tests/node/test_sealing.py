@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Collection
 
 from chaos.sim.nodes import Settings
 from envd.core.history import Retention
@@ -28,12 +29,15 @@ def now(machines: Machines, name: str = "n1") -> int:
     return machines.machine(name).clock.wall_ms() << COUNTER_BITS
 
 
-async def passes(machines: Machines, hlc: int, within_s: float = 40.0) -> None:
-    """Wait until all nodes are at a floor above `hlc`, and have forgotten what they may."""
+async def passes(
+    machines: Machines, hlc: int, within_s: float = 40.0, names: Collection[str] = ()
+) -> None:
+    """Wait until these nodes, or all, are at a floor above `hlc`."""
 
     def passed() -> bool:
-        nodes = machines.cluster.nodes.values()
-        return all(each.store.floor() > hlc for each in nodes) and len(floors(machines)) == 1
+        nodes = machines.cluster.nodes
+        found = {nodes[name].store.floor() for name in names or nodes}
+        return len(found) == 1 and min(found) > hlc
 
     await machines.until(passed, within_s)
 
@@ -175,3 +179,33 @@ def test_with_copies_each_holder_gathers_and_forgets() -> None:
         return table is not None and not table.moves and not table.waiting
 
     simulate(story, 4, Settings(Retention(2, 0), copies=2, pace=QUICK))
+
+
+def test_who_was_given_up_returns_with_what_only_it_had_and_nothing_comes_back() -> None:
+    async def story(machines: Machines) -> None:
+        await machines.start()
+        await machines.write("n1", "web", A="1", B="1")
+        await asyncio.sleep(SETTLES_S)
+        machines.cluster.network.partition(["n3"], ["n1", "n2"])
+        await machines.write("n3", "web", C="alone")
+        await machines.write("n1", "web", unset="A")
+        for n in range(3):
+            await machines.write("n2", "web", B=str(n))
+        uid = machines.node("n3").uid
+        await passes(machines, now(machines), QUICK.gives_up_s + 80.0, ("n1", "n2"))
+        await machines.until(lambda: not tombstones(machines, "n1", "web"), 5.0)
+        assert machines.shows("n3", "web", "A", "1")
+
+        await machines.write("n3", "web", D="late")
+        machines.cluster.network.heal()
+        await machines.until(
+            lambda: "n3" in machines.cluster.nodes and machines.node("n3").uid != uid, 60.0
+        )
+        await machines.until(machines.equal, 60.0)
+
+        for name in machines.cluster.nodes:
+            assert machines.shows(name, "web", "A", None)
+            assert machines.shows(name, "web", "D", "late")
+            assert ("web", "C", None, "alone") in machines.conflicts(name)
+
+    simulate(story, settings=SETTINGS)
