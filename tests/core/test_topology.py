@@ -360,6 +360,24 @@ def test_who_should_vote(
     assert wanted_voters(topology, able, lost) == expected
 
 
+@pytest.mark.parametrize(
+    ("zones", "voters", "able", "gone", "expected"),
+    [
+        pytest.param("aaa", {1, 2, 3}, {1, 2}, {3}, (1,), id="two-are-left"),
+        pytest.param("aaaa", {1, 2, 3}, {1, 2, 4}, {3}, (1, 2, 4), id="another-takes-its-place"),
+        pytest.param("a" * 5, {1, 2, 3, 4, 5}, {1, 2, 3}, {4, 5}, (1, 2, 3), id="three-are-left"),
+        pytest.param("aaa", {1, 2, 3}, {1}, {3}, (1,), id="who-is-away-may-come-back"),
+        pytest.param("aaa", {1}, {1, 2}, {3}, (1,), id="it-did-not-vote"),
+    ],
+)
+def test_who_does_not_come_back_counts_no_more(
+    zones: str, voters: set[int], able: set[int], gone: set[int], expected: tuple[int, ...]
+) -> None:
+    topology = Topology(1, nodes_in(zones), tuple(sorted(voters)))
+
+    assert wanted_voters(topology, able, gone, gone) == expected
+
+
 @given(topologies(), st.data())
 def test_whoever_should_vote_is_a_node_that_stays_and_they_are_not_too_many(
     topology: Topology, data: st.DataObject
