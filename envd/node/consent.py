@@ -9,7 +9,6 @@ import asyncio
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 
-from envd.core.errors import Unavailable
 from envd.core.hlc import HybridClock
 from envd.core.placement import rank
 from envd.core.ring import partition_of
@@ -29,6 +28,7 @@ from envd.node.letting_go import LettingGo
 from envd.node.moving import Moving
 from envd.node.proposing import Ask, Proposer
 from envd.node.repair import Repairer
+from envd.node.returning import Offers, Returning
 from envd.node.rounds import Rounds
 from envd.node.sealing import FloorKeeper
 from envd.node.serial import FORWARD, Serial
@@ -114,6 +114,16 @@ class Consent:
         self.kept = Leftovers(ports.store, holdings)
         self.moving = self._moving(ports, on_identity_lost)
         self.letting_go = self._letting_go(ports)
+        self.returning = Returning(
+            ports.store,
+            holdings,
+            floors,
+            self.electorate.reached,
+            ports.rng,
+            ask=ask,
+            on_stale=on_stale,
+        )
+        self._offers = Offers(ports.store, intake, holdings, floors)
         self.floor = FloorKeeper(
             ports.store,
             holdings,
@@ -125,13 +135,12 @@ class Consent:
             acceptor=self._acceptor,
             repairer=repairer,
             ask=ask,
-            hand_back=self._hand_back,
+            hand_back=self.returning.run,
         )
         rounds = Rounds(place.pace, ports.clock, me.uid, self.floor.progress, ask)
         self.electorate.connect(
             self._acceptor, self.serial, repairer, ask, self.moving.progress, rounds
         )
-        self._on_stale = on_stale
         self._finisher = Finisher(self._acceptor, self.serial, ports.rng, self._decides)
 
     def _moving(self, ports: NodePorts, on_identity_lost: Callable[[str], None]) -> Moving:
@@ -172,9 +181,6 @@ class Consent:
             ):
                 group.create_task(guarded(name, work), name=name)
 
-    async def _hand_back(self) -> None:
-        raise Unavailable("this node is below the floor", reason="BELOW_FLOOR")
-
     def _epoch(self) -> int:
         return self.electorate.epoch
 
@@ -186,6 +192,7 @@ class Consent:
             **self.electorate.methods(),
             **self.moving.methods(),
             **self.floor.methods(),
+            **self._offers.methods(),
         }
 
     def proposers(self, name: str) -> Sequence[int]:
