@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Final
 import envd
 from envd.core.members import Member, MemberState
 from envd.core.partitions import stage_counts
+from envd.core.stamp import COUNTER_BITS
 from envd.settings import Settings
 from envd.settings.units import Address
 from envd.telemetry.cluster import ClusterFigures, PartitionFigures, PeerFigures, RepairTotals
@@ -50,7 +51,7 @@ COORDINATOR_SPANS: Final = {
 STORE_SPANS: Final = {"append": "store.append"}
 _STATES: Final = tuple(state for state in MemberState if state <= MemberState.LEFT)
 """Those that are told; who is gone for good has left too."""
-_PULLS: Final = ("catch_up", "compare", "read")
+_PULLS: Final = ("catch_up", "compare", "floor", "read", "vote")
 """What the Repairer calls its pulls: a counter begins with 0."""
 
 
@@ -120,6 +121,8 @@ def cluster_figures(node: Node, traffic: Traffic, now_s: float) -> ClusterFigure
         unreplicated=(replication.detached() if links else 0) if told else None,
         quarantined=node.quarantined,
         zombies=node.zombies,
+        floor_s=None if is_agent else (node.floors.own >> COUNTER_BITS) / 1000,
+        forgotten=node.consent.floor.forgotten.tombstones,
         repair=RepairTotals(
             repair.bytes,
             repair.commits,

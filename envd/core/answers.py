@@ -396,7 +396,8 @@ class TopologyView:
     `moving` counts the moves that are under way by their stage, `waiting` those to come, and
     `left_seconds` is how long all will take, as the last ones went (None: nobody can tell).
     `under_replicated` counts partitions of which there are fewer copies now. `place` is that of
-    the environment that was asked for.
+    the environment that was asked for. What was deleted before `floor_ms` (Unix time) may be
+    forgotten, 0: nothing; it is kept for as long as a node is away.
     """
 
     epoch: int
@@ -408,6 +409,7 @@ class TopologyView:
     under_replicated: int = 0
     left_seconds: int | None = None
     place: PlaceView | None = None
+    floor_ms: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,6 +24,7 @@ from envd.core.members import Member, MemberState
 from envd.core.partitions import stage_counts
 from envd.core.placement import Site
 from envd.core.ring import partition_of
+from envd.core.stamp import COUNTER_BITS
 from envd.core.topology import Topology
 from envd.node.cluster_view import shown_state, voter_view
 from envd.node.node import Node
@@ -130,6 +131,7 @@ class NodeCluster:
             under_replicated=self._under_replicated(),
             left_seconds=self._left_seconds(),
             place=place,
+            floor_ms=topology.floor.hlc >> COUNTER_BITS,
         )
 
     def _place(self, environment: str) -> PlaceView:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Callable, Collection, Mapping
 from typing import Final
 
@@ -16,7 +15,6 @@ from envd.ports import Clock
 from envd.wire import peers as wire
 
 ASKS_S: Final = 2.0
-_log = logging.getLogger(__name__)
 
 
 class Rounds:
@@ -31,6 +29,9 @@ class Rounds:
         self._uid = uid
         self._progress = progress
         self._ask = ask
+        self._loop = asyncio.get_running_loop()
+        self._from_s = self._loop.time() + pace.every_ms / 1000
+        """Not right after a start: each step is an epoch, and others start then too."""
         self.awaited: tuple[int, ...] = ()
         """The nodes for which the floor waits, as they were when that was last looked at."""
 
@@ -41,7 +42,7 @@ class Rounds:
         """
         nodes = [site.uid for site in topology.nodes]
         to = next_floor(topology.floor, self._pace, self._clock.wall_ms())
-        if topology.sealing is None and (to is None or _moves(topology)):
+        if topology.sealing is None and (to is None or self._is_early() or _moves(topology)):
             return None
         if set(able) != set(nodes):  # Who came, or is away, has to be waited for.
             self.awaited = tuple(sorted(set(able).symmetric_difference(nodes)))
@@ -59,6 +60,9 @@ class Rounds:
             change = Change(topology.gather(), "what is below the floor is gathered")
         self.awaited = () if change is not None else _behind(topology, nodes, told)
         return change
+
+    def _is_early(self) -> bool:
+        return self._loop.time() < self._from_s
 
     async def _ask_all(self, nodes: Collection[int]) -> Mapping[int, Sealed]:
         """How far the nodes are, of those that answer in time."""

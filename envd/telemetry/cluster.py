@@ -66,7 +66,8 @@ class ClusterFigures:
     `unreplicated` the own commits that are so now (None: nobody has told yet). `datagrams` are
     those of gossip by what became of them, `refused` those that were not taken, by reason.
     `health` is how unwell this node believes itself to be, 0 for well. `partitions` is None where
-    every node holds everything.
+    every node holds everything. `floor_s` is the Unix time of this node's floor, None on an agent;
+    `forgotten` counts the tombstones that were collected below it.
     """
 
     members: Mapping[str, int]
@@ -75,6 +76,8 @@ class ClusterFigures:
     unreplicated: int | None = 0
     quarantined: int = 0
     zombies: int = 0
+    floor_s: float | None = None
+    forgotten: int = 0
     repair: RepairTotals = field(default_factory=RepairTotals)
     datagrams: Mapping[str, int] = field(default_factory=dict)
     refused: Mapping[str, int] = field(default_factory=dict)

@@ -98,6 +98,17 @@ def _replication(figures: ClusterFigures) -> Iterator[Metric]:
         "Commits of others that came too late to be applied; what they wrote is a conflict.",
         figures.zombies,
     )
+    if figures.floor_s is not None:
+        yield gauge(
+            "envd_floor_timestamp_seconds",
+            "What was deleted before is forgotten; 0: nothing. It waits for who is away.",
+            figures.floor_s,
+        )
+        yield counter(
+            "envd_forgotten_tombstones",
+            "Marks of deleted variables that were taken away below the floor.",
+            figures.forgotten,
+        )
 
 
 def _repair(figures: ClusterFigures) -> Iterator[Metric]:
@@ -107,7 +118,7 @@ def _repair(figures: ClusterFigures) -> Iterator[Metric]:
     yield counters(
         "envd_repair_pulls",
         "Repairs by kind: `catch_up` of what a log no longer has, `compare` now and then, "
-        "`read` of what was read.",
+        "`read` of what was read, `vote` and `floor` before a node votes or forgets.",
         "kind",
         repair.pulls,
     )

@@ -73,6 +73,7 @@ def topology_message(topology: TopologyView) -> pb.TopologyResponse:
         under_replicated=topology.under_replicated,
         left_seconds=topology.left_seconds,
         place=None if place is None else _place_message(place),
+        floor_ms=topology.floor_ms,
     )
 
 
@@ -87,6 +88,7 @@ def topology_from(message: pb.TopologyResponse) -> TopologyView:
         message.under_replicated,
         message.left_seconds if message.HasField("left_seconds") else None,
         _place_from(message.place) if message.HasField("place") else None,
+        message.floor_ms,
     )
 
 

@@ -276,6 +276,33 @@ def test_what_moves_is_told_with_how_long_it_takes(envctl: Envctl, cluster: Fake
     ]
 
 
+# -- what is forgotten -------------------------------------------------------------------------
+
+
+def floor_check(envctl: Envctl) -> tuple[str, str]:
+    document = json.loads(envctl("doctor -o json").out)
+    found = {each["name"]: each for each in document["checks"]}["floor"]
+    return (found["status"], found["detail"])
+
+
+def test_how_long_ago_is_forgotten_is_told(envctl: Envctl, cluster: FakeCluster) -> None:
+    cluster.spread = {"floor_ms": envctl.wall_ms - 4_320_000}
+
+    said = "what was deleted over 72 min ago is forgotten"
+    assert envctl.ok("cluster topology").lines[-1] == said
+    assert floor_check(envctl) == ("ok", said)
+
+
+def test_the_doctor_names_for_whom_deletions_are_kept(envctl: Envctl, cluster: FakeCluster) -> None:
+    cluster.spread = {"floor_ms": envctl.wall_ms - 2 * 86_400_000}
+    lose(cluster, 9)
+
+    assert floor_check(envctl) == (
+        "warn",
+        "what was deleted over 48.0 h ago is forgotten, later deletions are kept for n3",
+    )
+
+
 @pytest.mark.parametrize(
     ("copies", "words"),
     [

@@ -49,7 +49,7 @@ def test_in_a_whole_cluster_every_peer_is_connected_and_has_everything() -> None
         assert figures.unreplicated == 0
         assert (figures.detached, figures.quarantined, figures.health) == (0, 0, 0)
         assert figures.datagrams == {"sent": 5, "received": 4, "dropped": 1}
-        assert figures.repair.pulls.keys() == {"catch_up", "compare", "read"}
+        assert figures.repair.pulls.keys() == {"catch_up", "compare", "floor", "read", "vote"}
 
     simulate(story)
 

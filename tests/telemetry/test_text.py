@@ -51,6 +51,8 @@ def cluster() -> ClusterFigures:
         unreplicated=5,
         quarantined=8,
         zombies=4,
+        floor_s=1_700_000_000.5,
+        forgotten=12,
         repair=RepairTotals(900, 11, 1, {"catch_up": 2, "compare": 0, "read": 3}),
         datagrams={"sent": 30, "received": 20, "dropped": 1},
         refused={"unauthenticated": 9},
@@ -184,6 +186,16 @@ def test_who_holds_what_is_told_where_not_every_node_holds_everything(
     assert told["envd_partitions_kept", ()] == 2
     assert told["envd_partitions_under_replicated", ()] == 3
     assert told["envd_partitions_balance_ratio", ()] == 1.04
+
+
+def test_how_far_what_was_deleted_is_forgotten(telemetry: Telemetry) -> None:
+    telemetry.cluster = cluster()
+    told = samples(telemetry.text(OPENMETRICS)[0])
+
+    assert told["envd_floor_timestamp_seconds", ()] == 1_700_000_000.5
+    assert told["envd_forgotten_tombstones_total", ()] == 12
+    telemetry.cluster = replace(cluster(), floor_s=None)
+    assert "envd_floor" not in telemetry.text(OPENMETRICS)[0].decode()
 
 
 def test_a_bucket_shows_the_trace_of_a_request_that_fell_into_it(telemetry: Telemetry) -> None:

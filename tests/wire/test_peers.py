@@ -37,7 +37,8 @@ BODIES: dict[str, msgspec.Struct] = {
     "part": peers.Part(b"", ["a/b"], [b"d" * 16]),
     "listed": peers.Listed(["a/b"], [b"d" * 16]),
     "wanted": peers.Wanted("a/b", b"s" * 40, b"d" * 16),
-    "missing": peers.Missing("a/b", [b"commit"], b"base", True),
+    "missing": peers.Missing("a/b", [b"commit"], b"base", True, 1 << 40),
+    "floor-progress": peers.FloorProgress(1 << 40, 7, 8),
     "discover": peers.Discover("prod", 7, [(7, 3), (8, 3)]),
     "discovered": peers.Discovered("prod", 8, "c1d2", "127.0.0.1:7420", []),
     "forwarded": peers.Forwarded("write", b"message", "admin", True),
@@ -108,6 +109,7 @@ def test_fields_that_were_added_later_may_be_missing(frame: Frame, fields: int) 
     [
         (peers.Prepare("a/b", 3), 2),
         (peers.Promise("yes", (5, 7), b"p" * 20), 3),
+        (peers.Missing("a/b", [b"commit"], b"base", True), 4),
         (peers.Offer(7, 1 << 40, [b"commit"]), 3),
         (peers.OfferTaken(0), 1),
     ],

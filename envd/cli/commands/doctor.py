@@ -64,12 +64,12 @@ def _node_checks(invocation: Invocation) -> Iterator[Check]:
     yield Check("credential", "ok", f"{status.identity}, by {status.authenticated_by}")
     yield _version(status)
     yield _security(status)
-    yield from _cluster_checks(connection, status)
+    yield from _cluster_checks(connection, status, invocation.world.wall_ms())
     if connection.address.startswith("unix:"):
         yield from _data_checks(Path(status.data_dir))
 
 
-def _cluster_checks(connection: Connection, status: Status) -> Iterator[Check]:
+def _cluster_checks(connection: Connection, status: Status, now_ms: int) -> Iterator[Check]:
     try:
         membership = connection.members()
         voting = topology.known(connection)
@@ -78,7 +78,7 @@ def _cluster_checks(connection: Connection, status: Status) -> Iterator[Check]:
     except EnvdError as error:
         yield Check("members", "fail", error.message, error.hint or "try again")
         return
-    yield from doctor_cluster.checks(status, membership, voting)
+    yield from doctor_cluster.checks(status, membership, voting, now_ms)
 
 
 def _version(status: Status) -> Check:

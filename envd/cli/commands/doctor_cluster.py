@@ -11,6 +11,7 @@ from envd.cli.commands.cluster import OFFSET_FAIL_MS, OFFSET_WARN_MS, clocks_apa
 from envd.core.answers import Membership, MemberView, PeerView, Status, TopologyView
 
 LAG_WARN_MS = 10_000
+FLOOR_WARN_MS = 86_400_000
 _CONNECT_S = 2.0
 Reach = Callable[[str], str]
 
@@ -40,6 +41,7 @@ def checks(
     status: Status,
     membership: Membership,
     topology: TopologyView | None,
+    now_ms: int,
     reached: Reach = reach,
 ) -> Iterator[Check]:
     """The findings about a cluster; a node alone has few, and an old one has no topology."""
@@ -48,6 +50,8 @@ def checks(
         yield _voters(topology)
         if topology.copies:
             yield _copies(topology)
+        if topology.floor_ms:
+            yield _floor(topology, now_ms)
     if membership.seeds:
         yield _seeds(membership)
     others = [each for each in membership.members if not each.answering]
@@ -133,6 +137,19 @@ def _copies(topology: TopologyView) -> Check:
     if under_way:
         return Check("copies", "ok", f"{wanted} of each partition; {voting.moving(topology)}")
     return Check("copies", "ok", f"{wanted} of each partition")
+
+
+def _floor(topology: TopologyView, now_ms: int) -> Check:
+    detail = voting.forgotten(topology, now_ms)
+    away = ", ".join(sorted(each.name or each.uid for each in topology.nodes if not each.reachable))
+    if now_ms - topology.floor_ms < FLOOR_WARN_MS:
+        return Check("floor", "ok", detail)
+    return Check(
+        "floor",
+        "warn",
+        f"{detail}, later deletions are kept{f' for {away}' if away else ''}",
+        "start what is down; what won't come back: envctl cluster remove MEMBER",
+    )
 
 
 def _seeds(membership: Membership) -> Check:

@@ -63,6 +63,8 @@ def show(invocation: Invocation) -> int:
             screen.line(f"{topology.under_replicated:,} have fewer now", "yellow")
         if topology.moving or topology.waiting:
             screen.line(moving(topology))
+    if topology.floor_ms:
+        screen.line(forgotten(topology, invocation.world.wall_ms()))
     if topology.nodes and not topology.majority:
         screen.line(
             f"bring {away(topology)} back; what is lost for good: envctl cluster recover", "yellow"
@@ -78,6 +80,12 @@ def copies(topology: TopologyView) -> str:
     (first, count), *others = sorted(topology.copies.items())
     parts = [f"{_times(count, 'copy', 'copies')} in {first}"]
     return ", ".join([*parts, *(f"{count} in {region}" for region, count in others)])
+
+
+def forgotten(topology: TopologyView, now_ms: int) -> str:
+    """Example: what was deleted over 1.2 h ago is forgotten."""
+    age_s = max(0, now_ms - topology.floor_ms) // 1000
+    return f"what was deleted over {_duration(age_s)} ago is forgotten"
 
 
 def moving(topology: TopologyView) -> str:

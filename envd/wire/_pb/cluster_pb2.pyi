@@ -195,7 +195,7 @@ class Place(_message.Message):
     def __init__(self, partition: _Optional[int] = ..., holders: _Optional[_Iterable[str]] = ..., writers: _Optional[_Iterable[str]] = ..., stage: _Optional[str] = ...) -> None: ...
 
 class TopologyResponse(_message.Message):
-    __slots__ = ("epoch", "nodes", "majority", "copies", "moving", "waiting", "under_replicated", "left_seconds", "place")
+    __slots__ = ("epoch", "nodes", "majority", "copies", "moving", "waiting", "under_replicated", "left_seconds", "place", "floor_ms")
     class CopiesEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -219,6 +219,7 @@ class TopologyResponse(_message.Message):
     UNDER_REPLICATED_FIELD_NUMBER: _ClassVar[int]
     LEFT_SECONDS_FIELD_NUMBER: _ClassVar[int]
     PLACE_FIELD_NUMBER: _ClassVar[int]
+    FLOOR_MS_FIELD_NUMBER: _ClassVar[int]
     epoch: int
     nodes: _containers.RepeatedCompositeFieldContainer[Voter]
     majority: bool
@@ -228,7 +229,8 @@ class TopologyResponse(_message.Message):
     under_replicated: int
     left_seconds: int
     place: Place
-    def __init__(self, epoch: _Optional[int] = ..., nodes: _Optional[_Iterable[_Union[Voter, _Mapping]]] = ..., majority: _Optional[bool] = ..., copies: _Optional[_Mapping[str, int]] = ..., moving: _Optional[_Mapping[str, int]] = ..., waiting: _Optional[int] = ..., under_replicated: _Optional[int] = ..., left_seconds: _Optional[int] = ..., place: _Optional[_Union[Place, _Mapping]] = ...) -> None: ...
+    floor_ms: int
+    def __init__(self, epoch: _Optional[int] = ..., nodes: _Optional[_Iterable[_Union[Voter, _Mapping]]] = ..., majority: _Optional[bool] = ..., copies: _Optional[_Mapping[str, int]] = ..., moving: _Optional[_Mapping[str, int]] = ..., waiting: _Optional[int] = ..., under_replicated: _Optional[int] = ..., left_seconds: _Optional[int] = ..., place: _Optional[_Union[Place, _Mapping]] = ..., floor_ms: _Optional[int] = ...) -> None: ...
 
 class RecoverRequest(_message.Message):
     __slots__ = ("member", "dry_run")
