@@ -114,6 +114,16 @@ class Consent:
         self.kept = Leftovers(ports.store, holdings)
         self.moving = self._moving(ports, on_identity_lost)
         self.letting_go = self._letting_go(ports)
+        self.returning = Returning(
+            ports.store,
+            holdings,
+            floors,
+            self.electorate.reached,
+            ports.rng,
+            ask=ask,
+            on_stale=on_stale,
+        )
+        self._offers = Offers(ports.store, intake, holdings, floors)
         self.floor = FloorKeeper(
             ports.store,
             holdings,
@@ -125,9 +135,8 @@ class Consent:
             acceptor=self._acceptor,
             repairer=repairer,
             ask=ask,
-            hand_back=self._returning(ports, floors, on_stale).run,
+            hand_back=self.returning.run,
         )
-        self._offers = Offers(ports.store, intake, holdings, floors)
         rounds = Rounds(place.pace, ports.clock, me.uid, self.floor.progress, ask)
         self.electorate.connect(
             self._acceptor, self.serial, repairer, ask, self.moving.progress, rounds
@@ -157,20 +166,6 @@ class Consent:
             leaves=lambda: self.electorate.leaves,
             ask=self._ask,
             drop=self._drop,
-        )
-
-    def _returning(
-        self, ports: NodePorts, floors: Floors, on_stale: Callable[[str], None]
-    ) -> Returning:
-        return Returning(
-            ports.store,
-            self._holdings,
-            floors,
-            lambda: floors.members,
-            self.electorate.reached,
-            ports.rng,
-            ask=self._ask,
-            on_stale=on_stale,
         )
 
     async def run(self) -> None:

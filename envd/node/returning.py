@@ -54,20 +54,18 @@ class Returning:
         store: Store,
         holdings: Holdings,
         floors: Floors,
-        nodes: Callable[[], Collection[int]],
         reached: Callable[[], Collection[int]],
         rng: Rng,
         *,
         ask: Ask,
         on_stale: Callable[[str], None],
     ) -> None:
-        """`nodes` are the storage nodes of the topology, `reached` those of which an answer can be
-        expected. `on_stale(why)` is told once all is given; where it raises, again."""
+        """`reached` are the nodes of which an answer can be expected. `on_stale(why)` is told once
+        all is given; where it raises, again."""
         self._uid = holdings.uid
         self._store = store
         self._holdings = holdings
         self._floors = floors
-        self._nodes = nodes
         self._reached = reached
         self._rng = rng
         self._ask = ask
@@ -77,6 +75,7 @@ class Returning:
         self._problems: set[tuple[int, str]] = set()
         self._logged = (0, 0, 0)
         self._news = False
+        self._ended = False
         self.late = 0
         """How many of the commits came too late for the first who took them."""
         store.subscribe(self._applied)
@@ -88,11 +87,12 @@ class Returning:
             self._taken.pop(applied.record.partition, None)
 
     async def run(self) -> None:
-        """Give what this node has, for as long as that takes; tell once all is given."""
+        """Give what this node has, for as long as that takes; tell, once, that all is given."""
         pause_s = FIRST_PAUSE_S
-        while True:
+        while not self._ended:
             before = self._progress()
             if await self._give_all() and self._told():
+                self._ended = True
                 return
             if self._progress() > before:
                 pause_s = FIRST_PAUSE_S
@@ -142,7 +142,7 @@ class Returning:
 
     def _holders(self, partition: int) -> Collection[int]:
         writers = self._holdings.writers(partition)
-        return sorted({*(self._nodes() if writers is None else writers)} - {self._uid})
+        return sorted({*(self._floors.members if writers is None else writers)} - {self._uid})
 
     # -- one partition ---------------------------------------------------------------------------
 
@@ -245,7 +245,7 @@ class Offers:
         """One function for each call."""
         return {"floor.offer": Patient(self._offered)}
 
-    async def _offered(self, _peer: Peer, body: bytes) -> bytes:
+    async def _offered(self, peer: Peer, body: bytes) -> bytes:
         """Take in what is offered; answer once it is durable."""
         offer = wire.unpack(wire.Offer, body)
         self._check(offer)
@@ -255,10 +255,10 @@ class Offers:
         late = 0
         known: dict[str, set[Stamp]] = {}
         for raw, commit in commits:
-            late += await self._take(raw, commit, known)
+            late += await self._take(raw, commit, known, peer.uid)
             await asyncio.sleep(0)
         for base in bases:
-            late += await self._take_base(base)
+            late += await self._take_base(base, peer.uid)
         await self._intake.settled(mark)
         recorded = self._store.last_seq(offer.partition, self._uid) if late else 0
         return wire.pack(wire.OfferTaken(late, recorded))
@@ -279,16 +279,18 @@ class Offers:
                 reason=NOT_YET,
             )
 
-    async def _take(self, raw: bytes, commit: Commit, known: dict[str, set[Stamp]]) -> bool:
+    async def _take(
+        self, raw: bytes, commit: Commit, known: dict[str, set[Stamp]], sender: int
+    ) -> bool:
         """Take in a commit that is not here; tell whether it came too late."""
         name = commit.environment
         if name not in known:
             known[name] = {stamp for stamp, _ in self._store.commit_rows(name)}
         if commit.stamp in known[name]:
             return False
-        return await self._intake.repair(raw) is Taken.ZOMBIE
+        return await self._intake.repair(raw, sender=sender) is Taken.ZOMBIE
 
-    async def _take_base(self, base: Environment) -> int:
+    async def _take_base(self, base: Environment, sender: int) -> int:
         """Take in what a history starts from; return how many commits of it came too late.
 
         What it has at or below the floor would be passed over. That is put on record, as what is
@@ -297,8 +299,9 @@ class Offers:
         floor = self._store.floor()
         late = 0
         for commit in _left_of_commits(base, floor):
-            late += await self._intake.repair(records.encode_commit(commit)) is Taken.ZOMBIE
-        await self._intake.repair_base(base)
+            raw = records.encode_commit(commit)
+            late += await self._intake.repair(raw, sender=sender) is Taken.ZOMBIE
+        await self._intake.repair_base(base, sender=sender)
         return late
 
 
