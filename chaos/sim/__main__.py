@@ -6,7 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from chaos.sim import determinism, ledger, many, moving_faults
+from chaos.sim import determinism, floor_faults, ledger, many, moving_faults
 from chaos.sim.controls import CONTROLS, SOUND
 from chaos.sim.faults import KINDS
 from chaos.sim.outcome import describe
@@ -17,6 +17,7 @@ examples:
   python -m chaos.sim --seed 7 --minutes 5 --nodes 3
   python -m chaos.sim --seed 7 --nodes 10 --copies 3
                                                   partitions on three nodes each, which move
+  python -m chaos.sim --seed 7 --forgets          a floor that rises, and nodes that are given up
   python -m chaos.sim --seeds 1..200 --jobs 2     many seeds; failures are told with their seed
   python -m chaos.sim --seeds 1..200 --ledger     ... and counted in chaos/LEDGER.md
   python -m chaos.sim --seed 7 --check-determinism --python ~/venv3.13/bin/python
@@ -32,7 +33,7 @@ depends on --minutes and --nodes too: replay with the same ones. Exit code 0: ev
 """
 
 
-_KINDS = (*KINDS, *moving_faults.KINDS)
+_KINDS = (*KINDS, *moving_faults.KINDS, *floor_faults.KINDS)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -47,8 +48,11 @@ def main(arguments: list[str] | None = None) -> int:
     copies = options.copies or control.copies
     if not copies and (moving := set(options.faults) & set(moving_faults.KINDS)):
         parser.error(f"{', '.join(sorted(moving))}: only with --copies")
+    forgets = True if control.forgets else options.forgets
+    if not forgets and (rounds := set(options.faults) & set(floor_faults.KINDS)):
+        parser.error(f"{', '.join(sorted(rounds))}: only with --forgets")
     if options.check_determinism:
-        wanted = determinism.Wanted(options.seed, options.minutes, options.nodes, copies)
+        wanted = determinism.Wanted(options.seed, options.minutes, options.nodes, copies, forgets)
         return determinism.check(wanted, options.python)
     first, last = options.seeds or (options.seed, options.seed)
     work = many.Work(
@@ -58,6 +62,7 @@ def main(arguments: list[str] | None = None) -> int:
         options.jobs,
         options.faults or control.faults,
         copies,
+        forgets,
     )
     if control is not SOUND:
         return _try_control(work, range(first, last + 1))
@@ -123,6 +128,20 @@ def _parser() -> argparse.ArgumentParser:
         metavar="N",
         help="so many copies of each partition, on 8 to 12 nodes; else each of up to 7 nodes holds "
         "everything",
+    )
+    floor = parser.add_mutually_exclusive_group()
+    floor.add_argument(
+        "--forgets",
+        action="store_true",
+        default=None,
+        help="the floor rises every few seconds, and who is away is soon given up; else in some "
+        "seeds",
+    )
+    floor.add_argument(
+        "--keeps",
+        action="store_false",
+        dest="forgets",
+        help="the floor rises as it does by default",
     )
     parser.add_argument("--jobs", type=int, default=1, metavar="J", help="processes at once (1)")
     parser.add_argument(

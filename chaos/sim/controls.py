@@ -13,8 +13,9 @@ from itertools import count
 from typing import Any, Final, cast
 
 from chaos.sim.checkers.merge_laws import Merge
+from chaos.sim.floor_controls import judge_nothing, raise_at_once
 from chaos.sim.moving_controls import PulledInWords, TakenForGranted
-from chaos.sim.nodes import Sabotage
+from chaos.sim.nodes import Amend, Sabotage
 from chaos.sim.sabotage import Answering, Channel, over_dialed
 from envd.core.chain import MODE, is_serial
 from envd.core.commit import LogRecord
@@ -25,6 +26,7 @@ from envd.core.paxos import Acceptor
 from envd.core.stamp import Stamp
 from envd.core.topology import TOPOLOGY
 from envd.node import session_reads
+from envd.node.node import Node
 from envd.node.world import NodePorts
 from envd.ports import (
     Applied,
@@ -48,12 +50,18 @@ def _sound(ports: NodePorts) -> NodePorts:
     return ports
 
 
+def _as_it_is(_: Node) -> None:
+    return
+
+
 @dataclass(frozen=True)
 class Control:
     """One rule switched off. `lying_disk`: a sync is answered a second before it is done.
 
     With `copies` it is about clusters of so many copies of each partition. It may take `faults`
-    of these kinds for so many virtual `minutes` at least to see what it does.
+    of these kinds for so many virtual `minutes` at least to see what it does. Where it `forgets`,
+    it is about clusters whose floor is raised. `amend` changes a part of a node, where no port will
+    do.
     """
 
     name: str
@@ -64,6 +72,8 @@ class Control:
     copies: int = 0
     faults: tuple[str, ...] = ()
     minutes: float = 0.0
+    forgets: bool = False
+    amend: Amend = _as_it_is
 
 
 SOUND: Final = Control("sound", "nothing is switched off")
@@ -326,6 +336,18 @@ _ALL: Final = (
         "forget-conflicts",
         "a node lists no conflict that another node's write has won",
         _store(_Forgetful),
+    ),
+    Control(
+        "zombie-guard-off",
+        "a node takes in what comes too late",
+        forgets=True,
+        amend=judge_nothing,
+    ),
+    Control(
+        "floor-while-bootstrapping",
+        "a node goes up to the floor as soon as it hears of it, whatever it has by then",
+        forgets=True,
+        amend=raise_at_once,
     ),
 )
 CONTROLS: Final = {control.name: control for control in _ALL}

@@ -23,6 +23,7 @@ class Wanted:
     minutes: float
     nodes: int | None
     copies: int = 0
+    forgets: bool | None = None
 
 
 def check(wanted: Wanted, pythons: Sequence[str]) -> int:
@@ -47,6 +48,8 @@ def trace_hash(wanted: Wanted, python: str, hash_seed: str) -> str:
         arguments += ["--nodes", str(wanted.nodes)]
     if wanted.copies:
         arguments += ["--copies", str(wanted.copies)]
+    if wanted.forgets is not None:
+        arguments += ["--forgets" if wanted.forgets else "--keeps"]
     done = subprocess.run(
         [python, "-m", "chaos.sim", *arguments],
         env={**os.environ, "PYTHONHASHSEED": hash_seed},

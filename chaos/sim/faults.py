@@ -24,11 +24,12 @@ from envd.core.errors import EnvdError
 
 MAX_MACHINES: Final = 8
 FEWEST_MACHINES: Final = 3
+MACHINES: Final = range(FEWEST_MACHINES, MAX_MACHINES + 1)
 HOUR_MS: Final = 3_600_000
 _SETTLING_S: Final = 25.0
 _POLL_S: Final = 0.5
-_BETWEEN_S: Final = (0.3, 3.5)
-_AT_ONCE: Final = 4
+BETWEEN_S: Final = (0.3, 3.5)
+AT_ONCE: Final = 4
 _COPIES: Final = 2
 
 
@@ -106,7 +107,7 @@ class Faults:
         disks: Disks,
         chance: Random,
         on_disk_lost: Callable[[Machine, float], None],
-        machines: range = range(FEWEST_MACHINES, MAX_MACHINES + 1),
+        machines: range = MACHINES,
     ) -> None:
         """`machines`: how many there may be, while some come and some leave."""
         self.counts: Counter[str] = Counter()
@@ -118,6 +119,7 @@ class Faults:
         self._chance = chance
         self._on_disk_lost = on_disk_lost
         self._most, self._fewest = machines[-1], machines[0]
+        self._between_s, self._at_once = BETWEEN_S, AT_ONCE
         self._running: dict[asyncio.Task[None], None] = {}
         self._losing = asyncio.Lock()
         self._must_hold: Held | None = None
@@ -128,9 +130,9 @@ class Faults:
         loop = self._cluster.loop
         until = loop.time() + seconds
         while loop.time() < until:
-            await asyncio.sleep(self._chance.uniform(*_BETWEEN_S))
+            await asyncio.sleep(self._chance.uniform(*self._between_s))
             self._running = {task: None for task in self._running if not task.done()}
-            if len(self._running) < _AT_ONCE:
+            if len(self._running) < self._at_once:
                 kind = self._chance.choice(enabled)
                 self._running[loop.create_task(self._inflict(kind), name=kind)] = None
 

@@ -26,17 +26,23 @@ class Held:
     """The vectors of a store, the stamps of its commits by environment, those in quarantine too,
     and up to which stamp they are folded into a base.
 
-    `partitions` are those of which its node is to have all; None: every one.
+    `partitions` are those of which its node is to have all; None: every one. At or below its
+    `floor` (hlc) it has all that there is, as far as it is to be had. `origins` are those whose
+    numbers count; None: every one's.
     """
 
     vectors: Mapping[tuple[int, int], int]
     commits: Commits = field(default_factory=dict)
     bases: Mapping[str, Stamp] = field(default_factory=dict)
     partitions: frozenset[int] | None = None
+    floor: int = 0
+    origins: frozenset[int] | None = None
 
     def has(self, wanted: Held) -> bool:
         """Whether nothing of what another one has is lacking, of what is to be here."""
         for (partition, origin), seq in wanted.vectors.items():
+            if self.origins is not None and origin not in self.origins:
+                continue  # It was given up: what it has left comes without its numbers.
             if self.vectors.get((partition, origin), 0) < seq and self.is_to_have(partition):
                 return False
         return all(
@@ -52,6 +58,7 @@ class Held:
     def has_all(self, name: str, stamps: frozenset[Stamp]) -> bool:
         """Whether these commits to an environment are here, or may be folded into its base."""
         missing = stamps - self.commits.get(name, frozenset())
+        missing = frozenset(stamp for stamp in missing if stamp.hlc > self.floor)
         return not missing or max(missing) <= self.bases.get(name, ZERO)
 
 

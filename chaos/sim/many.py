@@ -24,6 +24,7 @@ class Work:
     jobs: int = 1
     kinds: tuple[str, ...] = ()
     copies: int = 0
+    forgets: bool | None = None
 
 
 def run_one(work: Work, seed: int) -> Outcome:
@@ -31,7 +32,10 @@ def run_one(work: Work, seed: int) -> Outcome:
     # What a killed node had begun is never awaited: that is the point.
     warnings.filterwarnings("ignore", r"coroutine '.*' was never awaited", RuntimeWarning)
     control = CONTROLS.get(work.control, SOUND)
-    return Run(seed, work.minutes, work.nodes, control, work.kinds, work.copies).go()
+    run = Run(
+        seed, work.minutes, work.nodes, control, work.kinds, work.copies, forgets=work.forgets
+    )
+    return run.go()
 
 
 def results(work: Work, seeds: Iterable[int]) -> Iterator[Outcome]:
@@ -61,6 +65,8 @@ def _replay(work: Work, outcome: Outcome) -> str:
     more = f" --nodes {work.nodes}" if work.nodes else ""
     if work.copies:
         more += f" --copies {work.copies}"
+    if work.forgets is not None:
+        more += " --forgets" if work.forgets else " --keeps"
     if work.kinds:
         more += f" --faults '{','.join(work.kinds)}'"
     return f"  replay: python -m chaos.sim --seed {outcome.seed} --minutes {work.minutes:g}{more}"
@@ -93,6 +99,12 @@ def summary(outcomes: list[Outcome]) -> str:
         f"({virtual_s / max(real_s, 1e-9):.0f} x)",
         f"{sum(outcome.operations for outcome in outcomes)} operations; faults: {told}",
     ]
+    floors = sum((outcome.floors for outcome in outcomes), Counter[str]())
+    if floors:
+        told = ", ".join(f"{count} {kind}" for kind, count in sorted(floors.items()))
+        began = sum(outcome.events["emptied"] for outcome in outcomes)
+        forgetful = sum(outcome.floors["floors"] > 1 for outcome in outcomes)
+        lines.append(f"below the floor: {told}, {began} began anew; in {forgetful} seeds it rose")
     if converged:
         half, most = converged[len(converged) // 2], converged[-1]
         lines.append(f"equal after the heal: median {half:.1f} s, at most {most:.1f} s")

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import suppress
 from contextvars import copy_context
 from dataclasses import dataclass, field, replace
@@ -25,14 +25,16 @@ from chaos.sim.held import Commits, Held
 from chaos.sim.loop import SimLoop
 from chaos.sim.registers import SimRegisters
 from chaos.sim.shares import Shares, newest, own
+from chaos.sim.sim_node import OPERATOR
+from chaos.sim.sim_node import SimNode as SimNode
 from chaos.sim.store import Platter, SimStore, damaged
 from envd.core.answers import Identity, Status
 from envd.core.errors import EnvdError, Unavailable
 from envd.core.history import Retention
 from envd.core.members import Member, MemberState
 from envd.core.partitions import ANYWHERE
-from envd.core.requests import LeaveRequest, RemoveRequest
-from envd.core.sealing import DEFAULT_PACE, Pace
+from envd.core.requests import RemoveRequest
+from envd.core.sealing import DEFAULT_PACE, NO_FLOOR, Pace
 from envd.node.api import EnvironmentApi
 from envd.node.cluster import NodeCluster
 from envd.node.handshake import Introduction
@@ -49,10 +51,8 @@ from envd.wire.peers import Ticket
 CLUSTER_NAME: Final = "simulated"
 FLUSH_EVERY_S: Final = (0.2, 4.0)
 SNAPSHOT_EVERY_S: Final = 5.0
-_SNAPSHOTS: Final = 3
 _DIGEST_KEY_BYTES: Final = 32
 _UID_BYTES: Final = 8
-_OPERATOR: Final = Identity("operator", "simulator")
 _RESTART_S: Final = 0.2
 _LOOKS_S: Final = 1.0
 _PATIENCE_S: Final = 5.0
@@ -67,6 +67,8 @@ class Settings:
 
     With `lying_disk` syncs are answered before they are done. `copies` of each partition are to be;
     EVERY_NODE (0) is to hold each, however many there are, None: as nodes decide by themselves.
+    `pace` is that of the floor. `backups` are how many of the last copies of a directory may be put
+    back.
     """
 
     retention: Retention = field(default_factory=Retention)
@@ -74,41 +76,13 @@ class Settings:
     lying_disk: bool = False
     copies: int | None = None
     pace: Pace = DEFAULT_PACE
+    backups: int = 3
 
 
 Sabotage = Callable[[NodePorts], NodePorts]
 """Wraps ports, to switch off what a rule rests on."""
-
-
-@dataclass
-class SimNode:
-    """A node that takes requests."""
-
-    uid: int
-    api: EnvironmentApi
-    node: Node
-    store: Store
-
-    async def stop(self) -> None:
-        """End in good order, as the daemon does at SIGTERM."""
-        self.api.stop()
-        await self.node.drain()
-        await self.node.leave()
-        await self.store.close()
-
-    async def leave(self) -> None:
-        """Leave the cluster for good, as an operator asks for it; then the daemon stops."""
-        leaves = False
-        while not leaves:
-            try:
-                await self.api.cluster.leave(_OPERATOR, LeaveRequest(f"{self.uid:016x}"))
-                leaves = True
-            except Unavailable as error:
-                if error.reason != "DRAINING":
-                    raise
-        # Its disk may be full: it has handed over, and ends all the same.
-        with suppress(EnvdError):
-            await self.stop()
+Amend = Callable[[Node], None]
+"""Changes a part of a node, to the same end, before it runs."""
 
 
 class EnvdFactory:
@@ -126,6 +100,7 @@ class EnvdFactory:
         sabotage: Sabotage = lambda ports: ports,
         dropped: Callable[[str, int, Commits], None] = lambda *_: None,
         emptied: Callable[[str, str], None] = lambda *_: None,
+        amend: Amend = lambda _: None,
     ) -> None:
         """`identity_lost(machine, why)` hears of nodes that had to take a new uid,
         `dropped(machine, partition, commits)` of what a node lets go of, and `emptied(machine,
@@ -142,6 +117,7 @@ class EnvdFactory:
         self._identity_lost = identity_lost
         self._dropped = dropped
         self._emptied = emptied
+        self._amend = amend
         self._sabotage = sabotage
         self._saved: dict[str, deque[Directory]] = {}
         self._to_remove: dict[int, str] = {}
@@ -221,14 +197,7 @@ class EnvdFactory:
         directory.joined = True
 
     def _open(self, boot: Boot, directory: Directory) -> SimStore:
-        settings = self._settings
-        store = SimStore.opened(
-            directory.durable,
-            settings.retention,
-            directory.uid,
-            directory.digest_key,
-            settings.kept,
-        )
+        store = self._opened(directory)
         platter = self.platters[boot.machine.name]
         store.attach(platter, boot.chance.stream("disk"), boot.process, self._loop)
         store.synced_at[: len(directory.synced_at)] = directory.synced_at
@@ -288,6 +257,7 @@ class EnvdFactory:
             on_identity_lost=lambda why: self._renew_identity(boot, directory, why),
             on_stale=lambda why: self._renew_empty(boot, directory, why),
         )
+        self._amend(node)
         node.membership.subscribe(lambda _, __: self._remember(directory, node))
         hub = WatchHub(ports.store, directory.uid)
         cluster = NodeCluster(node, (), lambda: None)
@@ -332,7 +302,7 @@ class EnvdFactory:
         while True:
             await asyncio.sleep(SNAPSHOT_EVERY_S)
             for name, store in sorted(self._stores.items()):
-                saved = self._saved.setdefault(name, deque(maxlen=_SNAPSHOTS))
+                saved = self._saved.setdefault(name, deque(maxlen=self._settings.backups))
                 saved.append(
                     replace(
                         self.directories[name],
@@ -358,7 +328,7 @@ class EnvdFactory:
             node, boot = self.cluster.nodes.get(machine.name), machine.boot
             if node is None or boot is None:
                 continue
-            asked = node.api.cluster.remove(_OPERATOR, request)
+            asked = node.api.cluster.remove(OPERATOR, request)
             with suppress(EnvdError, NodeDied, TimeoutError):
                 async with asyncio.timeout(_PATIENCE_S):
                     await self.cluster.call(boot.process, asked)
@@ -400,7 +370,16 @@ class EnvdFactory:
         store = self._stores.get(machine.name)
         if running is None or store is None:
             return None
-        return replace(store.held(), partitions=self.shares().read_by(running.uid))
+        shares = self.shares()
+        return replace(
+            store.held(), partitions=shares.read_by(running.uid), origins=self._origins(shares)
+        )
+
+    def _origins(self, shares: Shares) -> frozenset[int] | None:
+        """Whose numbers count where nodes are given up: those of nodes that are not."""
+        if self._settings.pace == DEFAULT_PACE or shares.topology is None:
+            return None
+        return frozenset(site.uid for site in shares.topology.nodes)
 
     def shares(self) -> Shares:
         """Who is to hold what, by the newest topology of those that run."""
@@ -408,27 +387,46 @@ class EnvdFactory:
 
     def kept(self, name: str) -> Held:
         """What is on the disk of a machine, whether its node runs or not."""
+        return self._disk(name).held()
+
+    def disks(self, uids: Iterable[int]) -> dict[int, Store]:
+        """What is on the disks of these nodes, running or not; of those whose disk there is."""
+        wanted = frozenset(uids)
+        names = [name for name in sorted(self.directories) if name in self.cluster.machines]
+        places = [(self.directories[name].uid, name) for name in names]
+        return {uid: self._disk(name) for uid, name in places if uid in wanted}
+
+    def _disk(self, name: str) -> SimStore:
         store = self._stores.get(name)
-        if store is None:
-            directory, settings = self.directories[name], self._settings
-            store = SimStore.opened(
-                directory.durable,
-                settings.retention,
-                directory.uid,
-                directory.digest_key,
-                settings.kept,
-            )
-        return store.held()
+        return store or self._opened(self.directories[name])
+
+    def _opened(self, directory: Directory) -> SimStore:
+        settings = self._settings
+        return SimStore.opened(
+            directory.durable,
+            settings.retention,
+            directory.uid,
+            directory.digest_key,
+            settings.kept,
+        )
 
     def spares(self, machine: Machine) -> bool:
         left = {
             self.directories[name].uid
             for name in self.cluster.machines
-            if name != machine.name and name in self.directories
+            if name != machine.name and name in self.directories and not self._is_stale(name)
         }
         known = [own(store) for store in self._stores.values()]
         quorums = [quorum for shares in known for quorum in shares.quorums()]
         return all(len(each.members) == 1 or each.is_met(left) for each in quorums)
+
+    def _is_stale(self, name: str) -> bool:
+        """Whether what a machine has was given up, so that its node votes no more before long."""
+        topology = self.shares().topology
+        if topology is None or topology.floor == NO_FLOOR:
+            return False
+        disk, agreed = self._disk(name), topology.floor
+        return disk.floor() < agreed.hlc and disk.gathered() < agreed.round
 
     def sightings(self) -> list[Sighting]:
         """The nodes that are ready, in order of their machines' names."""

@@ -26,6 +26,7 @@ class Outcome:
     clients: Counter[str] = field(default_factory=Counter)
     logs: Counter[str] = field(default_factory=Counter)
     events: Counter[str] = field(default_factory=Counter)
+    floors: Counter[str] = field(default_factory=Counter)
     healed: bool = False
     converged_s: float = 0.0
     violation: str = ""
@@ -52,6 +53,7 @@ def describe(outcome: Outcome) -> Sequence[str]:
         f" ({speed:.0f} x)",
         f"  {outcome.operations} operations: {_counted(outcome.clients, 'operations')}",
         f"  {sum(outcome.faults.values())} faults: {_counted(outcome.faults)}",
+        *forgotten(outcome),
         f"  logged: {_counted(outcome.logs) or 'nothing'}",
     ]
     if outcome.violation:
@@ -66,6 +68,18 @@ def describe(outcome: Outcome) -> Sequence[str]:
         lines.append(f"  all invariants held; equal {outcome.converged_s:.1f} s after the heal;")
         lines.append(f"  the seed {kind}")
     return lines
+
+
+def forgotten(outcome: Outcome) -> Sequence[str]:
+    """What became of the floor, in a line where it was raised."""
+    counts, events = outcome.floors, outcome.events
+    if not counts["floors"]:
+        return ()
+    return (
+        f"  the floor was raised {counts['floors']} times: {counts['given up']} nodes given up,"
+        f" {events['emptied']} began anew; {counts['too late']} commits came too late,"
+        f" {counts['salvaged']} of them on record",
+    )
 
 
 def _counted(counts: Counter[str], leave_out: str = "") -> str:

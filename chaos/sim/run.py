@@ -12,12 +12,14 @@ import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from random import Random
 from typing import Final
 
-from chaos.sim import shares
+from chaos.sim import floor_faults, shares
 from chaos.sim.chance import Chance
 from chaos.sim.checkers import Acknowledged, Checker, Sighting, Violation
 from chaos.sim.checkers.adjacent_quorums import AdjacentQuorums
+from chaos.sim.checkers.below_floor import BelowFloor
 from chaos.sim.checkers.equal_roots import EqualRoots
 from chaos.sim.checkers.growing_stamps import GrowingStamps
 from chaos.sim.checkers.lost_writes import LostWrites
@@ -28,8 +30,11 @@ from chaos.sim.checkers.serial_history import SerialHistory
 from chaos.sim.checkers.session_tokens import SessionTokens
 from chaos.sim.checkers.whole_commits import GROUP, WholeCommits
 from chaos.sim.cluster import Cluster, Machine, NodeDied
+from chaos.sim.collection import unforgotten
 from chaos.sim.controls import SOUND, Control
-from chaos.sim.faults import Faults
+from chaos.sim.faults import MACHINES, Faults
+from chaos.sim.floor_faults import FloorFaults, MovingFloorFaults
+from chaos.sim.hearing import Hearing
 from chaos.sim.held import Commits, Held, newest_ms
 from chaos.sim.linearizability import SerialOperation
 from chaos.sim.loop import RunFailed, SimLoop
@@ -44,7 +49,9 @@ from envd.core.answers import EnvironmentView, Identity, WriteAnswer
 from envd.core.errors import EnvdError
 from envd.core.history import Retention
 from envd.core.requests import Put, WriteRequest
+from envd.core.sealing import Pace
 from envd.core.stamp import Stamp
+from envd.core.topology import Topology
 from envd.ports import Applied
 
 CONVERGES_WITHIN_S: Final = 120.0
@@ -56,6 +63,9 @@ _FEW: Final = (3, 8)
 _MANY: Final = (8, 13)
 _MORE_OR_LESS: Final = 2
 _SETTLED_FIRST: Final = 0.6
+_FORGETS: Final = 0.25
+_KEPT_COMMITS: Final = (3, 12)
+_BACKUPS: Final = 8
 _CLIENTS: Final = 6
 _POLL_S: Final = 0.1
 _LOOK_AGAIN_S: Final = 0.25
@@ -63,6 +73,12 @@ _WATCHED_S: Final = 2.0
 _QUIET: Final = frozenset({"datagram", "frame", "call", "answer", "dial"})
 _WATCHES: Final = "watches: who watches ends up with what there is"
 _EXPECTED_LOGS: Final = frozenset({"node.identity_lost"})
+
+
+def pace_of(drawn: Random) -> Pace:
+    """How fast a cluster that forgets does so: in seconds where it is hours and days."""
+    age_ms, every_ms = drawn.randrange(4_000, 10_000), drawn.randrange(3_000, 8_000)
+    return Pace(age_ms, every_ms, drawn.uniform(10, 25))
 
 
 class Run:
@@ -76,10 +92,13 @@ class Run:
         control: Control = SOUND,
         kinds: Sequence[str] = (),
         copies: int = 0,
+        *,
+        forgets: bool | None = None,
     ) -> None:
         """`kinds` of faults, all of them; else each seed draws its own. With `copies` of each
         partition its nodes are more than these, and partitions move; 0: by how many nodes
-        there are."""
+        there are. In one that `forgets` the floor rises every few seconds, and who is away is soon
+        given up; None: some seeds do, where no rule is switched off."""
         self._minutes = minutes
         self._control = control
         self._kinds = kinds
@@ -87,19 +106,27 @@ class Run:
         self._drawn = self._chance.stream("run")
         count = nodes or self._drawn.randrange(*(_MANY if copies else _FEW))
         self._copies = copies
+        pacing = self._chance.stream("floor")
+        drawn = pacing.random() < _FORGETS and control is SOUND
+        self._pace = pace_of(pacing) if (drawn if forgets is None else forgets) else None
         self.outcome = Outcome(seed, count)
         self._loop = SimLoop()
         self._trace = Trace(self._loop.time)
         self._violation: Violation | None = None
+        self._healed_at = 0
         self._losers: dict[str, None] = {}
+        settings = self._settings()
+        self._retention = settings.retention
         self._factory = EnvdFactory(
             self._loop,
             self._chance.below("nodes"),
-            self._settings(),
+            settings,
             self._applied,
             self._identity_lost,
             control.sabotage,
             self._dropped,
+            self._emptied,
+            control.amend,
         )
         self._cluster: Cluster[SimNode] = Cluster(
             self._loop, self._chance.below("cluster"), self._trace, self._factory
@@ -109,20 +136,23 @@ class Run:
         for number in range(1, count + 1):
             self._cluster.add(f"n{number}", self._drawn.choice(regions))
         checkers = self._chance.below("checkers")
-        self._lost_writes = LostWrites()
+        self._below = BelowFloor(self._factory.disks, self._raised)
+        truth = self._below.truth
+        self._lost_writes = LostWrites(truth)
         self._whole = WholeCommits(checkers.stream("whole commits"))
         self._checkers: list[Checker] = [
+            self._below,
             MergeLaws(checkers.stream("merge laws"), control.merge),
-            EqualRoots(),
+            EqualRoots(settings.retention),
             self._lost_writes,
             self._whole,
             GrowingStamps(),
-            Convergence(),
+            Convergence(settings.retention),
             SameHistory(),
-            SessionTokens(),
+            SessionTokens(truth),
             SerialHistory(ENVIRONMENTS, self._serial_operations),
             AdjacentQuorums(),
-            Readable(self._factory.sightings),
+            Readable(self._factory.sightings, truth),
             Dropped(self._factory.sightings, self._kept),
         ]
         self._faults = self._make_faults(count)
@@ -132,18 +162,24 @@ class Run:
             self._acknowledged,
             self._see,
             self._read_back,
+            deletes=self._pace is not None,
         )
-
         self._serial = SerialClients(
             self._cluster, self._workload, self._chance.below("serial"), self._acknowledged
         )
 
     def _make_faults(self, count: int) -> Faults:
-        chance = self._chance.stream("faults")
-        if not self._copies:
-            return Faults(self._cluster, self._factory, chance, self._disk_lost)
-        machines = range(max(self._copies + 1, count - _MORE_OR_LESS), count + _MORE_OR_LESS + 1)
-        return MovingFaults(self._cluster, self._factory, chance, self._disk_lost, machines)
+        cluster, factory, lost = self._cluster, self._factory, self._disk_lost
+        chance, machines = self._chance.stream("faults"), MACHINES
+        if self._copies:
+            fewest = max(self._copies + 1, count - _MORE_OR_LESS)
+            machines = range(fewest, count + _MORE_OR_LESS + 1)
+        if self._pace is not None:
+            kind: type[FloorFaults] = MovingFloorFaults if self._copies else FloorFaults
+            return kind(cluster, factory, chance, lost, machines, self._pace.gives_up_s)
+        if self._copies:
+            return MovingFaults(cluster, factory, chance, lost, machines)
+        return Faults(cluster, factory, chance, lost, machines)
 
     def _serial_operations(
         self, environment: str, nodes: Sequence[Sighting]
@@ -155,7 +191,11 @@ class Run:
         drawn = self._drawn
         retention = Retention(drawn.randrange(8, 60), 0) if drawn.random() < 0.3 else Retention()
         kept = drawn.randrange(50, 400) if drawn.random() < 0.5 else 1_000_000
-        return Settings(retention, kept, self._control.lying_disk, self._copies)
+        settings = Settings(retention, kept, self._control.lying_disk, self._copies)
+        if self._pace is None:
+            return settings
+        few = Retention(self._chance.stream("retention").randrange(*_KEPT_COMMITS), 0)
+        return replace(settings, retention=few, pace=self._pace, backups=_BACKUPS)
 
     # -- what is told -------------------------------------------------------------------
 
@@ -218,6 +258,17 @@ class Run:
             told = f"{machine} lost its identity though its disk was never lost: {why}"
             self._fail(Violation("identity: only who lost a disk takes a new uid", told))
 
+    def _raised(self, topology: Topology) -> None:
+        self._trace.note("floor", f"{topology.floor.hlc} {topology.epoch}")
+
+    def _emptied(self, machine: str, why: str) -> None:
+        """A node gave what it had and begins anew: it was given up, or its disk went back."""
+        self._trace.note("emptied", f"{machine}: {why}")
+        uids = {uid for uid, name in self._factory.machine_of.items() if name == machine}
+        if machine not in self._losers and not uids & self._below.given_up:
+            told = f"{machine} begins anew though it was never given up and its disk never lost"
+            self._fail(Violation("identity: only who was given up begins anew", told))
+
     def _logged(self, record: logging.LogRecord) -> None:
         if self._loop.unwinding:
             return
@@ -234,7 +285,7 @@ class Run:
     def go(self) -> Outcome:
         """Run it all."""
         began = time.process_time()
-        handler = _Hearing(self._logged)
+        handler = Hearing(self._logged)
         logger = logging.getLogger("envd")
         level, propagates = logger.level, logger.propagate
         logger.addHandler(handler)
@@ -270,6 +321,7 @@ class Run:
         outcome.clients = self._workload.counts
         outcome.operations = self._workload.counts["operations"]
         outcome.events = self._trace.counts
+        outcome.floors = self._below.counts
 
     async def _main(self) -> None:
         await self._meet()
@@ -314,8 +366,9 @@ class Run:
         """Each run has some kinds of faults, so that some runs have few and some have many."""
         if self._kinds:
             return list(self._kinds)
-        kinds = sorted(self._faults.kinds)
-        return sorted(self._drawn.sample(kinds, self._drawn.randrange(4, len(kinds) + 1)))
+        kinds = sorted(self._faults.kinds.keys() - set(floor_faults.KINDS))
+        drawn = self._drawn.sample(kinds, self._drawn.randrange(4, len(kinds) + 1))
+        return sorted(drawn if self._pace is None else [*drawn, *floor_faults.KINDS])
 
     async def _meet(self) -> None:
         """Start all nodes, the first one first, and wait until each ships to every other."""
@@ -359,8 +412,9 @@ class Run:
     async def _heal(self) -> None:
         await self._faults.heal()
         self._mend_clocks()
-        began = self._loop.time()
-        until = began + (SETTLES_WITHIN_S if self._copies else CONVERGES_WITHIN_S)
+        began, self._healed_at = self._loop.time(), self._rounds()[0]
+        slow = bool(self._copies) or self._pace is not None
+        until = began + (SETTLES_WITHIN_S if slow else CONVERGES_WITHIN_S)
         await self._become_equal(until)
         self.outcome.converged_s = self._loop.time() - began
         await self._write_again(until)
@@ -397,7 +451,14 @@ class Run:
             return f"not ready: {died}"
         if self._copies and shares.of(nodes).table is None:
             return "there is no partition table"
-        return difference(nodes)
+        if self._pace is not None and self._rounds()[1] <= self._healed_at:
+            return "no round that began since the heal has raised the floor"
+        return unforgotten(nodes, self._retention) or difference(nodes)
+
+    def _rounds(self) -> tuple[int, int]:
+        """The newest epoch, and the round that raised the floor, named by the epoch it began in."""
+        topology = self._factory.shares().topology
+        return (0, 0) if topology is None else (topology.epoch, topology.floor.round)
 
     async def _flush(self, node: Sighting) -> None:
         boot = self._cluster.machines[node.machine].boot
@@ -433,14 +494,3 @@ class Run:
             if node.machine in shown and told != there:
                 names = sorted(n for n in {*told, *there} if told.get(n) != there.get(n))
                 raise Violation(_WATCHES, f"a watch on {node.machine} is wrong about {names}")
-
-
-class _Hearing(logging.Handler):
-    """Hands records of envd's loggers to the run."""
-
-    def __init__(self, hear: Callable[[logging.LogRecord], None]) -> None:
-        super().__init__()
-        self._hear = hear
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self._hear(record)

@@ -67,7 +67,7 @@ class SimStore(MemoryStore):
             name = commit.environment
             commits[name] = commits.get(name, frozenset()) | {commit.stamp}
         bases = {name: base.highest_stamp for name, base in self._bases.items()}
-        return Held(self.vectors(), commits, bases)
+        return Held(self.vectors(), commits, bases, floor=self.floor())
 
     @classmethod
     def opened(
@@ -217,11 +217,23 @@ class SimStore(MemoryStore):
             self._unsettled[partition] = None
         return done
 
+    async def raise_floor(self, hlc: int) -> None:
+        await self._written()
+        await super().raise_floor(hlc)
+
+    async def note_gathered(self, round_: int) -> None:
+        await self._written()
+        await super().note_gathered(round_)
+
     async def quarantine(self, row: bytes) -> None:
+        await self._written()
+        await super().quarantine(row)
+
+    async def _written(self) -> None:
+        """Wait for a write of something small; raises Unavailable on a full disk."""
         await asyncio.sleep(self._takes_s(SYNC_S))
         if self._platter.full:
             raise Unavailable("the disk is full; nothing was written", reason="DISK_FULL")
-        await super().quarantine(row)
 
     async def rows(self, after_lsn: int, max_bytes: int) -> list[tuple[int, bytes]]:
         await asyncio.sleep(0)

@@ -50,6 +50,8 @@ ENVIRONMENTS: Final = 24
 OTHER_NAMES: Final = 6
 PATIENCE_S: Final = 5.0
 _TRIES: Final = 4
+_GOES: Final = 0.25
+"""Of all requests where clients delete much."""
 _THINKING_S: Final = (0.02, 0.95)
 _RETRY_S: Final = (0.05, 0.5)
 _WATCH_AGAIN_S: Final = 0.5
@@ -81,9 +83,12 @@ class Workload:
         acknowledged: Callable[[Acknowledged], None],
         see: Callable[[str, EnvironmentView], None],
         read_back: Callable[[str, WriteAnswer, EnvironmentView], None],
+        *,
+        deletes: bool = False,
     ) -> None:
         """`see` is called with the machine and each state that a client was shown, `read_back`
-        with what it had written, too, where it gave the token of that."""
+        with what it had written, too, where it gave the token of that. Where it `deletes`, clients
+        unset and delete more than else, and write it again later."""
         self.counts: Counter[str] = Counter()
         self._stopped = False
         self._cluster = cluster
@@ -92,6 +97,7 @@ class Workload:
         self._see = see
         self._read_back = read_back
         self._number = 0
+        self.deletes = deletes
 
     # -- asking ----------------------------------------------------------------------
 
@@ -294,6 +300,8 @@ class _Caller:
     def _request(self, environment: str, draw: float) -> AnyWrite:
         number = self._workload.next_number()
         operation = f"op-{number}"
+        if self._workload.deletes and draw < _GOES:
+            return self._removal(environment, operation, draw / _GOES)
         if draw < 0.03:
             return DeleteRequest(environment, operation=operation)
         if draw < 0.07:
@@ -308,6 +316,15 @@ class _Caller:
         puts += [Put(f"K{other}", value, secret=other == 0 or None) for other in others]
         whole = draw > 0.72
         return WriteRequest(environment, tuple(puts), replace=whole, operation=operation)
+
+    def _removal(self, environment: str, operation: str, draw: float) -> AnyWrite:
+        if draw < 0.35:
+            return DeleteRequest(environment, operation=operation)
+        others = self._chance.sample(range(OTHER_NAMES), self._chance.randrange(1, 4))
+        unsets = [Unset(f"K{other}") for other in others]
+        if draw < 0.7:
+            unsets += [Unset(name) for name in GROUP]
+        return WriteRequest(environment, unsets=tuple(unsets), operation=operation)
 
 
 async def _written(api: EnvironmentApi, caller: Identity, request: AnyWrite) -> WriteAnswer:

@@ -68,11 +68,14 @@ class AcceptorService:
         epoch: Callable[[], int],
         complete: Callable[[int], bool] = lambda _: True,
         sealed_to: Callable[[], int] = lambda: 0,
+        closed_to: Callable[[], int] = lambda: 0,
     ) -> None:
         """`epoch` tells that of the topology that this node holds durably, 0 for none; `complete`
         of which partitions this node has all; `sealed_to` the time (hlc) up to which it accepts
-        nothing."""
+        nothing but what another one had accepted, so that this one can be finished; `closed_to`
+        that up to which nothing is left to finish."""
         self._sealed_to = sealed_to
+        self._closed_to = closed_to
         self._store = store
         self._registers = registers
         self._intake = intake
@@ -103,10 +106,12 @@ class AcceptorService:
             await self._registers.save(name, kept)
         return Promised(verdict, kept.promised, held)
 
-    async def accept(self, name: str, proposal: Proposal, epoch: int, asker: int) -> Answered:
-        """Accept, or say why not."""
+    async def accept(
+        self, name: str, proposal: Proposal, epoch: int, asker: int, *, again: bool = False
+    ) -> Answered:
+        """Accept, or say why not; `again`: another acceptor accepted the same value before."""
         await self._join_epoch(name, epoch, asker)
-        self._check(name, proposal)
+        self._check(name, proposal, again=again)
         if proposal.ballot >= self._registers.get(name).promised:
             await self._catch_up(name, proposal.place, asker)
             if self.position(name) == proposal.place:
@@ -137,14 +142,15 @@ class AcceptorService:
         here = self.position(name)
         return Held(here, acceptor.open_at(here))
 
-    def _check(self, name: str, proposal: Proposal) -> None:
+    def _check(self, name: str, proposal: Proposal, *, again: bool) -> None:
         """Raise Corrupt where a proposal is none, Unavailable for one from the future."""
         commit = records.decode_commit(proposal.value)
         if commit.environment != name or commit.follows != proposal.place:
             raise Corrupt("a peer proposed a commit for another place than its own")
         if commit.stamp <= proposal.place or not (commit.changes or commit.deletes):
             raise Corrupt("a peer proposed a commit after which the chain stands where it stood")
-        if commit.stamp.hlc <= self._sealed_to() and name != TOPOLOGY:
+        sealed_to = self._closed_to() if again else self._sealed_to()
+        if commit.stamp.hlc <= sealed_to and name != TOPOLOGY:
             raise Unavailable(
                 "a commit is of a time that was sealed meanwhile; nothing was done",
                 hint="try again",
@@ -249,7 +255,7 @@ class AcceptorService:
         name = checked_name(said.environment)
         follows = records.decode_commit(said.value).follows
         proposal = Proposal(Ballot(*said.ballot), follows, said.value)
-        answer = await self.accept(name, proposal, said.epoch, peer.uid)
+        answer = await self.accept(name, proposal, said.epoch, peer.uid, again=said.again)
         at = answer.position.to_bytes()
         return wire.pack(wire.Accepted(answer.verdict.value, answer.promised, at))
 
@@ -317,7 +323,7 @@ class AcceptorService:
         """
         name, place = checked_name(found.environment), stamp_from(found.place)
         proposal = Proposal(Ballot(*found.ballot), place, found.value)
-        self._check(name, proposal)
+        self._check(name, proposal, again=True)
         if self._visible(name) < place:
             raise Unavailable("the log lacks what another acceptor built on", reason="NOT_LOGGED")
         known = self._registers.get(name)

@@ -85,6 +85,7 @@ class Consent:
             self._epoch,
             holdings.complete,
             lambda: floors.sealed_to,
+            lambda: floors.closed_to,
         )
         proposer = Proposer(
             me.uid,

@@ -102,6 +102,7 @@ class Electorate:
         self._holdings = holdings
         self._floors = floors
         self._gives_up_s = gives_up_s
+        self._lost_after_s = min(LOST_AFTER_S, gives_up_s)
         self._expects_others = expects_others
         self._copies = copies
         self._loop = asyncio.get_running_loop()
@@ -185,7 +186,7 @@ class Electorate:
         """A member came, went, or is seen otherwise: look now."""
         self._changed_s = self._loop.time()
         if member.state is MemberState.GONE:
-            self._away[member.uid] = self._changed_s - LOST_AFTER_S
+            self._away[member.uid] = self._changed_s - self._lost_after_s
         self._poked.set()
 
     def _applied(self, applied: Applied) -> None:
@@ -350,7 +351,7 @@ class Electorate:
         now = self._loop.time()
         known = {site.uid for site in topology.nodes}
         self._away = {uid: self._away.get(uid, now) for uid in known.difference(able)}
-        return {uid for uid, since_s in self._away.items() if now - since_s >= LOST_AFTER_S}
+        return {uid for uid, since_s in self._away.items() if now - since_s >= self._lost_after_s}
 
     def _gone(self, lost: Iterable[int]) -> set[int]:
         """The lost nodes that went for good, or that are given up."""

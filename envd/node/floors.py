@@ -61,6 +61,12 @@ class Floors:
         """Up to where (hlc) this node stamps nothing."""
         return max(self.own, self.agreed.hlc, 0 if self.sealing is None else self.sealing.hlc)
 
+    @property
+    def closed_to(self) -> int:
+        """Up to where (hlc) nothing that an acceptor accepted is open any more."""
+        gathering = self.sealing is not None and self.sealing.gathering
+        return self.sealed_to if gathering else max(self.own, self.agreed.hlc)
+
     def judges_below(self, partition: int) -> int:
         """At or below which time what is not here comes too late; 0 where that can't be told.
 

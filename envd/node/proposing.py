@@ -157,12 +157,17 @@ class Proposer:
                 self._note_dead(name, unfinished.place, ballot)
                 unfinished = None
         if unfinished is not None:
-            await self.choose(name, seats, Proposal(ballot, unfinished.place, unfinished.value))
+            proposal = Proposal(ballot, unfinished.place, unfinished.value)
+            await self.choose(name, seats, proposal, again=True)
             await self.log(records.decode_commit(unfinished.value), unfinished.value)
         self.keep_lead(name, ballot, seats)
 
-    async def choose(self, name: str, seats: Seats, proposal: Proposal) -> int:
+    async def choose(
+        self, name: str, seats: Seats, proposal: Proposal, *, again: bool = False
+    ) -> int:
         """Have a proposal accepted by enough; return by how many. Raises NoQuorum.
+
+        `again`: some acceptor accepted its value before.
 
         This spends the lead until the log here holds the value, see `keep_lead`: who is interrupted
         before that would else propose another value under the same ballot at the same place. And
@@ -172,8 +177,8 @@ class Proposer:
         self.drop_lead(name)
         if self._seats(name) != seats:
             raise NoQuorum
-        body = wire.pack(wire.Accept(name, seats.epoch, proposal.ballot, proposal.value))
-        local = partial(self._acceptor.accept, name, proposal, seats.epoch, self._uid)
+        body = wire.pack(wire.Accept(name, seats.epoch, proposal.ballot, proposal.value, again))
+        local = partial(self._acceptor.accept, name, proposal, seats.epoch, self._uid, again=again)
         found = await self._round(seats, "serial.accept", body, local, read_accepted)
         self._note_highest(name, found.highest())
         accepted = found.agreeing()

@@ -330,12 +330,16 @@ class Promise(msgspec.Struct, array_like=True, frozen=True):
 
 
 class Accept(msgspec.Struct, array_like=True, frozen=True):
-    """A proposer asks an acceptor to accept a commit in its stored bytes."""
+    """A proposer asks an acceptor to accept a commit in its stored bytes.
+
+    `again`: another acceptor accepted it before.
+    """
 
     environment: str
     epoch: int
     ballot: tuple[int, int]
     value: bytes
+    again: bool = False
 
 
 class Accepted(msgspec.Struct, array_like=True, frozen=True):

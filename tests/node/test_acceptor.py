@@ -403,6 +403,48 @@ async def test_a_commit_under_another_place_than_its_own_is_refused() -> None:
         await voter.service.accept(NAME, moved, 1, 9)
 
 
+# -- a sealed time -----------------------------------------------------------------------------
+
+
+@virtually
+async def test_nothing_new_of_a_time_that_is_sealed_is_accepted() -> None:
+    voter = Voter(sealed_to=FIRST.stamp.hlc)
+    await voter.log(OPENING)
+
+    with pytest.raises(Unavailable) as refused:
+        await voter.service.accept(NAME, proposed(FIRST), 1, 9)
+
+    assert refused.value.reason == "SEALED"
+    assert voter.accepted is None
+    voter.sealed_to -= 1
+    assert (await voter.service.accept(NAME, proposed(FIRST), 1, 9)).verdict is Verdict.YES
+
+
+@virtually
+async def test_what_another_one_accepted_before_can_be_finished_while_a_time_is_sealed() -> None:
+    """Else nobody could, and it would be open for ever, and the round with it."""
+    voter = Voter(sealed_to=FIRST.stamp.hlc)
+    await voter.log(OPENING)
+    again = wire.pack(wire.Accept(NAME, 1, LOW, proposed(FIRST).value, again=True))
+
+    answer = read_accepted(await voter.service.methods()["serial.accept"](PEER, again))
+
+    assert answer.verdict is Verdict.YES
+    assert voter.service.open_below(FIRST.stamp.hlc)
+    assert not voter.service.open_below(FIRST.stamp.hlc - 1)
+
+
+@virtually
+async def test_once_all_is_finished_not_even_that_is_accepted() -> None:
+    voter = Voter(sealed_to=FIRST.stamp.hlc, closed_to=FIRST.stamp.hlc)
+    await voter.log(OPENING)
+
+    with pytest.raises(Unavailable, match="sealed"):
+        await voter.service.accept(NAME, proposed(FIRST), 1, 9, again=True)
+
+    assert voter.accepted is None
+
+
 # -- over a channel ----------------------------------------------------------------------------
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 import pytest
@@ -142,6 +143,26 @@ async def test_what_a_majority_may_have_chosen_is_finished_before_anything_else(
 
     assert council.voters[1].holds(other)
     assert not council.voters[1].holds(FIRST)
+
+
+@virtually
+async def test_what_was_left_is_finished_while_its_time_is_sealed_and_nothing_new_is_chosen() -> (
+    None
+):
+    council = Council()
+    await council.log(OPENING)
+    await council.accept(2, proposed(FIRST))
+    for voter in council.voters.values():
+        voter.sealed_to = SECOND.stamp.hlc
+
+    with suppress(NoQuorum):  # It was outbid, and knows by whom now.
+        await council.lead()
+    council.cut = {3}
+    ballot = await council.lead()
+
+    assert council.voters[1].holds(FIRST)
+    with pytest.raises(NoQuorum):
+        await council.proposer.choose(NAME, ALL, proposed(SECOND, ballot.counter))
 
 
 @virtually

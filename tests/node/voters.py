@@ -108,13 +108,18 @@ class SlowStore(MemoryStore):
 
 @dataclass
 class Voter:
-    """One acceptor; `pull` runs `on_pull`, which by default brings nothing."""
+    """One acceptor; `pull` runs `on_pull`, which by default brings nothing.
+
+    It is sealed up to one time (hlc), and up to another nothing is left to finish.
+    """
 
     uid: int = 1
     epoch: int = 1
     clock: StillClock = field(default_factory=StillClock)
     registers: SlowRegisters = field(default_factory=SlowRegisters)
     pulled: list[tuple[str, int]] = field(default_factory=list)
+    sealed_to: int = 0
+    closed_to: int = 0
 
     def __post_init__(self) -> None:
         self.store = SlowStore(self.uid)
@@ -124,7 +129,14 @@ class Voter:
         self.intake = Intake(self.store, self.clock, hlc, DIGEST_KEY, self.uid)
         self.on_pull: Callable[[], Coroutine[Any, Any, None]] = self.log
         self.service = AcceptorService(
-            self.store, self.registers, self.intake, self.clock, self._pull, lambda: self.epoch
+            self.store,
+            self.registers,
+            self.intake,
+            self.clock,
+            self._pull,
+            lambda: self.epoch,
+            sealed_to=lambda: self.sealed_to,
+            closed_to=lambda: self.closed_to,
         )
 
     async def _pull(self, name: str, uid: int) -> None:

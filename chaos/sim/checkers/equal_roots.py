@@ -3,7 +3,8 @@
 While repair is at work it holds commits that no vector tells of yet, so in the midst of faults
 a difference counts once it has stood for PATIENCE_S between the same two runs of nodes; after the
 heal at once. Where the flush does not cover a partition yet, or holds back records from the future,
-nothing is said of it, nor where one of the two need not have all of it.
+nothing is said of it, nor where one of the two need not have all of it, nor where they are not at
+the same floor, or one has something to collect there.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ from typing import Final
 
 from chaos.sim import shares
 from chaos.sim.checkers import Checker, Sighting, Violation
+from chaos.sim.collection import due_in
+from envd.core.history import Retention
 from envd.wire import records
 
 PATIENCE_S: Final = 60.0
@@ -25,7 +28,9 @@ class EqualRoots(Checker):
 
     name = "2 equal vectors, equal roots"
 
-    def __init__(self) -> None:
+    def __init__(self, retention: Retention | None = None) -> None:
+        """`retention` is that of the nodes."""
+        self._retention = retention or Retention()
         self._since: dict[_Pair, float] = {}
 
     def looked(self, nodes: Sequence[Sighting], now_s: float) -> None:
@@ -50,9 +55,17 @@ class EqualRoots(Checker):
                     continue
                 if roots.partitions[partition] == others.partitions[partition]:
                     continue
-                if all(known.has_all(node.uid, partition) for node in (one, other)):
+                if all(known.has_all(node.uid, partition) for node in (one, other)) and (
+                    self._have_forgotten(one, other, partition)
+                ):
                     found.append((one.machine, one.boot, other.machine, other.boot, partition))
         return found
+
+    def _have_forgotten(self, one: Sighting, other: Sighting, partition: int) -> bool:
+        """Whether both forgot the same there."""
+        if one.store.floor() != other.store.floor():
+            return False
+        return not any(due_in(node, partition, self._retention) for node in (one, other))
 
     def _violation(self, pair: _Pair) -> Violation:
         one, _, other, _, partition = pair

@@ -28,12 +28,12 @@ class GrowingStamps(Checker):
         self._last: dict[int, int] = {}
         self._given: dict[tuple[int, int], tuple[str, Stamp]] = {}
         self._names: dict[tuple[int, int, int], Stamp] = {}
-        self._uids: dict[str, int] = {}
+        self._uids: dict[str, set[int]] = {}
         self._went_back: set[int] = set()
 
     def applied(self, node: Sighting, applied: Applied) -> None:
         record, stamp = applied.record, applied.record.commit.stamp
-        self._uids[node.machine] = node.uid
+        self._uids.setdefault(node.machine, set()).add(node.uid)
         if not record.origin or record.origin in self._went_back:
             return
         name = (record.partition, record.origin, record.seq)
@@ -57,5 +57,4 @@ class GrowingStamps(Checker):
             raise Violation(self.name, f"{node.machine} gave the reading of {stamp.hex()} twice")
 
     def disk_lost(self, machine: str, others: Mapping[str, Sighting], back_to_s: float) -> None:
-        if machine in self._uids:
-            self._went_back.add(self._uids[machine])
+        self._went_back |= self._uids.get(machine, set())

@@ -19,6 +19,7 @@ from chaos.sim import shares
 from chaos.sim.checkers import Acknowledged, Checker, Sighting, Violation, names_of
 from chaos.sim.checkers.lost_writes import Stamps, at_stake
 from chaos.sim.held import Commits, Held
+from chaos.sim.truth import Truth
 from envd.core.partitions import PartitionTable, Stage
 from envd.core.ring import partition_of
 from envd.core.stamp import Stamp
@@ -33,8 +34,9 @@ class Readable(Checker):
 
     name = "a partition is readable from its readers"
 
-    def __init__(self, nodes: Callable[[], Sequence[Sighting]]) -> None:
+    def __init__(self, nodes: Callable[[], Sequence[Sighting]], truth: Truth | None = None) -> None:
         self._nodes = nodes
+        self._truth = truth or Truth()
         self._epoch = 0
         self._expected: dict[tuple[int, int], Commits] = {}
         """By partition and the epoch of its move, what who is to be read from must have."""
@@ -49,7 +51,7 @@ class Readable(Checker):
         """What was there may be there no more, and a write of which nobody has a copy is lost."""
         self._expected.clear()
         self._seen.clear()
-        stamps = [Stamps(node) for node in others.values()]
+        stamps = [Stamps(node, self._truth) for node in others.values()]
         self._writes = [
             write
             for write in self._writes
@@ -93,6 +95,7 @@ class Readable(Checker):
                 continue
             for name, stamps in expected.items():
                 missing = stamps - _stamps(node, name)
+                missing = frozenset(one for one in missing if one.hlc > node.store.floor())
                 if missing and max(missing) > node.store.base(name).highest_stamp:
                     told = f"{node.machine} is to be read from and lacks {len(missing)} commits"
                     raise Violation(self.name, f"{told} to {name}")
@@ -105,8 +108,10 @@ class Readable(Checker):
             return
         lacks: dict[tuple[int, str, Stamp], float] = {}
         for node in nodes:
-            held = Stamps(node)
+            held = Stamps(node, self._truth)
             for write in self._writes:
+                if self._truth.late(write.environment, write.stamp) is not None:
+                    continue  # It comes to be on record once who has it is back.
                 partition = partition_of(write.environment)
                 readers = known.table.readers(partition)
                 if not readers:

@@ -1,7 +1,8 @@
 """Invariants 12 and 13: after the heal all nodes show the same, soon, and for the same reasons.
 
 12: states, histories and bases are equal everywhere, within a bound of virtual time. What is in
-quarantine has to be there too: after the heal its time has come.
+quarantine has to be there too: after the heal its time has come. And all are at the floor that is
+agreed, with nothing left to collect.
 13: the history of each environment is the same bytes everywhere, and so are its conflicts, which
 are those that the history makes. Everywhere is: on each node that holds the partition; then no
 partition is on its way any more, each has its copies, and nobody has what is not its own.
@@ -14,10 +15,11 @@ from hashlib import blake2b
 
 from chaos.sim import shares
 from chaos.sim.checkers import Checker, Sighting, Violation, names_of
+from chaos.sim.collection import unforgotten
 from envd.core import history
 from envd.core.commit import Kind
 from envd.core.environment import Environment
-from envd.core.history import ConflictRecord
+from envd.core.history import ConflictRecord, Retention
 from envd.core.names import is_system
 from envd.core.ring import partition_of
 
@@ -29,8 +31,12 @@ class Convergence(Checker):
 
     name = "12 convergence after the heal"
 
+    def __init__(self, retention: Retention | None = None) -> None:
+        """`retention` is that of the nodes."""
+        self._retention = retention or Retention()
+
     def ended(self, nodes: Sequence[Sighting]) -> None:
-        if told := difference(nodes):
+        if told := unforgotten(nodes, self._retention) or difference(nodes):
             raise Violation(self.name, told)
 
 
