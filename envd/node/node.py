@@ -14,11 +14,10 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Final
 
-from envd.core.commit import LogRecord
 from envd.core.errors import Conflict, Corrupt, EnvdError, NotFound, Unavailable
 from envd.core.hlc import SALT_BITS, HybridClock
 from envd.core.members import Member, MemberState
-from envd.node import calls, forwarding, handshake
+from envd.node import calls, forwarding, handshake, relogging
 from envd.node.acknowledging import Acknowledging
 from envd.node.calls import CallClient, Method
 from envd.node.consent import Consent
@@ -33,7 +32,7 @@ from envd.node.guarding import guarded
 from envd.node.handshake import Introduction, Peer
 from envd.node.held import Held
 from envd.node.holdings import Holdings
-from envd.node.intake import MAX_AHEAD_MS, Intake, take_error
+from envd.node.intake import MAX_AHEAD_MS, Intake
 from envd.node.joining import Discovery, join_methods
 from envd.node.membership import Membership
 from envd.node.pace import Pace
@@ -52,13 +51,10 @@ from envd.node.watch_pages import WatchPages
 from envd.node.world import NodePlace, NodePorts
 from envd.ports import (
     Datagrams,
-    Logged,
     PeerChannel,
     Store,
-    StoredState,
 )
 from envd.wire import peers as wire
-from envd.wire import records
 
 DRAIN_S: Final = 5.0
 _RELEASE_S: Final = 1.0
@@ -66,7 +62,6 @@ _SEEK_S: Final = 30.0
 _RESIGNS: Final = 4
 """To vote no more takes several writes, one after the other."""
 _RENEWED_AGAIN_S: Final = 1.0
-_ROWS_BYTES: Final = 1 << 20
 _log = logging.getLogger(__name__)
 
 
@@ -263,56 +258,9 @@ class Node:
     # -- running ---------------------------------------------------------------------------
 
     async def prepare(self) -> None:
-        """Before anything is served: log again what this directory took under a former uid.
-
-        Vectors of that uid are dropped, since what others know under its numbers is another
-        thing; repair brings the rest.
-        """
-        store, uid = self._ports.store, self._place.member.uid
-        for former in self._place.former_uids:
-            position, logged = store.oldest_lsn() - 1, 0
-            last = store.last_lsn()
-            while position < last:
-                page = await self._own_rows(position)
-                pending: list[Logged] = []
-                for lsn, row in page:
-                    position = lsn
-                    partition, origin, _, encoded = records.open_log_row(row)
-                    if origin == former and lsn <= last:
-                        again = await self._log_again(partition, uid, encoded)
-                        if again is not None:
-                            pending.append(again)
-                            logged += 1
-                for each in pending:
-                    await each
-                if not page:
-                    break
-            store.forget_origin(former)
-            await store.flush()
-            await store.sync()
-            extra = {"former": f"{former:016x}", "commits": logged}
-            _log.warning("node.logged_again", extra=extra)
-
-    async def _own_rows(self, position: int) -> list[tuple[int, bytes]]:
-        try:
-            return await self._ports.store.rows(position, _ROWS_BYTES)
-        except NotFound:
-            return []
-
-    async def _log_again(self, partition: int, uid: int, encoded: bytes) -> Logged | None:
-        """None for a commit of a partition that this node handed over, and let go of."""
-        store = self._ports.store
-        if not store.admits():
-            await store.admit()
-        commit = records.decode_commit(encoded)
-        state = store.head(commit.environment)
-        if state is None:
-            return None
-        after = StoredState(state.environment.apply(commit), state.revision)
-        seq = store.last_seq(partition, uid) + 1
-        logged = store.append(LogRecord(partition, uid, seq, commit), after, encoded)
-        logged.add_done_callback(take_error)
-        return logged
+        """Before anything is served: log again what this directory took under a former uid."""
+        uid, former_uids = self._place.member.uid, self._place.former_uids
+        await relogging.log_again(self._ports.store, uid, former_uids)
 
     async def run(self) -> None:
         """Be a member of the cluster, until cancelled."""
