@@ -88,8 +88,9 @@ class Floors:
     def refuses_below(self, uid: int) -> int:
         """At or below which time nothing is taken from this peer now; 0: all is.
 
-        While a round is under way nobody asks who is not in the topology what it has.
+        While a round is under way nobody asks who is not in the topology what it has. Of what comes
+        from nobody (0), because this node itself accepted it, others know.
         """
-        if self.sealing is None or uid in self.members:
+        if self.sealing is None or not uid or uid in self.members:
             return 0
         return self.sealing.hlc

@@ -73,7 +73,7 @@ class FloorKeeper:
         self._sealed = 0
         self._asked: tuple[int, set[tuple[int, bool]]] = (0, set())
         """Of which round, from whom it pulled already: what is theirs to have, and what is not."""
-        self._began_empty = store.last_lsn() == 0
+        self._began_empty = store.last_lsn() == 0 and not any(store.roots().partitions)
         self._began_hlc = hlc.reading(clock.wall_ms())
         self._filled: Sealed | None = None
         """How far the node was, when this one began to be filled from it."""
