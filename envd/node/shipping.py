@@ -156,9 +156,14 @@ class LogShipper:
         self._acknowledging.synced(self._link.uid, resume.own_lsn)
 
     def _lost(self) -> bool:
-        """Tell whether the log no longer has what the peer lacks."""
+        """Tell whether the log no longer has what the peer lacks.
+
+        Nor has it for who begins with nothing, once there is a floor: what was deleted would come
+        without what deleted it, before that one knows of a floor.
+        """
         link = self._link
-        return min(link.synced_lsn, link.relay_lsn) + 1 < self._store.oldest_lsn()
+        before = min(link.synced_lsn, link.relay_lsn)
+        return before + 1 < self._store.oldest_lsn() or (not before and self._store.floor() > 0)
 
     async def _tell_lost(self, channel: PeerChannel) -> NoReturn:
         await channel.send(wire.encode(wire.Lost(self._store.oldest_lsn())))

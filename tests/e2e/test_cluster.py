@@ -17,6 +17,8 @@ from typing import Any
 
 import pytest
 
+from envd.datadir import open_data_directory
+from envd.system import SystemRng
 from tests.e2e.node import PATIENCE_S, Node
 
 ENVIRONMENT = "web/prod"
@@ -43,6 +45,11 @@ def document(node: Node, *arguments: str) -> Any:
     result = node.envctl(*arguments, "-o", "json")
     assert result.code == 0, result.err
     return json.loads(result.out)
+
+
+def nodes_of(node: Node) -> set[str]:
+    """The uids of the topology, as a node has it."""
+    return {each["uid"] for each in document(node, "cluster", "topology")["nodes"]}
 
 
 def value(node: Node, name: str) -> str:
@@ -127,6 +134,31 @@ def test_a_member_is_seen_to_be_down_and_back_and_a_lone_one_says_what_is_not_we
     assert alive.code == 4
     assert "b does not answer" in lone
     assert next(each["status"] for each in doctor if each["name"] == "members") == "warn"
+
+
+def test_a_node_whose_store_was_emptied_is_filled_again_and_nobody_waits_for_what_it_was(
+    pair: tuple[Node, Node],
+) -> None:
+    a, b = pair
+    assert a.envctl("set", ENVIRONMENT, "PORT=1").code == 0
+    until(lambda: value(b, "PORT") == "1")
+    before = b.stop()
+    directory = open_data_directory(
+        b.data, key_file=b.data / "local.key", admin_token="", insecure=False, rng=SystemRng()
+    )
+    was = f"{directory.record.node_uid:016x}"
+    now = f"{directory.renew_empty(SystemRng()).node_uid:016x}"
+    directory.close()
+
+    b.start()
+    until(lambda: value(b, "PORT") == "1")
+    until(lambda: nodes_of(a) >= {now} and was not in nodes_of(a))
+
+    assert before == 0
+    assert nodes_of(b) == nodes_of(a)
+    assert len(nodes_of(a)) == 2
+    assert b.envctl("set", ENVIRONMENT, "PORT=2").code == 0
+    until(lambda: value(a, "PORT") == "2")
 
 
 def test_a_node_leaves_for_good_and_stops(pair: tuple[Node, Node]) -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import pytest
 
 from chaos.sim.chance import Chance, SimRng
-from chaos.sim.nodes import Settings
+from chaos.sim.nodes import SNAPSHOT_EVERY_S, Settings
 from envd.core.commit import Change, Commit, Kind
 from envd.core.errors import Corrupt, StorageError, Unavailable
 from envd.core.history import Retention
@@ -346,7 +346,7 @@ async def test_nothing_is_given_up_where_too_few_can_be_reached(able: tuple[int,
     await world.raised(floor)
     world.able = {*able, STALE}
 
-    await world.run_for(3600.0)
+    await world.run_for(90.0)
     waiting = list(world.told)
     world.able = {1, 3}
     await world.returning.run()
@@ -367,7 +367,7 @@ async def test_where_nobody_else_holds_it_nothing_is_given_up(
     me = (Site(STALE, "", ""),)
     world.stale.floors.follow(replace(world.topology, nodes=me, voters=(STALE,)))
 
-    await world.run_for(600.0)
+    await world.run_for(90.0)
 
     assert world.told == []
     assert caplog.text.count("floor.not_given") == 1
@@ -512,3 +512,64 @@ def test_who_was_given_up_comes_back_with_nothing_and_what_only_it_had_is_on_rec
         await machines.until(lambda: machines.shows("n1", "web", "C", "here"))
 
     simulate(story, settings=Settings(pace=QUICK))
+
+
+def test_a_directory_that_was_put_back_brings_nothing_back() -> None:
+    async def story(machines: Machines) -> None:
+        await machines.start()
+        await machines.write("n1", "web", A="1", B="1")
+        await machines.until(lambda: machines.shows("n3", "web", "A", "1"))
+        saving = asyncio.create_task(machines.factory.keep_saving())
+        await asyncio.sleep(1.5 * SNAPSHOT_EVERY_S)
+        saving.cancel()
+        await machines.write("n3", "web", unset="A")
+        for n in range(3):
+            await machines.write("n3", "web", B=str(n))
+        at = machines.machine("n1").clock.wall_ms() << COUNTER_BITS
+        await machines.until(lambda: machines.node("n1").store.floor() > at, 60.0)
+        machines.cluster.crash(machines.machine("n3"))
+        machines.factory.go_back(machines.machine("n3"))
+
+        await machines.cluster.start(machines.machine("n3"))
+        await machines.until(lambda: "n3" in machines.emptied, 60.0)
+        await machines.until(lambda: len(machines.cluster.nodes) == 3 and machines.equal(), 60.0)
+
+        for name in machines.cluster.nodes:
+            assert machines.shows(name, "web", "A", None)
+            assert machines.shows(name, "web", "B", "2")
+
+    simulate(story, settings=Settings(Retention(2, 0), pace=QUICK))
+
+
+def test_with_copies_what_only_it_had_comes_to_those_that_hold_it() -> None:
+    async def story(machines: Machines) -> None:
+        await machines.start()
+        await machines.until(lambda: settled(machines), 120.0)
+        names = [f"team{n}" for n in range(8)]
+        lost = machines.node("n4").uid
+        machines.cluster.network.partition(["n4"], ["n1", "n2", "n3"])
+        await asyncio.sleep(10.0)  # Until it knows that it reaches nobody.
+        for name in names:
+            await machines.write("n4", name, A="mine")
+        at = machines.machine("n4").clock.wall_ms() << COUNTER_BITS
+        machines.cluster.crash(machines.machine("n4"))
+        await machines.until(lambda: machines.node("n1").store.floor() > at, 200.0)
+        machines.cluster.network.heal()
+
+        await machines.cluster.start(machines.machine("n4"))
+        await machines.until(lambda: machines.emptied == ["n4"], 120.0)
+        await machines.until(lambda: "n4" in machines.cluster.nodes, 30.0)
+
+        assert machines.node("n4").uid != lost
+        for name in names:
+            holders = machines.node("n1").node.holdings.readers(partition_of(name))
+            assert holders is not None
+            for each, node in machines.cluster.nodes.items():
+                if node.uid in holders:
+                    assert (name, "A", None, "mine") in machines.conflicts(each)
+
+    def settled(machines: Machines) -> bool:
+        table = machines.node("n1").node.holdings.table
+        return table is not None and not table.moves and not table.waiting
+
+    simulate(story, 4, Settings(copies=2, pace=QUICK))
