@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import envd
@@ -14,18 +15,53 @@ from envd.security.cluster_secret import create_cluster_secret
 from envd.system import SystemRng
 
 
-class Cluster:
-    """`home` is removed by its owner; the logs go to `logs`, one file for each node."""
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """How a cluster is laid out.
 
-    def __init__(self, network: Network, home: Path, logs: Path) -> None:
+    There are to be `copies` of each partition, 0: what the nodes take by themselves. `zones` has a
+    letter for each node, over and over; "": they name none. `spares` more places have no node at
+    first. So many nodes are `watched`, None: all.
+    """
+
+    copies: int = 0
+    zones: str = ""
+    spares: int = 0
+    watched: int | None = None
+
+    def zone(self, number: int) -> str:
+        """Of a node."""
+        return self.zones[number % len(self.zones)] if self.zones else ""
+
+
+class Cluster:
+    """`home` is removed by its owner; the logs go to `logs`, one file for each node.
+
+    `here` are the nodes that belong to it, which are asked in the end, by number.
+    """
+
+    def __init__(
+        self, network: Network, home: Path, logs: Path, shape: Shape | None = None
+    ) -> None:
         self.network = network
+        shape = shape or Shape()
         secret = home / "secret"
         create_cluster_secret(secret, SystemRng())
         self.nodes = [
-            LiveNode(place, home, logs / f"{place.name}.log", secret) for place in network.places
+            LiveNode(
+                place,
+                home,
+                logs / f"{place.name}.log",
+                secret,
+                zone=shape.zone(number),
+                copies=shape.copies,
+            )
+            for number, place in enumerate(network.places)
         ]
+        self.here = list(range(len(self.nodes) - shape.spares))
         self.clients = [self._client(node) for node in self.nodes]
-        self.watchers = [Watcher(node.place.client_address, node.token) for node in self.nodes]
+        self.watched = self.nodes[: len(self.here) if shape.watched is None else shape.watched]
+        self.watchers = [Watcher(node.place.client_address, node.token) for node in self.watched]
         self._watching: list[asyncio.Task[None]] = []
 
     def _client(self, node: LiveNode) -> envd.Client:
@@ -35,16 +71,17 @@ class Cluster:
 
     def knows_all(self) -> envd.Client:
         """A client of the library that knows every node, as a program would make it."""
-        addresses = [node.place.client_address for node in self.nodes]
+        addresses = [self.nodes[number].place.client_address for number in self.here]
         return envd.connect(*addresses, token=self.nodes[0].token, snapshot=False, environ={})
 
     @property
     def size(self) -> int:
-        return len(self.nodes)
+        return len(self.here)
 
     @property
-    def addresses(self) -> Sequence[str]:
-        return [node.place.client_address for node in self.nodes]
+    def asked(self) -> Sequence[tuple[str, envd.Client]]:
+        """The name of each node that is here, and a client of that one alone."""
+        return [(self.nodes[number].place.name, self.clients[number]) for number in self.here]
 
     def begin(self, number: int) -> None:
         """Start a node; the first of all founds the cluster."""
@@ -63,10 +100,10 @@ class Cluster:
         """Start all nodes; return when each knows all, and is watched."""
         await self.network.open()
         await self.start(0)
-        for number in range(1, self.size):
+        for number in self.here[1:]:
             self.begin(number)
-        for node in self.nodes[1:]:
-            await node.ready()
+        for number in self.here[1:]:
+            await self.nodes[number].ready()
         await self.whole()
         for watcher in self.watchers:
             self._watching.append(asyncio.create_task(watcher.run()))
@@ -77,7 +114,7 @@ class Cluster:
     async def whole(self, within_s: float = 60.0) -> None:
         """Wait until every node sees every other alive and connected; raises TimeoutError."""
         async with asyncio.timeout(within_s):
-            for client in self.clients:
+            for _, client in self.asked:
                 while not await self._sees_all(client):  # noqa: ASYNC110 - another process tells
                     await asyncio.sleep(0.1)
 

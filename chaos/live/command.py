@@ -28,8 +28,10 @@ from chaos.live.outcome import Outcome
 from chaos.live.places import CannotRun, Network
 from chaos.live.processes import DidNotStart
 from chaos.live.proxies import ProxyNetwork
-from chaos.live.scenarios import ALL, BY_NAME, Scenario
+from chaos.live.scenario import USUAL_NODES, Scenario
+from chaos.live.scenarios import ALL, BY_NAME
 from chaos.live.stage import Stage
+from envd.core.errors import EnvdError
 
 INTERRUPTED: Final = 130
 _INSIDE: Final = "--inside"
@@ -41,7 +43,7 @@ class Run:
     """What was asked for. `refusal`: why there are no namespaces, "" where there are."""
 
     scenarios: Sequence[Scenario]
-    nodes: int
+    nodes: int | None
     seconds: float
     seed: int
     namespaces: bool
@@ -92,7 +94,11 @@ def _parser() -> argparse.ArgumentParser:
         "lost, and all nodes end equal.",
         epilog="Scenarios: " + "; ".join(f"{each.name} ({each.about})" for each in ALL),
     )
-    parser.add_argument("--nodes", type=int, default=5, help="where a scenario leaves it open")
+    parser.add_argument(
+        "--nodes",
+        type=int,
+        help=f"where a scenario leaves it open (default: {USUAL_NODES}, where partitions move 8)",
+    )
     parser.add_argument("--seconds", type=float, default=60.0, help="how long faults last")
     parser.add_argument("--seed", type=int, default=1, help="of writers, choices and proxies")
     parser.add_argument(
@@ -144,7 +150,7 @@ async def _all(run: Run) -> None:
         except asyncio.CancelledError:
             outcome.could_not_run = "broken off"
             raise
-        except (DidNotStart, TimeoutError, subprocess.TimeoutExpired) as error:
+        except (DidNotStart, EnvdError, TimeoutError, subprocess.TimeoutExpired) as error:
             outcome.could_not_run = f"broke off: {type(error).__name__} {error}"
         finally:
             outcome.took_s = loop.time() - began_s
@@ -155,13 +161,14 @@ async def _all(run: Run) -> None:
 
 async def _one(run: Run, scenario: Scenario, outcome: Outcome) -> None:
     network = _network(run, scenario)
-    outcome.network, outcome.nodes = network.kind, len(network.places)
+    outcome.network = network.kind
+    outcome.nodes = len(network.places) - scenario.shape.spares
     logs = run.logs / scenario.name
     logs.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="envd-chaos-") as name:
         home = Path(name)
         with _small_disk(home / network.places[0].name, scenario.disk_mb):
-            cluster = Cluster(network, home, logs)
+            cluster = Cluster(network, home, logs, scenario.shape)
             stage: Stage | None = None
             try:
                 async with asyncio.timeout(_OPEN_S):
@@ -176,7 +183,7 @@ async def _one(run: Run, scenario: Scenario, outcome: Outcome) -> None:
 
 
 def _network(run: Run, scenario: Scenario) -> Network:
-    nodes = scenario.nodes or run.nodes
+    nodes = (scenario.nodes or run.nodes or scenario.usual) + scenario.shape.spares
     if run.namespaces and not scenario.proxies:
         return NamespaceNetwork(nodes, scenario.left)
     return ProxyNetwork(nodes, scenario.left, run.seed)

@@ -18,6 +18,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, Any, Final
 
+from chaos.live import disks
+from chaos.live.disks import Disk
 from chaos.live.places import Place
 
 READY_S: Final = 60.0
@@ -37,9 +39,22 @@ class DidNotStart(Exception):
 
 
 class LiveNode:
-    """One node at a place. `home` gets its data, settings and log; `secret` is the cluster's."""
+    """One node at a place. `home` gets its data, settings and log; `secret` is the cluster's.
 
-    def __init__(self, place: Place, home: Path, log: Path, secret: Path) -> None:
+    `zone` is where it says that it runs, and `copies` how many of each partition there are to be,
+    0 for what it takes by itself.
+    """
+
+    def __init__(
+        self,
+        place: Place,
+        home: Path,
+        log: Path,
+        secret: Path,
+        *,
+        zone: str = "",
+        copies: int = 0,
+    ) -> None:
         self.place = place
         self.data = home / place.name
         self.log = log
@@ -48,7 +63,9 @@ class LiveNode:
         self._secret = secret
         self._copy = home / f"{place.name}.copy"
         self._settings = home / f"{place.name}.toml"
-        self._settings.write_text(_SETTINGS + f'[security]\nadmin_token = "{TOKEN}"\n')
+        self.zone = zone
+        spread = f"[distributed]\nreplication_factor = {copies}\n" if copies else ""
+        self._settings.write_text(f'{_SETTINGS}{spread}[security]\nadmin_token = "{TOKEN}"\n')
         self._settings.chmod(0o600)
         self._process: subprocess.Popen[bytes] | None = None
         self._from = 0
@@ -86,6 +103,7 @@ class LiveNode:
             "--socket": self.data.parent / f"{place.name}.sock",
             "--advertise": place.advertise,
             "--cluster-name": "chaos",
+            "--zone": self.zone,
             "--join": ",".join(seeds),
             "--cluster-secret-file": "" if place.insecure else self._secret,
         }
@@ -135,6 +153,13 @@ class LiveNode:
         """SIGKILL."""
         await self._end(signal.SIGKILL)
 
+    async def ends(self, within_s: float = STOP_S) -> int:
+        """Wait until it ends by itself; return the exit code. Raises TimeoutExpired."""
+        assert self._process is not None
+        code = await asyncio.to_thread(self._process.wait, within_s)
+        self.is_up = False
+        return code
+
     async def _end(self, number: int) -> int:
         process = self._process
         assert process is not None
@@ -172,6 +197,11 @@ class LiveNode:
     async def wipe(self) -> None:
         """Remove its data; it must not run."""
         await asyncio.to_thread(shutil.rmtree, self.data)
+
+    async def at_rest(self) -> Disk:
+        """What is on its disk; it must not run."""
+        secret = None if self.place.insecure else self._secret
+        return await disks.read(self.data, secret=secret, insecure=self.place.insecure)
 
     async def checkpoint(self) -> None:
         """Copy its data; it must not run."""

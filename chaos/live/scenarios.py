@@ -7,12 +7,12 @@ answer alike. What a scenario asks besides stands in it.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from typing import Final
 
 from chaos.live.checkers import Apart
+from chaos.live.moving import MOVING
 from chaos.live.places import Weather
+from chaos.live.scenario import Scenario
 from chaos.live.stage import Stage
 from chaos.live.workload import LIBRARY
 
@@ -24,27 +24,12 @@ _REFUSED: Final = "store.write_refused"
 SLOW: Final = Weather(latency_s=0.12, jitter_s=0.06, loss=0.05, bytes_per_s=250_000)
 
 
-@dataclass(frozen=True, slots=True)
-class Scenario:
-    """`run` does it. `nodes` None takes as many as the command says; `left` are on one side of a
-    cut. `proxies`: it needs the network of proxies. `disk_mb`: the first node's disk is that small.
-    """
-
-    name: str
-    about: str
-    run: Callable[[Stage], Awaitable[None]]
-    nodes: int | None = None
-    left: frozenset[int] = frozenset({0, 1})
-    proxies: bool = False
-    disk_mb: int = 0
-
-
 async def one_of_three(stage: Stage) -> None:
     """Kill each of three nodes in turn."""
     stage.write_through_library()
     await asyncio.sleep(WARM_UP_S)
     for number in range(stage.cluster.size):
-        await _killed_for(stage, number, max(1.0, stage.seconds / 10))
+        await stage.killed_for(number, max(1.0, stage.seconds / 10))
     await asyncio.sleep(WARM_UP_S)
     await stage.settle()
     stage.accepted("the client that knows all nodes had no failed write", LIBRARY)
@@ -124,7 +109,7 @@ async def kill_loop(stage: Stage) -> None:
         number = stage.chance.randrange(stage.cluster.size)
         if stage.chance.random() < _KILLED_AGAIN:
             await _killed_as_it_starts(stage, number)
-        await _killed_for(stage, number, stage.chance.uniform(0.1, 2.0))
+        await stage.killed_for(number, stage.chance.uniform(0.1, 2.0))
         await asyncio.sleep(stage.chance.uniform(0.2, 1.0))
     await stage.settle()
     stage.accepted("the client that knows all nodes had no failed write", LIBRARY, killed=True)
@@ -263,16 +248,6 @@ async def _judge_room(stage: Stage, room_s: float, how: str) -> None:
     stage.asks(f"with room it takes writes again, {how}", bool(again), f"{again} taken")
 
 
-async def _killed_for(stage: Stage, number: int, seconds: float) -> None:
-    node = stage.cluster.nodes[number]
-    await node.kill()
-    stage.did(f"SIGKILL {node.place.name}")
-    await asyncio.sleep(seconds)
-    await stage.cluster.start(number)
-    stage.healed_s = stage.now_s()
-    stage.did(f"{node.place.name} is ready again")
-
-
 async def _killed_as_it_starts(stage: Stage, number: int) -> None:
     node = stage.cluster.nodes[number]
     await node.kill()
@@ -311,5 +286,6 @@ ALL: Final = (
     Scenario("wiped", "one node loses its data", wiped, nodes=3),
     Scenario("stale", "one node gets an old copy of its data back", stale, nodes=3),
     Scenario("rolling-restart", "SIGTERM and restart, node by node", rolling_restart, nodes=3),
+    *MOVING,
 )
 BY_NAME: Final = {scenario.name: scenario for scenario in ALL}

@@ -69,9 +69,9 @@ class Stage:
 
     def write_on_all(self, *, each: int = 2, pause_s: float = 0.05, value_bytes: int = 24) -> None:
         """Have writers write on every node, each to that one alone."""
-        for node, client in zip(self.cluster.nodes, self.cluster.clients, strict=True):
+        for name, client in self.cluster.asked:
             for _ in range(each):
-                self.load.begin(node.place.name, client, pause_s=pause_s, value_bytes=value_bytes)
+                self.load.begin(name, client, pause_s=pause_s, value_bytes=value_bytes)
 
     def write_through_library(self, *, writers: int = 4, pause_s: float = 0.02) -> None:
         """Have writers write over one client that knows every node."""
@@ -79,6 +79,10 @@ class Stage:
         self._clients.append(client)
         for _ in range(writers):
             self.load.begin(LIBRARY, client, pause_s=pause_s)
+
+    def ends_with(self, client: envd.Client) -> None:
+        """Close this client, too, in the end."""
+        self._clients.append(client)
 
     async def uid(self, number: int) -> str:
         """The uid of a node, which the stamps of what it takes end with."""
@@ -88,13 +92,24 @@ class Stage:
 
     async def begin(self) -> None:
         """Learn who the nodes are; once, before anything is done to them."""
-        for number in range(self.cluster.size):
+        for number in self.cluster.here:
             await self.uid(number)
+
+    async def killed_for(self, number: int, seconds: float) -> None:
+        """SIGKILL a node, and start it again after a while."""
+        node = self.cluster.nodes[number]
+        await node.kill()
+        self.did(f"SIGKILL {node.place.name}")
+        await asyncio.sleep(seconds)
+        await self.cluster.start(number)
+        self.healed_s = self.now_s()
+        self.did(f"{node.place.name} is ready again")
 
     def lost(self, number: int, uid: str) -> None:
         """The data of a node, known as `uid`, was taken from it now."""
         self.lost_disks[uid] = self.now_s()
-        self.cluster.watchers[number].forget()
+        if number < len(self.cluster.watchers):
+            self.cluster.watchers[number].forget()
 
     # -- the end -------------------------------------------------------------------------------
 
@@ -185,7 +200,7 @@ class Stage:
             if write.ended_s > self.healed_s:
                 continue
             origin = self._names_by_uid.get(write.origin, write.origin)
-            for node, watcher in zip(self.cluster.nodes, self.cluster.watchers, strict=True):
+            for node, watcher in zip(self.cluster.watched, self.cluster.watchers, strict=True):
                 after_s = watcher.seen.get(write.stamp, float("inf")) - self.healed_s
                 pair = origin, node.place.name
                 found[pair] = max(after_s, found.get(pair, 0.0))
@@ -197,14 +212,16 @@ class Stage:
 
     async def _agree(self, read: Callable[[envd.Client], Awaitable[object]]) -> bool:
         try:
-            first, *others = await asyncio.gather(*map(read, self.cluster.clients))
+            clients = [client for _, client in self.cluster.asked]
+            first, *others = await asyncio.gather(*map(read, clients))
         except envd.EnvdError:
             return False
         return all(other == first for other in others)
 
     async def _look_into_histories(self) -> None:
         """For watches that had to begin anew: what they did not tell one by one."""
-        for client, watcher in zip(self.cluster.clients, self.cluster.watchers, strict=True):
+        for node, watcher in zip(self.cluster.watched, self.cluster.watchers, strict=True):
+            client = self.cluster.clients[self.cluster.nodes.index(node)]
             if not watcher.resets:
                 continue
             for name in self.names:
@@ -214,8 +231,7 @@ class Stage:
 
     async def _evidence(self) -> Evidence:
         wholes = {
-            node.place.name: await reading.whole(client, self.names)
-            for node, client in zip(self.cluster.nodes, self.cluster.clients, strict=True)
+            name: await reading.whole(client, self.names) for name, client in self.cluster.asked
         }
         return Evidence(self.load.records, wholes, self.apart, self.lost_disks)
 

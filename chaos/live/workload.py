@@ -12,13 +12,15 @@ import random
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, Protocol
 
 import envd
 from envd.core.answers import WriteAnswer
 
 PREFIX: Final = "chaos/"
 LIBRARY: Final = "library"
+SERIAL: Final = "library, serial"
+READER: Final = "reader"
 _NAMES: Final = 8
 _NOT_ADMITTED: Final = (envd.NotFound, envd.Conflict)
 
@@ -35,6 +37,7 @@ class Acknowledged:
     detached: bool
     began_s: float
     ended_s: float
+    token: str = ""
 
     @property
     def origin(self) -> str:
@@ -44,7 +47,7 @@ class Acknowledged:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """A write that ended with an error."""
+    """A write, or a read, that ended with an error."""
 
     writer: str
     kind: str
@@ -64,20 +67,53 @@ class Failed:
 
 @dataclass
 class Records:
-    """What the writers of a scenario were told."""
+    """What the callers of a scenario were told.
+
+    `answered` counts reads by who made them; `stale` names those that did not show a write that
+    they followed.
+    """
 
     acknowledged: list[Acknowledged] = field(default_factory=list)
     failed: list[Failed] = field(default_factory=list)
     not_admitted: Counter[str] = field(default_factory=Counter)
+    answered: Counter[str] = field(default_factory=Counter)
+    stale: list[str] = field(default_factory=list)
 
     def reasons(self) -> Counter[tuple[str, str]]:
-        """How many writes failed, by writer and reason."""
+        """How many calls failed, by caller and reason."""
         return Counter((each.writer, f"{each.kind}: {each.reason}") for each in self.failed)
 
 
 def environments(count: int) -> list[str]:
     """The names that all writers share."""
     return [f"{PREFIX}app{number:02d}/prod" for number in range(count)]
+
+
+def acknowledged(
+    writer: str, kind: str, answer: WriteAnswer, began_s: float, ended_s: float
+) -> Acknowledged:
+    """What to keep of an answer."""
+    return Acknowledged(
+        writer,
+        kind,
+        answer.environment,
+        answer.stamp,
+        answer.acknowledged,
+        answer.detached,
+        began_s,
+        ended_s,
+        answer.token,
+    )
+
+
+class Caller(Protocol):
+    """Makes one call after the other."""
+
+    async def run(self) -> None:
+        """Call until told to finish."""
+
+    def finish(self) -> None:
+        """Begin no further call."""
 
 
 class Writer:
@@ -127,21 +163,9 @@ class Writer:
                 Failed(self.name, kind, _reason(error), error.message, loop.time())
             )
         else:
-            self._note(kind, answer, began_s, loop.time())
-
-    def _note(self, kind: str, answer: WriteAnswer, began_s: float, ended_s: float) -> None:
-        self._records.acknowledged.append(
-            Acknowledged(
-                self.name,
-                kind,
-                answer.environment,
-                answer.stamp,
-                answer.acknowledged,
-                answer.detached,
-                began_s,
-                ended_s,
+            self._records.acknowledged.append(
+                acknowledged(self.name, kind, answer, began_s, loop.time())
             )
-        )
 
     def _draw(self) -> tuple[str, Callable[[], Awaitable[WriteAnswer]]]:
         draw, client = self._chance.random(), self._client
@@ -165,6 +189,101 @@ class Writer:
         return f"{self.name} {self._count} ".ljust(self._value_bytes, "x")
 
 
+class SerialWriter:
+    """Sets variables of a serial environment of its own, one after the other; makes it first."""
+
+    def __init__(
+        self, name: str, client: envd.Client, records: Records, environment: str, *, pause_s: float
+    ) -> None:
+        self._name = name
+        self._client = client
+        self._records = records
+        self._environment = environment
+        self._pause_s = pause_s
+        self._over = False
+
+    def finish(self) -> None:
+        """Begin no further write."""
+        self._over = True
+
+    async def run(self) -> None:
+        """Write until told to finish."""
+        loop, count = asyncio.get_running_loop(), 0
+        made = False
+        while not self._over:
+            count += 1
+            began_s = loop.time()
+            try:
+                if not made:
+                    await self._client.set(self._environment, {"COUNT": "0"})
+                    await self._client.settings(self._environment, {"mode": "serial"})
+                    made = True
+                began_s = loop.time()
+                answer = await self._client.set(self._environment, {"COUNT": str(count)})
+            except envd.EnvdError as error:
+                failed = Failed(self._name, "set", _reason(error), error.message, loop.time())
+                self._records.failed.append(failed)
+            else:
+                self._records.acknowledged.append(
+                    acknowledged(self._name, "set", answer, began_s, loop.time())
+                )
+            await asyncio.sleep(self._pause_s)
+
+
+class Reader:
+    """Reads what was written just now, with the token of that write, or some environment without.
+
+    A read with a token must show that write, or a later one.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        client: envd.Client,
+        records: Records,
+        chance: random.Random,
+        names: Sequence[str],
+        *,
+        pause_s: float,
+    ) -> None:
+        self._name = name
+        self._client = client
+        self._records = records
+        self._chance = chance
+        self._environments = names
+        self._pause_s = pause_s
+        self._over = False
+
+    def finish(self) -> None:
+        """Begin no further read."""
+        self._over = True
+
+    async def run(self) -> None:
+        """Read until told to finish."""
+        while not self._over:
+            await self._one()
+            await asyncio.sleep(self._pause_s * (0.5 + self._chance.random()))
+
+    async def _one(self) -> None:
+        known = self._records.acknowledged[-8:]
+        follows = self._chance.choice(known) if known and self._chance.random() < 0.5 else None
+        name = follows.environment if follows else self._chance.choice(self._environments)
+        token = follows.token if follows else ""
+        loop = asyncio.get_running_loop()
+        try:
+            view = await self._client.get(name, token=token)
+        except envd.NotFound:  # It was deleted, or never written.
+            self._records.answered[self._name] += 1
+        except envd.EnvdError as error:
+            kind = "session read" if token else "read"
+            failed = Failed(self._name, kind, _reason(error), error.message, loop.time())
+            self._records.failed.append(failed)
+        else:
+            self._records.answered[self._name] += 1
+            if follows and view.stamp < follows.stamp:
+                self._records.stale.append(f"{name} at {view.stamp}, written {follows.stamp}")
+
+
 def _reason(error: envd.EnvdError) -> str:
     """Its public kind and its reason."""
     kind = envd.OutcomeUnknown if isinstance(error, envd.OutcomeUnknown) else type(error)
@@ -174,12 +293,12 @@ def _reason(error: envd.EnvdError) -> str:
 
 
 class Load:
-    """The writers of a scenario: so many on each node, and some that know all nodes."""
+    """The callers of a scenario: so many on each node, and some that know all nodes."""
 
     def __init__(self, seed: int, names: Sequence[str]) -> None:
         self._seed = seed
         self._names = names
-        self._writers: list[Writer] = []
+        self._callers: list[Caller] = []
         self._tasks: list[asyncio.Task[None]] = []
         self.records = Records()
 
@@ -187,29 +306,46 @@ class Load:
         self, name: str, client: envd.Client, *, pause_s: float, value_bytes: int = 24
     ) -> None:
         """Have one more writer write from now on."""
-        chance = random.Random(f"{self._seed} {name} {len(self._writers)}")
-        writer = Writer(
-            name,
-            client,
-            self.records,
-            chance,
-            self._names,
-            pause_s=pause_s,
-            value_bytes=value_bytes,
+        self._start(
+            Writer(
+                name,
+                client,
+                self.records,
+                self._chance(name),
+                self._names,
+                pause_s=pause_s,
+                value_bytes=value_bytes,
+            )
         )
-        self._writers.append(writer)
-        self._tasks.append(asyncio.create_task(writer.run()))
+
+    def begin_serial(
+        self, name: str, client: envd.Client, environment: str, *, pause_s: float
+    ) -> None:
+        """Have somebody write to this serial environment from now on."""
+        self._start(SerialWriter(name, client, self.records, environment, pause_s=pause_s))
+
+    def begin_reading(self, name: str, client: envd.Client, *, pause_s: float) -> None:
+        """Have one more reader read from now on."""
+        chance = self._chance(name)
+        self._start(Reader(name, client, self.records, chance, self._names, pause_s=pause_s))
+
+    def _chance(self, name: str) -> random.Random:
+        return random.Random(f"{self._seed} {name} {len(self._callers)}")
+
+    def _start(self, caller: Caller) -> None:
+        self._callers.append(caller)
+        self._tasks.append(asyncio.create_task(caller.run()))
 
     async def finish(self) -> None:
-        """Let every writer finish what it is at."""
-        for writer in self._writers:
-            writer.finish()
+        """Let every caller finish what it is at."""
+        for caller in self._callers:
+            caller.finish()
         if self._tasks:
             done, _ = await asyncio.wait(self._tasks)
             for task in done:
                 task.result()
 
     def stop(self) -> None:
-        """End every writer at once; for the end of a scenario that failed."""
+        """End every caller at once; for the end of a scenario that failed."""
         for task in self._tasks:
             task.cancel()

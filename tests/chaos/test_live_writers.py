@@ -11,8 +11,15 @@ from typing import Any, cast
 import envd
 from chaos.live.places import Place
 from chaos.live.processes import LiveNode
-from chaos.live.workload import Records, Writer, environments
-from envd.core.answers import WriteAnswer
+from chaos.live.workload import (
+    Acknowledged,
+    Reader,
+    Records,
+    SerialWriter,
+    Writer,
+    environments,
+)
+from envd.core.answers import EnvironmentView, WriteAnswer
 
 WRITES = 200
 
@@ -102,6 +109,87 @@ async def test_the_same_seed_writes_the_same() -> None:
 
     assert first.calls == again.calls
     assert first.calls != other.calls
+
+
+class FakeReads:
+    """Answers reads with this stamp, or raises what it is told to; ends the reader after some."""
+
+    def __init__(self, stamp: str, error: envd.EnvdError | None = None) -> None:
+        self.stamp = stamp
+        self.error = error
+        self.tokens: list[str] = []
+        self.reader: Reader | None = None
+
+    async def get(self, name: str, *, token: str) -> EnvironmentView:
+        self.tokens.append(token)
+        if len(self.tokens) == WRITES and self.reader is not None:
+            self.reader.finish()
+        if self.error is not None:
+            raise self.error
+        return EnvironmentView(name, "r", self.stamp, {}, {})
+
+
+async def have_read(client: FakeReads) -> Records:
+    """What a reader recorded of WRITES reads, after one write with the stamp 5."""
+    records = Records()
+    written = Acknowledged("n1", "set", "a/b", "5", 2, False, 0.0, 0.1, "token")
+    records.acknowledged.append(written)
+    client.reader = Reader(
+        "reader", cast(Any, client), records, random.Random(1), environments(4), pause_s=0.0
+    )
+    async with asyncio.timeout(20):
+        await client.reader.run()
+    return records
+
+
+async def test_a_read_with_the_token_of_a_write_that_shows_less_is_stale() -> None:
+    fresh, old = FakeReads("5"), FakeReads("4")
+
+    fine, stale = await have_read(fresh), await have_read(old)
+
+    assert (fine.answered["reader"], fine.stale) == (WRITES, [])
+    assert len(stale.stale) == old.tokens.count("token") > 0
+
+
+async def test_a_read_of_what_is_absent_is_answered_and_a_refused_one_is_kept_as_failed() -> None:
+    absent = await have_read(FakeReads("5", envd.NotFound("deleted")))
+    refused = await have_read(FakeReads("5", envd.Unavailable("no", reason="NO_HOLDER")))
+
+    assert (absent.answered["reader"], absent.failed) == (WRITES, [])
+    assert refused.answered.total() == 0
+    assert {each.reason for each in refused.failed} == {"Unavailable/NO_HOLDER"}
+    assert {each.kind for each in refused.failed} == {"read", "session read"}
+
+
+class FakeSerial:
+    """Makes an environment serial and takes writes; the second one of these is refused."""
+
+    def __init__(self) -> None:
+        self.calls: list[str] = []
+        self.writer: SerialWriter | None = None
+
+    async def settings(self, _name: str, settings: dict[str, str]) -> None:
+        self.calls.append(f"mode {settings['mode']}")
+
+    async def set(self, name: str, values: dict[str, str]) -> WriteAnswer:
+        self.calls.append(values["COUNT"])
+        if len(self.calls) == 5 and self.writer is not None:
+            self.writer.finish()
+        if values["COUNT"] == "2":
+            raise envd.Unavailable("no majority", reason="NO_QUORUM")
+        return WriteAnswer(name, "r", f"{len(self.calls):040x}", "t", 2)
+
+
+async def test_a_serial_environment_is_made_once_and_what_is_refused_is_kept_as_failed() -> None:
+    client, records = FakeSerial(), Records()
+    client.writer = SerialWriter("serial", cast(Any, client), records, "a/b", pause_s=0.0)
+
+    async with asyncio.timeout(20):
+        await client.writer.run()
+
+    assert client.calls == ["0", "mode serial", "1", "2", "3"]
+    assert len(records.acknowledged) == 2
+    assert records.reasons() == {("serial", "set: Unavailable/NO_QUORUM"): 1}
 
 
 def test_whole_lines_of_a_log_are_told_as_events(tmp_path: Path) -> None:
