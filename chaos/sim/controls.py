@@ -215,7 +215,8 @@ def _dropping() -> Callable[[PeerChannel], PeerChannel]:
         said = wire.decode(frame)
         if not isinstance(said, wire.Batch):
             return frame
-        return wire.encode(wire.Batch(said.number, said.through_lsn, [*map(shorten, said.rows)]))
+        rows = [*map(shorten, said.rows)]
+        return wire.encode(wire.Batch(said.number, said.through_lsn, rows, said.floor))
 
     def shorten(row: bytes) -> bytes:
         record = records.decode_log_record(row)

@@ -93,7 +93,7 @@ class Disks(Protocol):
     def spares(self, machine: Machine) -> bool:
         """Whether a majority of the voters would keep their disks, were that machine's lost.
 
-        Also where only one votes.
+        Also where only one votes, as long as nobody waits for the floor to rise.
         """
         ...
 

@@ -46,6 +46,7 @@ from envd.ports import Applied, Store
 from envd.security.access import AllowAll
 from envd.security.cluster_secret import SharedSecret
 from envd.security.datagrams import SealedDatagrams
+from envd.storage.memory import MemoryStore
 from envd.wire.peers import Ticket
 
 CLUSTER_NAME: Final = "simulated"
@@ -394,7 +395,16 @@ class EnvdFactory:
         wanted = frozenset(uids)
         names = [name for name in sorted(self.directories) if name in self.cluster.machines]
         places = [(self.directories[name].uid, name) for name in names]
-        return {uid: self._disk(name) for uid, name in places if uid in wanted}
+        return {uid: self._read(name) for uid, name in places if uid in wanted}
+
+    def _read(self, name: str) -> Store:
+        directory = self.directories[name]
+        return self._stores.get(name) or MemoryStore.recovered(
+            directory.durable,
+            self._settings.retention,
+            node_uid=directory.uid,
+            digest_key=directory.digest_key,
+        )
 
     def _disk(self, name: str) -> SimStore:
         store = self._stores.get(name)
@@ -418,7 +428,12 @@ class EnvdFactory:
         }
         known = [own(store) for store in self._stores.values()]
         quorums = [quorum for shares in known for quorum in shares.quorums()]
-        return all(len(each.members) == 1 or each.is_met(left) for each in quorums)
+        alone = self._settings.pace == DEFAULT_PACE  # Without it no floor would rise any more.
+        return all((alone and len(each.members) == 1) or each.is_met(left) for each in quorums)
+
+    def uids(self, machine: str) -> set[int]:
+        """Those of all nodes that ever ran on a machine."""
+        return {uid for uid, name in self.machine_of.items() if name == machine}
 
     def _is_stale(self, name: str) -> bool:
         """Whether what a machine has was given up, so that its node votes no more before long."""

@@ -262,10 +262,11 @@ class Run:
         self._trace.note("floor", f"{topology.floor.hlc} {topology.epoch}")
 
     def _emptied(self, machine: str, why: str) -> None:
-        """A node gave what it had and begins anew: it was given up, or its disk went back."""
+        """A node gave what it had and begins anew: it was given up, or its disk went back, or it
+        joined and took something from such a node."""
         self._trace.note("emptied", f"{machine}: {why}")
-        uids = {uid for uid, name in self._factory.machine_of.items() if name == machine}
-        if machine not in self._losers and not uids & self._below.given_up:
+        below, uids = self._below, self._factory.uids(machine)
+        if machine not in self._losers and uids & below.were_there and not uids & below.given_up:
             told = f"{machine} begins anew though it was never given up and its disk never lost"
             self._fail(Violation("identity: only who was given up begins anew", told))
 

@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from envd.core.sealing import NO_FLOOR, Floor, Sealing
-from envd.core.topology import Topology
+from envd.core.stamp import MAX_HLC
+from envd.core.topology import TOPOLOGY, Topology
 from envd.node.holdings import Holdings
 from envd.ports import Store
 
@@ -30,6 +31,9 @@ class Floors:
         self._listeners: list[Callable[[], None]] = []
         self.agreed: Floor = NO_FLOOR
         self.sealing: Sealing | None = None
+        self.taken_at = MAX_HLC
+        """The lowest floor (hlc) of a node that something was taken from since the start: that may
+        be deleted and forgotten at a higher one."""
 
     def subscribe(self, changed: Callable[[], None]) -> None:
         """Call `changed` whenever the floor or the round is another one."""
@@ -76,14 +80,20 @@ class Floors:
             return 0
         return self.own
 
-    def passes_below(self, partition: int) -> int:
+    def passes_below(self, partition: int, floor: int = 0) -> int:
         """At or below which time a record that comes by a log is passed over here.
 
-        Who has all of the partition has it, or judges it.
+        Who has all of the partition has it, or judges it. `floor` (hlc) is that of who sends it:
+        a node that joins may not have heard of any yet.
         """
         if self._is_agent or self.judges_below(partition):
             return 0
-        return max(self.own, self.agreed.hlc)
+        return max(self.own, self.agreed.hlc, floor)
+
+    def note_source(self, environment: str, floor: int) -> None:
+        """Something of an environment is taken from a node that is at this floor (hlc)."""
+        if environment != TOPOLOGY:  # Nothing of that is forgotten.
+            self.taken_at = min(self.taken_at, floor)
 
     def refuses_below(self, uid: int) -> int:
         """At or below which time nothing is taken from this peer now; 0: all is.

@@ -116,13 +116,13 @@ class Intake:
         if not self._store.admits():
             await self._store.admit()
 
-    async def take(self, row: bytes, *, direct: bool, sender: int = 0) -> Taken:
+    async def take(self, row: bytes, *, direct: bool, sender: int = 0, floor: int = 0) -> Taken:
         """Take in one record in its stored bytes; `direct` from its own origin.
 
-        `sender` is the node that sends it. NEW is logged and on its way, see `settled`; BEHIND is a
-        commit of a serial environment that follows one which is not here. Raises Unavailable
-        (CLOCK_SKEW, NOT_A_MEMBER, or no room), Corrupt, and IdentityLost for a record of this node
-        that it does not have.
+        `sender` is the node that sends it, and `floor` (hlc) the one that is at. NEW is logged and
+        on its way, see `settled`; BEHIND is a commit of a serial environment that follows one which
+        is not here. Raises Unavailable (CLOCK_SKEW, NOT_A_MEMBER, or no room), Corrupt, and
+        IdentityLost for a record of this node that it does not have.
         """
         await self.admit()
         partition, origin, seq, encoded = records.open_log_row(row)
@@ -146,8 +146,8 @@ class Intake:
         if seq > last + 1:
             if self._holdings.complete(partition):
                 return Taken.GAP
-            return await self._take_nameless(partition, origin, seq, commit, encoded)
-        if commit.stamp.hlc <= self._floors.passes_below(partition):
+            return await self._take_nameless(partition, origin, seq, commit, encoded, floor)
+        if commit.stamp.hlc <= self._floors.passes_below(partition, floor):
             self._count_as_held((partition, origin), seq)
             return Taken.KNOWN
         if self._is_below(commit):
@@ -158,11 +158,12 @@ class Intake:
             return Taken.EARLY
         if self._is_behind(commit):
             return Taken.BEHIND
+        self._floors.note_source(commit.environment, floor)
         self._append(LogRecord(partition, origin, seq, commit), encoded)
         return Taken.NEW
 
     async def _take_nameless(
-        self, partition: int, origin: int, seq: int, commit: Commit, encoded: bytes
+        self, partition: int, origin: int, seq: int, commit: Commit, encoded: bytes, floor: int
     ) -> Taken:
         """Take in a record behind a hole that need not be closed now.
 
@@ -170,12 +171,13 @@ class Intake:
         of a partition that it does not hold, which it keeps until it is handed over.
         """
         gains = self._holdings.gaining(partition)
-        if commit.stamp.hlc <= self._floors.passes_below(partition):
+        if commit.stamp.hlc <= self._floors.passes_below(partition, floor):
             if gains:
                 self._follows_on((partition, origin), seq)
             return Taken.KNOWN
         if self._is_behind(commit) and not self._holdings.mine(partition):
             return Taken.KNOWN  # A majority holds it.
+        self._floors.note_source(commit.environment, floor)
         taken = await self._repair(commit, encoded, 0)
         if gains and taken is Taken.NEW:
             logged = self._pending[-1]
@@ -228,6 +230,8 @@ class Intake:
         await self.admit()
         commit = _decoded(encoded)
         self._check_sender(sender, commit.stamp)
+        if sender:
+            self._floors.note_source(commit.environment, floor)
         return await self._repair(commit, encoded, floor)
 
     async def _repair(self, commit: Commit, encoded: bytes, floor: int) -> Taken:

@@ -116,7 +116,9 @@ class LogReceiver:
         mark = self._intake.mark()
         for number, row in enumerate(batch.rows, 1):
             direct = self._origins and batch.through_lsn > 0
-            taken = await self._intake.take(row, direct=direct, sender=self._link.uid)
+            taken = await self._intake.take(
+                row, direct=direct, sender=self._link.uid, floor=batch.floor
+            )
             if taken is Taken.BEHIND:
                 await self._intake.settled(mark)
                 raise NeedsRepair("a commit of a serial environment follows one that is not here")

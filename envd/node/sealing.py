@@ -98,8 +98,12 @@ class FloorKeeper:
         )
 
     def _may_be_filled(self, agreed: Floor) -> bool:
-        """Whether this node began empty, after the time up to which all is agreed."""
-        return self._began_empty and self._filled is None and agreed.hlc <= self._began_hlc
+        """Whether this node began empty, after the time up to which all is agreed.
+
+        And took nothing from a node that is below: that may be what all others forgot.
+        """
+        began_after = self._began_empty and agreed.hlc <= self._began_hlc
+        return began_after and self._filled is None and agreed.hlc <= self._floors.taken_at
 
     # -- what it tells -------------------------------------------------------------------------
 

@@ -229,7 +229,8 @@ class LogShipper:
         size = sum(map(len, rows))
         self._under_way.append(_UnderWay(self._number, size, through_lsn, durable_s))
         self._under_way_bytes += size
-        await channel.send(wire.encode(wire.Batch(self._number, through_lsn, rows)))
+        batch = wire.Batch(self._number, through_lsn, rows, self._store.floor())
+        await channel.send(wire.encode(batch))
 
     # -- what the peer says ------------------------------------------------------------------
 

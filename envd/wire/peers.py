@@ -99,12 +99,14 @@ class Batch(Frame, array_like=True, frozen=True):
     """Dialer: records in the order of its log.
 
     Batches are numbered from 1 on each channel. With `through_lsn` all of the dialer's own
-    records up to that lsn are said; 0 where it relays others' records.
+    records up to that lsn are said; 0 where it relays others' records. `floor` (hlc) is the one
+    that the dialer is at.
     """
 
     number: int
     through_lsn: int
     rows: Sequence[bytes]
+    floor: int = 0
 
 
 class Ack(Frame, array_like=True, frozen=True):

@@ -50,6 +50,8 @@ class BelowFloor(Checker):
         self._epoch = 0
         self.given_up: set[int] = set()
         """Nodes that were in the topology, and then were not, be it that they left."""
+        self.were_there: set[int] = set()
+        """Nodes that were at some floor."""
 
     @property
     def counts(self) -> Counter[str]:
@@ -98,6 +100,7 @@ class BelowFloor(Checker):
     # -- what is shown -------------------------------------------------------------------------
 
     def looked(self, nodes: Sequence[Sighting], now_s: float) -> None:
+        self.were_there.update(node.uid for node in nodes if node.store.floor())
         self.ended(nodes)
 
     def ended(self, nodes: Sequence[Sighting]) -> None:
