@@ -81,9 +81,12 @@ def next_floor(floor: Floor, pace: Pace, now_ms: int) -> int | None:
     return to_ms << COUNTER_BITS
 
 
-def may_begin(floor: Floor, nodes: Collection[int], told: Mapping[int, Sealed]) -> bool:
-    """Whether a round may begin: all nodes answer, and each is at the floor."""
-    return all(uid in told and told[uid].floor == floor.hlc for uid in nodes)
+def may_begin(floor: Floor, hlc: int, nodes: Collection[int], told: Mapping[int, Sealed]) -> bool:
+    """Whether a round that seals up to `hlc` may begin: all nodes answer, each is at the floor.
+
+    Or above it: where the voters were lost, their last floor may be.
+    """
+    return all(uid in told and floor.hlc <= told[uid].floor < hlc for uid in nodes)
 
 
 def is_done(sealing: Sealing, nodes: Collection[int], told: Mapping[int, Sealed]) -> bool:

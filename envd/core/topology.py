@@ -34,7 +34,7 @@ TOPOLOGY: Final = "sys/topology"
 VARIABLE: Final = "TOPOLOGY"
 TABLE: Final = "PARTITIONS"
 MOST_VOTERS: Final = 5
-RECOVERED_EPOCHS: Final = 1000
+RECOVERED_EPOCHS: Final = 1_000_000
 _UID_DIGITS: Final = 16
 
 

@@ -6,7 +6,7 @@ And who holds which partition, which the voters decide about: its part in their 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from functools import partial
 
 from envd.core.hlc import HybridClock
@@ -55,9 +55,12 @@ class Consent:
         others: Callable[[], Others],
         ask: Ask,
         on_identity_lost: Callable[[str], None],
+        isolate: Callable[[], None],
+        ends: Callable[[], Awaitable[None]],
         on_stale: Callable[[str], None],
     ) -> None:
-        """`others` tells how the other nodes are now, `ask` asks one of them."""
+        """`others` tells how the other nodes are now, `ask` asks one of them; for `isolate` and
+        `ends` see Returning."""
         me, digest_key = site_of(place.member), place.digest_key
         self._uid = me.uid
         self._store = ports.store
@@ -122,6 +125,8 @@ class Consent:
             self.electorate.reached,
             ports.rng,
             ask=ask,
+            isolate=isolate,
+            ends=ends,
             on_stale=on_stale,
         )
         self._offers = Offers(ports.store, intake, holdings, floors)

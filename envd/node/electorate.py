@@ -225,6 +225,8 @@ class Electorate:
 
     async def _look(self) -> None:
         topology = self.current
+        if topology is not None:
+            self._note_away(topology)
         if self._others().clock_is_wrong:
             return
         if topology is None:
@@ -318,7 +320,7 @@ class Electorate:
     async def _govern(self, topology: Topology) -> None:
         """Make the next change that is due, if there is one."""
         able = self._able()
-        lost = self._lost(topology, able)
+        lost = self._lost()
         gone = self._gone(lost)
         sites = self._sites(topology, able, gone)
         if sites != topology.nodes:
@@ -346,11 +348,15 @@ class Electorate:
         if enough and self.current is topology:
             await self.write(topology.finish(), f"{len(topology.joining)} vote")
 
-    def _lost(self, topology: Topology, able: Iterable[int]) -> set[int]:
+    def _note_away(self, topology: Topology) -> None:
+        """Note who can't be reached, whoever governs: that one may be back, and away again."""
+        now = self._loop.time()
+        away = {site.uid for site in topology.nodes}.difference(self._able())
+        self._away = {uid: self._away.get(uid, now) for uid in away}
+
+    def _lost(self) -> set[int]:
         """The nodes that were away for long, as far as this node could see."""
         now = self._loop.time()
-        known = {site.uid for site in topology.nodes}
-        self._away = {uid: self._away.get(uid, now) for uid in known.difference(able)}
         return {uid for uid, since_s in self._away.items() if now - since_s >= self._lost_after_s}
 
     def _gone(self, lost: Iterable[int]) -> set[int]:

@@ -76,9 +76,11 @@ class Floors:
 
         That takes all there is of a partition.
         """
-        if self.behind or not self._holdings.complete(partition):
+        if not self._holdings.complete(partition):
             return 0
-        return self.own
+        if not self.behind:
+            return self.own
+        return self.agreed.hlc if self._store.gathered() >= self.agreed.round else 0
 
     def passes_below(self, partition: int, floor: int = 0) -> int:
         """At or below which time a record that comes by a log is passed over here.

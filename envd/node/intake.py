@@ -292,7 +292,8 @@ class Intake:
         name, stamp = commit.environment, commit.stamp
         newest = self._store.commits(name, _after(stamp), 1)
         known = {each.stamp for each in newest}
-        if not is_zombie(commit, self._store.base(name), known, self._store.floor()):
+        judged = self._floors.judges_below(partition_of(name))
+        if not is_zombie(commit, self._store.base(name), known, judged):
             return Taken.KNOWN
         if stamp.hlc <= floor:
             return Taken.KNOWN  # It was here, as it was there, and was collected since.

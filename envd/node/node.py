@@ -179,6 +179,8 @@ class Node:
             others=self._others,
             ask=self._ask,
             on_identity_lost=self._identity_lost,
+            isolate=self._take_no_logs,
+            ends=self._take_no_writes,
             on_stale=self._tell_stale,
         )
         self.coordinator.chained = consent.serial.write
@@ -506,13 +508,16 @@ class Node:
             return
         self._lost = True
         _log.critical("node.identity_lost", extra={"detail": why})
-        self.coordinator.refuse_writes = Unavailable(
-            "the node takes a new identity; nothing was done",
-            hint="ask another node, or this one in a moment",
-            reason="STOPPING",
-            retry_after_ms=1000,
-        )
+        self.coordinator.refuse_writes = _other_identity()
         self._renew_identity(why)
+
+    def _take_no_logs(self) -> None:
+        self.replication.take_no_logs()
+
+    async def _take_no_writes(self) -> None:
+        """Before it ends as stale: what it took is settled, and nothing comes any more."""
+        self.coordinator.refuse_writes = _other_identity()
+        await self.coordinator.settle()
 
     def _renew_identity(self, why: str) -> None:
         """Have a new identity made durable; where that fails, again and again."""
@@ -524,6 +529,15 @@ class Node:
 
     def _hold_for(self, uid: int, lsn: int) -> None:
         self.replication.hold_for(uid, lsn)
+
+
+def _other_identity() -> Unavailable:
+    return Unavailable(
+        "the node takes a new identity; nothing was done",
+        hint="ask another node, or this one in a moment",
+        reason="STOPPING",
+        retry_after_ms=1000,
+    )
 
 
 async def _ready(channel: PeerChannel) -> PeerChannel:

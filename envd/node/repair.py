@@ -25,6 +25,7 @@ from typing import Final, NamedTuple
 from envd.core.errors import Corrupt, Unavailable
 from envd.core.ring import partition_of
 from envd.core.shares import to_bitmap
+from envd.core.stamp import MAX_HLC
 from envd.core.topology import TOPOLOGY
 from envd.core.versions import FAN_OUT, Cursor, bucket_sums
 from envd.node.intake import MAX_SEQ, IdentityLost, Intake, Taken
@@ -47,7 +48,7 @@ class Pulled:
     """What one pull did: `received_bytes` are those of all answers.
 
     `commits` counts also those that went into quarantine; `early` are the partitions of these,
-    and of those that follow what is not here yet.
+    and of those that follow what is not here yet; `early_hlc` is the lowest time of all those.
     """
 
     environments: int = 0
@@ -56,6 +57,7 @@ class Pulled:
     received_bytes: int = 0
     asked: int = 0
     early: set[int] = field(default_factory=set)
+    early_hlc: int = MAX_HLC
 
 
 @dataclass(slots=True)
@@ -350,6 +352,8 @@ class _Pull:
             taken = await self._intake.repair(encoded, floor=floor, sender=uid)
             if taken in (Taken.EARLY, Taken.BEHIND):
                 self.pulled.early.add(partition_of(missing.environment))
+                hlc = records.decode_commit(encoded).stamp.hlc
+                self.pulled.early_hlc = min(self.pulled.early_hlc, hlc)
             self.pulled.commits += taken in (Taken.NEW, Taken.EARLY)
         self.pulled.environments += 1
         await asyncio.sleep(0)

@@ -70,6 +70,7 @@ class Replication:
         """
         self._is_agent = is_agent
         self._leaving = False
+        self._refusing = False
         self._on_heard = on_heard
         self._around = around
         self._store = around.store
@@ -265,6 +266,13 @@ class Replication:
             self._leaving = handed_over
         return True
 
+    def take_no_logs(self) -> None:
+        """Take nothing more from peers by their logs: they would count this node's copies."""
+        self._refusing = True
+        for peer in self._peers.values():
+            if peer.receiving is not None:
+                peer.receiving.close()
+
     def _is_handed_over(self) -> bool:
         held = dict(self._store.vectors())
         if not self._holdings.whole:  # What others hold was handed over to them by now.
@@ -386,7 +394,7 @@ class Replication:
         if peer.catching_up:
             await handshake.refuse(channel, _catching_up())
             return
-        if self._leaving:
+        if self._leaving or self._refusing:
             await handshake.refuse(channel, _leaving())
             return
         if peer.receiving is not None:

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping
 from typing import Final
 
 from envd.core.commit import Change, Commit, Kind
@@ -58,10 +58,14 @@ class Returning:
         rng: Rng,
         *,
         ask: Ask,
+        isolate: Callable[[], None],
+        ends: Callable[[], Awaitable[None]],
         on_stale: Callable[[str], None],
     ) -> None:
-        """`reached` are the nodes of which an answer can be expected. `on_stale(why)` is told once
-        all is given; where it raises, again."""
+        """`reached` are the nodes of which an answer can be expected. `isolate` has this node take
+        nothing from peers by their logs, who would count its copy; `ends` has it take no writes
+        either, and settle those that it took. `on_stale(why)` is told once all is given; where it
+        raises, again."""
         self._uid = holdings.uid
         self._store = store
         self._holdings = holdings
@@ -69,7 +73,11 @@ class Returning:
         self._reached = reached
         self._rng = rng
         self._ask = ask
+        self._isolate = isolate
+        self._ends = ends
         self._on_stale = on_stale
+        self._below: frozenset[int] = frozenset()
+        """Who was asked and is below the floor as well: those can't take anything."""
         self._taken: dict[int, dict[int, int]] = {}
         """Of each partition who has taken all, and up to which of its records it put on record."""
         self._problems: set[tuple[int, str]] = set()
@@ -89,11 +97,14 @@ class Returning:
     async def run(self) -> None:
         """Give what this node has, for as long as that takes; tell, once, that all is given."""
         pause_s = FIRST_PAUSE_S
+        self._isolate()
         while not self._ended:
             before = self._progress()
-            if await self._give_all() and self._told():
-                self._ended = True
-                return
+            if await self._give_all():
+                await self._ends()
+                if await self._give_all() and self._told():
+                    self._ended = True
+                    return
             if self._progress() > before:
                 pause_s = FIRST_PAUSE_S
                 self._problems.clear()
@@ -116,6 +127,7 @@ class Returning:
     async def _give_all(self) -> bool:
         """Give what can be given now; tell whether that is all."""
         self._news = False
+        self._below = await self._those_below()
         await self._store.flush()
         held = self._held()
         left = 0
@@ -142,7 +154,24 @@ class Returning:
 
     def _holders(self, partition: int) -> Collection[int]:
         writers = self._holdings.writers(partition)
-        return sorted({*(self._floors.members if writers is None else writers)} - {self._uid})
+        able = {*(self._floors.members if writers is None else writers)}
+        return sorted(able - self._below - {self._uid})
+
+    async def _those_below(self) -> frozenset[int]:
+        """Those that can be reached and are below the floor themselves."""
+        uids = sorted(self._floors.members.intersection(self._reached()) - {self._uid})
+        told = await asyncio.gather(*map(self._floor_of, uids))
+        agreed = self._floors.agreed.hlc
+        found = zip(uids, told, strict=True)
+        return frozenset(uid for uid, floor in found if floor is not None and floor < agreed)
+
+    async def _floor_of(self, uid: int) -> int | None:
+        try:
+            answer = await self._ask(uid, "floor.progress", b"")
+            return wire.unpack(wire.FloorProgress, answer).floor
+        except EnvdError as error:
+            self._note(uid, error)
+            return None
 
     # -- one partition ---------------------------------------------------------------------------
 

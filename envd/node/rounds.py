@@ -8,6 +8,7 @@ from typing import Final
 
 from envd.core.errors import EnvdError
 from envd.core.sealing import Pace, Sealed, is_done, may_begin, next_floor
+from envd.core.stamp import MAX_HLC
 from envd.core.topology import Topology
 from envd.node.balancing import Change
 from envd.node.proposing import Ask
@@ -50,8 +51,8 @@ class Rounds:
         told = await self._ask_all(nodes)
         if topology.sealing is None:
             assert to is not None
-            at_floor = may_begin(topology.floor, nodes, told)
-            change = Change(topology.seal(to), "a floor is sealed") if at_floor else None
+            begins = may_begin(topology.floor, to, nodes, told)
+            change = Change(topology.seal(to), "a floor is sealed") if begins else None
         elif not is_done(topology.sealing, nodes, told):
             change = None
         elif topology.sealing.gathering:
@@ -93,7 +94,7 @@ def _behind(
     """Who is not as far as the others."""
     sealing = topology.sealing
     if sealing is None:
-        late = (uid for uid in nodes if not may_begin(topology.floor, [uid], told))
+        late = (uid for uid in nodes if not may_begin(topology.floor, MAX_HLC, [uid], told))
     else:
         late = (uid for uid in nodes if not is_done(sealing, [uid], told))
     return tuple(sorted(late))

@@ -33,8 +33,10 @@ from envd.ports import Clock, Forgotten, Store
 from envd.wire import peers as wire
 
 AGAIN_S: Final = 1.0
-SWEEPS_S: Final = 60.0
+SWEEPS_S: Final = 600.0
 """History is trimmed at any time, and then there may be more to collect at the same floor."""
+BUSY_S: Final = 10.0
+"""What had writes on their way is looked at again so soon."""
 _log = logging.getLogger(__name__)
 
 
@@ -139,7 +141,7 @@ class FloorKeeper:
             waits_s = AGAIN_S
             try:
                 if await self._is_settled():
-                    waits_s = SWEEPS_S
+                    waits_s = BUSY_S
                 self._problem = ""
             except EnvdError as error:
                 self._note(error)
@@ -159,6 +161,8 @@ class FloorKeeper:
         return await self._is_collected() and done
 
     async def _go_up(self, agreed: Floor) -> None:
+        if not self._has_all(agreed):
+            self._check_clock(agreed)
         if self.stale:
             _log.warning("floor.stale", extra={"floor_ms": agreed.hlc >> COUNTER_BITS})
             await self._hand_back()
@@ -168,6 +172,18 @@ class FloorKeeper:
         await self._store.raise_floor(agreed.hlc)
         _log.info("floor.raised", extra={"floor_ms": agreed.hlc >> COUNTER_BITS})
         self._news.set()
+
+    def _check_clock(self, agreed: Floor) -> None:
+        """Raise Unavailable where the clock is so far behind that no start here would be after it.
+
+        This node would begin anew again and again.
+        """
+        if agreed.hlc >> COUNTER_BITS > self._clock.wall_ms():
+            raise Unavailable(
+                "this node's clock is behind the floor of the cluster, which lies in the past",
+                hint="set the clocks of the nodes right (NTP)",
+                reason="CLOCK_SKEW",
+            )
 
     async def _fill(self, agreed: Floor) -> None:
         """Have all that one at the floor has; raises Unavailable where there is none."""
@@ -182,7 +198,7 @@ class FloorKeeper:
             except EnvdError as problem:
                 error = problem
                 continue
-            if not pulled.early:
+            if pulled.early_hlc > agreed.hlc:
                 self._filled = Sealed(said.floor, said.sealed, said.gathered)
                 return
         raise error
@@ -221,7 +237,7 @@ class FloorKeeper:
         for theirs in (False, True):
             for uid in others:
                 if (uid, theirs) not in asked:
-                    await self._gather_from(uid, theirs=theirs)
+                    await self._gather_from(uid, sealing, theirs=theirs)
                     asked.add((uid, theirs))
         if self._floors.sealing != sealing:
             return False
@@ -229,7 +245,7 @@ class FloorKeeper:
         await self._store.note_gathered(sealing.round)
         return True
 
-    async def _gather_from(self, uid: int, *, theirs: bool) -> None:
+    async def _gather_from(self, uid: int, sealing: Sealing, *, theirs: bool) -> None:
         table, me = self._holdings.table, self._holdings.uid
         partitions: Collection[int] | None = None
         if table is not None:
@@ -239,7 +255,7 @@ class FloorKeeper:
         elif not theirs:
             return
         pulled = await self._repairer.pull(uid, partial(self._ask, uid), partitions, kind="floor")
-        if pulled.early:
+        if pulled.early_hlc <= sealing.hlc:
             raise Unavailable("something of a peer waits for its time", reason="NOT_GATHERED")
 
     # -- forgetting ----------------------------------------------------------------------------
@@ -261,9 +277,7 @@ class FloorKeeper:
                 "floor.collected",
                 extra={"tombstones": total.tombstones, "environments": total.environments},
             )
-        if total.busy:
-            return False
-        self._swept = (floor, now_s)
+        self._swept = (floor, now_s - (SWEEPS_S - BUSY_S if total.busy else 0.0))
         return True
 
     def _note(self, error: EnvdError) -> None:

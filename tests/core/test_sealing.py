@@ -30,9 +30,11 @@ def test_it_is_time_once_the_floor_is_old_enough(
 
 def test_a_round_begins_where_all_are_at_the_floor() -> None:
     told = {1: Sealed(5), 2: Sealed(5)}
-    assert may_begin(Floor(5, 1), (1, 2), told)
-    assert not may_begin(Floor(5, 1), (1, 2, 3), told)
-    assert not may_begin(Floor(5, 1), (1, 2, 3), {**told, 3: Sealed(4)})
+    assert may_begin(Floor(5, 1), 9, (1, 2), told)
+    assert not may_begin(Floor(5, 1), 9, (1, 2, 3), told)
+    assert not may_begin(Floor(5, 1), 9, (1, 2, 3), {**told, 3: Sealed(4)})
+    assert may_begin(Floor(5, 1), 9, (1, 2, 3), {**told, 3: Sealed(8)})
+    assert not may_begin(Floor(5, 1), 8, (1, 2, 3), {**told, 3: Sealed(8)})
 
 
 def test_a_step_is_done_when_all_did_it_in_this_round() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 
 import pytest
@@ -79,6 +80,8 @@ class World:
         self.asked: list[int] = []
         self.pages: list[wire.Offer] = []
         self.told: list[str] = []
+        self.steps: list[str] = []
+        self.last_words: Callable[[], Awaitable[object]] | None = None
         self.silent = False
         self.unwritable = 0
         self.returning = Returning(
@@ -88,6 +91,8 @@ class World:
             lambda: self.able,
             SimRng(Chance("returning").stream("rng")),
             ask=self._ask,
+            isolate=lambda: self.steps.append("isolated"),
+            ends=self._ends,
             on_stale=self._on_stale,
         )
 
@@ -118,11 +123,20 @@ class World:
                     await one.copy_to(other)
 
     async def _ask(self, uid: int, method: str, body: bytes) -> bytes:
+        if method == "floor.progress":
+            return wire.pack(wire.FloorProgress(self.members[uid].store.floor(), 0, 0))
         if not self.silent:
             await self.ship()
         self.asked.append(uid)
         self.pages.append(wire.unpack(wire.Offer, body))
         return await self.members[uid].offers[method](PEER, body)
+
+    async def _ends(self) -> None:
+        """What is written last is settled before this returns."""
+        self.steps.append("ended")
+        if self.last_words is not None:
+            written, self.last_words = self.last_words(), None
+            await written
 
     def _on_stale(self, why: str) -> None:
         if self.unwritable:
@@ -317,7 +331,7 @@ async def test_who_is_below_the_floor_is_passed_over() -> None:
 
     await world.returning.run()
 
-    assert world.asked == [1, 2, 3]
+    assert world.asked == [2, 3]
     assert world.members[1].store.visible(NAME) is None
     assert len(world.told) == 1
 
@@ -573,3 +587,19 @@ def test_with_copies_what_only_it_had_comes_to_those_that_hold_it() -> None:
         return table is not None and not table.moves and not table.waiting
 
     simulate(story, 4, Settings(copies=2, pace=QUICK))
+
+
+@virtually
+async def test_what_it_takes_until_the_end_is_given_too() -> None:
+    world = World()
+    floor = world.now
+    await world.stale.put(NAME, A="first")
+    await world.raised(floor)
+    world.last_words = lambda: world.stale.put(NAME, A="last")
+
+    await world.returning.run()
+
+    assert world.steps == ["isolated", "ended"]
+    assert len(world.told) == 1
+    taken = [values_of(world.members[uid].store, NAME) for uid in HOLDERS]
+    assert taken.count({"A": "last"}) >= 2
