@@ -25,10 +25,9 @@ from chaos.sim.held import Commits, Held
 from chaos.sim.loop import SimLoop
 from chaos.sim.registers import SimRegisters
 from chaos.sim.shares import Shares, newest, own
-from chaos.sim.sim_node import OPERATOR
+from chaos.sim.sim_node import CLUSTER_NAME, OPERATOR, status_of
 from chaos.sim.sim_node import SimNode as SimNode
 from chaos.sim.store import Platter, SimStore, damaged
-from envd.core.answers import Identity, Status
 from envd.core.errors import EnvdError, Unavailable
 from envd.core.history import Retention
 from envd.core.members import Member, MemberState
@@ -49,7 +48,6 @@ from envd.security.datagrams import SealedDatagrams
 from envd.storage.memory import MemoryStore
 from envd.wire.peers import Ticket
 
-CLUSTER_NAME: Final = "simulated"
 FLUSH_EVERY_S: Final = (0.2, 4.0)
 SNAPSHOT_EVERY_S: Final = 5.0
 _DIGEST_KEY_BYTES: Final = 32
@@ -263,7 +261,7 @@ class EnvdFactory:
         hub = WatchHub(ports.store, directory.uid)
         cluster = NodeCluster(node, (), lambda: None)
         api = EnvironmentApi(
-            node.coordinator, hub, AllowAll(), _status, cluster, node.gathering, node.watches(hub)
+            node.coordinator, hub, AllowAll(), status_of, cluster, node.gathering, node.watches(hub)
         )
         return SimNode(directory.uid, api, node, ports.store)
 
@@ -496,8 +494,3 @@ async def _keep_flushing(store: SimStore, chance: Random) -> None:
         await asyncio.sleep(chance.uniform(*FLUSH_EVERY_S))
         with suppress(Unavailable):
             await store.flush()
-
-
-def _status(identity: Identity) -> Status:
-    """What nobody looks at here."""
-    return Status("", "", CLUSTER_NAME, "", 0, 0, 0, 0, True, "", identity.name, identity.via)
