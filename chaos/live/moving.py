@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Final
 
 import envd
-from chaos.live.checkers import placed
+from chaos.live.checkers import placed, some
 from chaos.live.cluster import Shape
-from chaos.live.placing import COPIES, PLACED_WITHIN_S, Placing
+from chaos.live.placing import COPIES, FILLED, PLACED_WITHIN_S, Placing
 from chaos.live.scenario import Scenario
 from chaos.live.stage import Stage
 
@@ -25,6 +26,7 @@ _WATCHED: Final = 3
 _DOWN_S: Final = (0.5, 3.0)
 _DOWN_WITHIN_S: Final = 120.0
 _BETWEEN_S: Final = 1.0
+_LOOKED_AT: Final = 300
 _MOST_ROUNDS: Final = 20
 _ROLES: Final = ("who takes", "who gives", "who governs", "another holder")
 
@@ -216,6 +218,68 @@ async def voters_lost(stage: Stage) -> None:
     )
 
 
+async def voters_gone(stage: Stage) -> None:
+    """All that vote are lost with their disks; one that is left recovers, and empty ones come."""
+    placing, cluster = Placing(stage), stage.cluster
+    await placing.placed()
+    await placing.use()
+    await asyncio.sleep(max(WARM_UP_S, stage.seconds / 6))
+    await stage.load.finish()
+    stage.outcome.acknowledged = len(stage.load.records.acknowledged)
+    await placing.quiet()
+    voters = await placing.voters()
+    dead = [await stage.uid(number) for number in voters]
+    left = next(number for number in cluster.here if number not in voters)
+    names = [*stage.names, *FILLED[:_LOOKED_AT]]
+    held = await placing.operator.holders(cluster.nodes[left], names)
+    before = await _revisions(cluster.clients[left], names)
+    await asyncio.gather(*(cluster.nodes[number].kill() for number in voters))
+    for number, uid in zip(voters, dead, strict=True):
+        await cluster.nodes[number].wipe()
+        stage.lost(number, uid)
+    stage.did(f"SIGKILL all {len(voters)} voters of {cluster.size} nodes, and their disks are gone")
+    await placing.operator.recover(cluster.nodes[left], _DOWN_WITHIN_S)
+    stage.did(f"{cluster.nodes[left].place.name} was told to vote alone")
+    for number in voters:
+        cluster.begin(number)
+    for number in voters:
+        await cluster.nodes[number].ready()
+    stage.did("empty ones have taken their places")
+    for uid in dead:
+        await placing.operator.remove(cluster.nodes[left], uid, _DOWN_WITHIN_S)
+    stage.healed_s = stage.now_s()
+    stage.did("the lost ones are removed")
+    await placing.placed()
+    after = await _revisions(cluster.clients[voters[0]], names)
+    safe = {name for name, uids in held.items() if not uids <= set(dead)}
+    wrong = {name for name in safe if before.get(name) != after.get(name)}
+    stage.asks(
+        "what a node that is left held is as it was",
+        bool(safe) and not wrong,
+        f"{len(safe)} environments" + (f", but not {some(wrong)}" if wrong else ""),
+    )
+    lost = sorted(held.keys() - safe)
+    client = cluster.clients[voters[0]]
+    for name in lost:
+        await client.set(name, {"AGAIN": "1"})
+    again = await _revisions(cluster.clients[left], lost)
+    stage.asks(
+        "what the lost ones held alone is gone, and is written again",
+        not any(name in after for name in lost) and len(again) == len(lost),
+        f"{len(lost)} environments, {len(again)} written",
+    )
+    tables = await placing.judge_disks()
+    known = {f"{uid:016x}" for uid in tables[max(tables)].uids()}
+    still = known.intersection(dead)
+    stage.asks("the lost ones hold nothing any more", not still, f"{len(still)} of {len(dead)} do")
+
+
+async def _revisions(client: envd.Client, names: Sequence[str]) -> Mapping[str, str]:
+    """Of those that exist."""
+    views = await client.get_many(names)
+    return {name: view.revision for name, view in views.items()}
+
+
 async def stale_copy(stage: Stage) -> None:
     """A node gets an old copy of its data back, from before partitions moved."""
     placing, cluster = Placing(stage), stage.cluster
@@ -303,6 +367,13 @@ MOVING: Final = (
         "lose-the-voters",
         "SIGKILL of all that vote; another one recovers, then they come back",
         voters_lost,
+        usual=NODES,
+        shape=_SHAPE,
+    ),
+    Scenario(
+        "lose-the-voters-for-good",
+        "all that vote are lost with their disks; another one recovers, empty ones come",
+        voters_gone,
         usual=NODES,
         shape=_SHAPE,
     ),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from typing import Final, TypeVar
 
@@ -11,7 +11,7 @@ import envd
 from chaos.live.processes import LiveNode
 from envd.client.rpc import GrpcConnection
 from envd.core.answers import TopologyView
-from envd.core.requests import LeaveRequest, RecoverRequest, RemoveRequest
+from envd.core.requests import LeaveRequest, RecoverRequest, RemoveRequest, TopologyRequest
 
 _AGAIN_S: Final = 1.0
 AnswerT = TypeVar("AnswerT")
@@ -23,6 +23,20 @@ class Operator:
     async def topology(self, node: LiveNode) -> TopologyView:
         """As this node knows it."""
         return await self._ask(node, lambda connection: connection.topology())
+
+    async def holders(
+        self, node: LiveNode, environments: Sequence[str]
+    ) -> Mapping[str, frozenset[str]]:
+        """The uids of the nodes that each environment is read from, as this node knows it."""
+
+        def call(connection: GrpcConnection) -> Mapping[str, frozenset[str]]:
+            found = {}
+            for name in environments:
+                place = connection.topology(TopologyRequest(name)).place
+                found[name] = frozenset(place.holders if place else ())
+            return found
+
+        return await self._ask(node, call)
 
     async def leave(self, node: LiveNode, within_s: float) -> None:
         """Have a node leave, and ask again as long as it hands over; raises TimeoutError."""

@@ -31,7 +31,7 @@ _LOOK_S: Final = 0.5
 _SERIAL_ENVIRONMENTS: Final = 4
 _READERS: Final = 2
 _AT_ONCE: Final = 16
-_FILLED: Final = tuple(f"filled/app{number:04d}" for number in range(1500))
+FILLED: Final = tuple(f"filled/app{number:04d}" for number in range(1500))
 _KEPT: Final = re.compile(r"^envd_partitions_kept (\d+)", re.MULTILINE)
 Wanted = Callable[[TopologyView], bool]
 
@@ -67,7 +67,7 @@ class Placing:
         stage.names.extend(serial)
 
     async def _fill(self, client: envd.Client) -> None:
-        names = iter(_FILLED)
+        names = iter(FILLED)
 
         async def some() -> None:
             for name in names:
@@ -76,18 +76,18 @@ class Placing:
         async with asyncio.TaskGroup() as filling:
             for _ in range(_AT_ONCE):
                 filling.create_task(some())
-        self.stage.did(f"{len(_FILLED):,} environments are filled")
+        self.stage.did(f"{len(FILLED):,} environments are filled")
 
     async def _judge_filled(self) -> None:
         """Ask that what nobody wrote to while partitions moved is as it was."""
-        views = await self.cluster.clients[self.cluster.here[-1]].get_many(_FILLED)
+        views = await self.cluster.clients[self.cluster.here[-1]].get_many(FILLED)
         good = [
             name
             for name, view in views.items()
             if {key: one.value for key, one in view.variables.items()} == {"NAME": name}
         ]
         what = "environments that nobody wrote to are as they were"
-        self.stage.asks(what, len(good) == len(_FILLED), f"{len(good):,} of {len(_FILLED):,}")
+        self.stage.asks(what, len(good) == len(FILLED), f"{len(good):,} of {len(FILLED):,}")
 
     # -- who holds what ------------------------------------------------------------------------
 
@@ -196,7 +196,12 @@ class Placing:
         if asked and not killed:  # Else the majority of a partition may be away.
             stage.accepted("no serial write failed over a client that knows all", SERIAL)
         await self._judge_filled()
-        await self._quiet()
+        return await self.judge_disks()
+
+    async def judge_disks(self) -> Mapping[int, PartitionTable]:
+        """Stop all nodes and compare what is on their disks; return the table of each epoch."""
+        stage = self.stage
+        await self.quiet()
         found = await self._at_rest()
         tables = disks.history(found.values())
         newest = tables[max(tables)]
@@ -210,7 +215,7 @@ class Placing:
         stage.did("every disk was read and compared")
         return tables
 
-    async def _quiet(self) -> None:
+    async def quiet(self) -> None:
         """Wait until nothing is on its way to another node, or to be handed over."""
         deadline_s = self.stage.now_s() + _QUIET_WITHIN_S
         while busy := await self._busy():

@@ -120,8 +120,11 @@ class ConflictRecord:
 
 @dataclass(frozen=True, slots=True)
 class _Write:
+    """Who replaced `seen_from`, or what came later, had seen it; None: the stamp of its side."""
+
     overwrites: Stamp
     side: Side
+    seen_from: Stamp | None = None
 
 
 def conflicts(commits: Sequence[Commit], base: Environment | None = None) -> list[ConflictRecord]:
@@ -130,7 +133,8 @@ def conflicts(commits: Sequence[Commit], base: Environment | None = None) -> lis
     In the history of a variable, l conflicts with its direct successor w exactly when
     `w.overwrites < l.stamp` and their contents differ. A deletion, and the first commit of an era,
     count as an unset of each variable that they drop; where they did not list one, they had not
-    seen it. What `base`, the snapshot that the commits follow, holds counts as written before those
+    seen it. Who comes after the first commit of an era replaces the bottom of it then, not its
+    stamp. What `base`, the snapshot that the commits follow, holds counts as written before those
     of a higher stamp, by whom is no longer known; it may be further than the oldest commits, where
     that of another node was merged in. So a conflict is listed as long as the history that shows
     it, or until a commit resolves it.
@@ -192,7 +196,8 @@ def _written_before(base: Environment | None) -> dict[tuple[Kind, str], _Write]:
 
 
 def _conflict(lost: _Write, kept: _Write) -> bool:
-    return kept.overwrites < lost.side.stamp and _differ(lost, kept)
+    seen_from = lost.side.stamp if lost.seen_from is None else lost.seen_from
+    return kept.overwrites < seen_from and _differ(lost, kept)
 
 
 def _differ(one: _Write, other: _Write) -> bool:
@@ -216,7 +221,7 @@ def _writes(
             side = latest[key].side
             if side.value is not None and side.stamp <= floor:
                 unset = Change(*key, None, False, ZERO)
-                yield key, _Write(ZERO, _side(commit, unset))
+                yield key, _Write(ZERO, _side(commit, unset), floor)
 
 
 def _side(commit: Commit, change: Change) -> Side:

@@ -290,6 +290,16 @@ def test_a_write_that_the_first_commit_of_an_era_had_not_seen_is_a_conflict_wher
     assert pairs(commits) == expected
 
 
+def test_who_saw_what_the_first_commit_of_an_era_dropped_unseen_has_no_conflict_with_that() -> None:
+    first = begins_an_era(6)
+    upon_it = Change(Kind.VARIABLE, "X", "new", False, first.floor)
+    second = replace(put(7, "new"), stamp=Stamp(1, 7, 1), changes=(upon_it,), follows=first.stamp)
+    unaware = replace(second, changes=(upon_it._replace(overwrites=stamp(2)),))
+
+    assert pairs([put(9, "late"), first, second]) == [("X", 9, 6)]
+    assert pairs([put(9, "late"), first, unaware]) == [("X", 9, 6), ("X", 6, 7)]
+
+
 def test_a_second_commit_of_an_era_drops_nothing_of_the_first() -> None:
     first = begins_an_era(6, X=("a", 0))
     second = replace(put(7, "b", name="Y"), stamp=Stamp(1, 7, 1), follows=first.stamp)
@@ -380,18 +390,21 @@ def _by_definition(commits: list[Commit], kind: Kind, name: str) -> set[tuple[St
     """(lost, kept) for one name, straight from the sentence in the architecture."""
     writes: list[Change] = []
     stamps: list[Stamp] = []
+    seen_from: list[Stamp] = []
     for commit in commits:
         listed = [c for c in commit.changes if (c.kind, c.name) == (kind, name)]
         is_dropped = bool(stamps) and stamps[-1] <= commit.floor
+        replaced = commit.stamp
         if not listed and is_dropped and writes[-1].value is not None:
-            listed = [Change(kind, name, None, False, ZERO)]
+            listed, replaced = [Change(kind, name, None, False, ZERO)], commit.floor
         writes += listed
         stamps += [commit.stamp] * len(listed)
+        seen_from += [replaced] * len(listed)
     found = set()
     for place in range(1, len(writes)):
         lost, kept = writes[place - 1], writes[place]
         contents = [None if w.value is None else (w.value, w.secret) for w in (lost, kept)]
-        if kept.overwrites < stamps[place - 1] and contents[0] != contents[1]:
+        if kept.overwrites < seen_from[place - 1] and contents[0] != contents[1]:
             found.add((stamps[place - 1], stamps[place]))
     return found
 
