@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from functools import partial
 
 from envd.core.hlc import HybridClock
+from envd.core.members import MemberState
 from envd.core.placement import rank
 from envd.core.ring import partition_of
 from envd.node import forwarding
@@ -122,7 +123,7 @@ class Consent:
             ports.store,
             holdings,
             floors,
-            self.electorate.reached,
+            self.alive,
             ports.rng,
             ask=ask,
             isolate=isolate,
@@ -186,6 +187,16 @@ class Consent:
                 ("floor", self.floor.run),
             ):
                 group.create_task(guarded(name, work), name=name)
+
+    def alive(self) -> Sequence[int]:
+        """The other storage nodes that membership takes for alive, heard by a log or not."""
+        return sorted(
+            member.uid
+            for member in self._others().members
+            if member.uid != self._uid
+            and member.role == "storage"
+            and member.state is MemberState.ALIVE
+        )
 
     def _epoch(self) -> int:
         return self.electorate.epoch

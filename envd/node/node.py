@@ -497,7 +497,7 @@ class Node:
         if self._is_agent:
             return self.replication.storage()
         if self.consent.floor.stale:
-            return self.replication.answering()
+            return self.consent.alive()
         return self.replication.all_behind(MAX_AHEAD_MS)
 
     def _heard_from(self, uid: int) -> None:
