@@ -7,27 +7,31 @@ from contextlib import suppress
 from typing import Any, cast
 
 from envd.core.errors import EnvdError
+from envd.node.floors import Floors
 from envd.node.node import Node
 from envd.ports import Store
 
 
-class _Floorless:
-    """A store that knows of no floor."""
+class _Judgeless:
+    """The floors of a node that lets everything in, whatever its time."""
 
-    def __init__(self, store: Store) -> None:
-        self._inner = store
+    def __init__(self, floors: Floors) -> None:
+        self._inner = floors
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._inner, name)
 
-    def floor(self) -> int:
+    def judges_below(self, partition: int) -> int:
+        return 0
+
+    def passes_below(self, partition: int, floor: int = 0) -> int:
         return 0
 
 
 def judge_nothing(node: Node) -> None:
     """What comes at or below the floor is taken in as if there were none."""
     intake = node.__dict__["_intake"]
-    intake.__dict__["_store"] = cast(Store, _Floorless(intake.__dict__["_store"]))
+    intake.__dict__["_floors"] = cast(Floors, _Judgeless(intake.__dict__["_floors"]))
 
 
 def raise_at_once(node: Node) -> None:

@@ -108,3 +108,11 @@ def test_a_row_has_the_day_the_commit_and_the_figures() -> None:
     row = ledger.row_of([outcome(7), outcome(8)], "abc1234", DAY)
 
     assert row == "| 2026-01-02 | `abc1234` | 7..8 | 2 | 1,200 | 3 | 6 | none |"
+
+
+def test_a_fault_of_rounds_takes_a_cluster_that_forgets(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["--seed", "4", "--faults", "death in a round"])
+
+    assert ended.value.code == 2
+    assert "death in a round: only with --forgets" in capsys.readouterr().err

@@ -33,3 +33,12 @@ def test_reads_that_go_to_new_holders_before_these_have_pulled_are_found_out() -
 
     assert found.invariant == "a partition is readable from its readers"
     assert "is to be read from and lacks" in found.violation
+
+
+@pytest.mark.parametrize("name", ["zombie-guard-off", "floor-while-bootstrapping"])
+def test_a_rule_about_the_floor_that_is_switched_off_is_found_out(name: str) -> None:
+    outcomes = (Run(seed, 0.5, control=CONTROLS[name], forgets=True).go() for seed in SEEDS)
+
+    found = next(outcome for outcome in outcomes if outcome.violation)
+
+    assert found.invariant == "4 nothing returns below a committed floor"

@@ -55,6 +55,16 @@ def test_a_cluster_whose_partitions_move_holds_and_settles() -> None:
     assert outcome.events["dropped"]
 
 
+def test_a_cluster_that_forgets_raises_its_floor_and_takes_back_who_was_given_up() -> None:
+    outcome = Run(2, 0.5, forgets=True).go()
+
+    assert outcome.violation == ""
+    assert outcome.healed
+    assert outcome.floors["floors"]
+    assert outcome.floors["given up"]
+    assert outcome.events["emptied"]
+
+
 def test_a_violation_is_told_with_its_invariant_and_what_came_before(outcome: Outcome) -> None:
     failed = Outcome(9, 3, violation="n2 lacks x", invariant="3 lost", last_events=["1.0 crash"])
 
