@@ -22,7 +22,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from enum import Enum
 from functools import partial
 from hashlib import blake2b
@@ -431,20 +431,6 @@ class Intake:
 
     def _stored(self, environment: Environment) -> StoredState:
         return StoredState(environment, digest.revision(environment, self._digest_key))
-
-
-def first_of(errors: BaseExceptionGroup[EnvdError]) -> EnvdError:
-    """The error that matters of those that ended a group of tasks: a lost identity first."""
-    flat = list(_flat(errors))
-    return next((error for error in flat if isinstance(error, IdentityLost)), flat[0])
-
-
-def _flat(errors: BaseExceptionGroup[EnvdError]) -> Iterator[EnvdError]:
-    for error in errors.exceptions:
-        if isinstance(error, BaseExceptionGroup):
-            yield from _flat(error)
-        else:
-            yield error
 
 
 def _name_of(row: bytes) -> tuple[int, int, int]:

@@ -16,8 +16,9 @@ from envd.core.errors import Corrupt, EnvdError, Unavailable
 from envd.core.shares import to_bitmap
 from envd.core.versions import Cursor
 from envd.node import handshake
-from envd.node.intake import MAX_SEQ, Intake, Taken, first_of
+from envd.node.intake import MAX_SEQ, Intake, Taken
 from envd.node.peer import PeerLink
+from envd.node.together import run_together
 from envd.node.vectors import VectorChanges, VectorFeed
 from envd.ports import Clock, Logged, PeerChannel, Store
 from envd.wire import peers as wire
@@ -77,11 +78,7 @@ class LogReceiver:
         changes = self._feed.join()
         try:
             await channel.send(wire.encode(self._resume()))
-            async with asyncio.TaskGroup() as group:
-                group.create_task(self._receive(channel, changes))
-                group.create_task(self._acknowledge(channel))
-        except* EnvdError as errors:
-            raise first_of(errors) from None
+            await run_together(self._receive(channel, changes), self._acknowledge(channel))
         finally:
             self._feed.leave(changes)
             self._link.beats_no_more()

@@ -17,13 +17,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple, NoReturn
 
-from envd.core.errors import Corrupt, EnvdError, NotFound, Unavailable
+from envd.core.errors import Corrupt, NotFound, Unavailable
 from envd.node import handshake
 from envd.node.acknowledging import Acknowledging
 from envd.node.holdings import Holdings
-from envd.node.intake import IdentityLost, first_of
+from envd.node.intake import IdentityLost
 from envd.node.peer import HEARTBEAT_S, PeerLink
 from envd.node.tail import LogTail, Tailed
+from envd.node.together import run_together
 from envd.node.vectors import PeerVectors, as_map
 from envd.ports import Clock, PeerChannel, Store
 from envd.wire import peers as wire
@@ -124,13 +125,9 @@ class LogShipper:
         link.streaming = True
         self._acknowledging.reach(link.uid, reachable=True)
         try:
-            async with asyncio.TaskGroup() as group:
-                group.create_task(self._receive(channel))
-                group.create_task(self._ship(channel))
-                group.create_task(self._beat(channel))
-                group.create_task(self._watch())
-        except* EnvdError as errors:
-            raise first_of(errors) from None
+            await run_together(
+                self._receive(channel), self._ship(channel), self._beat(channel), self._watch()
+            )
         finally:
             link.streaming = False
             self._acknowledging.reach(link.uid, reachable=False)
