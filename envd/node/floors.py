@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 from envd.core.sealing import NO_FLOOR, Floor, Sealing
 from envd.core.stamp import MAX_HLC
-from envd.core.topology import TOPOLOGY, Topology
+from envd.core.topology import Topology
 from envd.node.holdings import Holdings
 from envd.ports import Store
 
@@ -22,7 +22,12 @@ class Floors:
     An agent has none: it forgets nothing, and nobody takes anything from it.
     """
 
-    def __init__(self, store: Store, holdings: Holdings, *, is_agent: bool = False) -> None:
+    def __init__(
+        self, store: Store, holdings: Holdings, *, is_agent: bool = False, began_empty: bool = False
+    ) -> None:
+        """`began_empty`: this node has nothing of its own, and is to be filled by the others."""
+        self.began_empty = began_empty
+        self._known = False
         self._is_agent = is_agent
         self._store = store
         self._holdings = holdings
@@ -31,9 +36,9 @@ class Floors:
         self._listeners: list[Callable[[], None]] = []
         self.agreed: Floor = NO_FLOOR
         self.sealing: Sealing | None = None
-        self.taken_at = MAX_HLC
-        """The lowest floor (hlc) of a node that something was taken from since the start: that may
-        be deleted and forgotten at a higher one."""
+        self.unproven = MAX_HLC
+        """The lowest time (hlc) of what was taken since the start from a node that was below it: at
+        a floor above, that may be deleted and forgotten."""
 
     def subscribe(self, changed: Callable[[], None]) -> None:
         """Call `changed` whenever the floor or the round is another one."""
@@ -43,6 +48,7 @@ class Floors:
         """The topology is this one now."""
         if topology is None:
             return
+        self._known = True
         self.members = frozenset(site.uid for site in topology.nodes)
         before = (self.agreed, self.sealing)
         self.agreed, self.sealing = topology.floor, topology.sealing
@@ -92,10 +98,24 @@ class Floors:
             return 0
         return max(self.own, self.agreed.hlc, floor)
 
-    def note_source(self, environment: str, floor: int) -> None:
-        """Something of an environment is taken from a node that is at this floor (hlc)."""
-        if environment != TOPOLOGY:  # Nothing of that is forgotten.
-            self.taken_at = min(self.taken_at, floor)
+    @property
+    def lacks_topology(self) -> bool:
+        """Whether this node is to be filled, and does not know up to where."""
+        return self.began_empty and not self._known
+
+    def fills_from(self, floor: int) -> bool:
+        """Whether something may be taken from a node that is at this floor (hlc).
+
+        While this node is filled it takes from those at the floor alone, and before it knows that
+        floor from nobody: others may have what all deleted, or be about to be filled themselves.
+        """
+        fills = self.began_empty and self.behind
+        return not (self.lacks_topology or (fills and floor < self.agreed.hlc))
+
+    def note_taken(self, hlc: int, floor: int) -> None:
+        """Something of a time is taken from a node that is at this floor (both hlc)."""
+        if hlc > floor:
+            self.unproven = min(self.unproven, hlc)
 
     def refuses_below(self, uid: int) -> int:
         """At or below which time nothing is taken from this peer now; 0: all is.

@@ -38,6 +38,7 @@ from envd.core.hlc import HybridClock
 from envd.core.names import check_environment
 from envd.core.ring import partition_of
 from envd.core.stamp import MAX_HLC, ZERO, Stamp
+from envd.core.topology import TOPOLOGY
 from envd.node.floors import Floors
 from envd.node.holdings import Holdings
 from envd.ports import Clock, Logged, Store, StoredState
@@ -139,7 +140,7 @@ class Intake:
         commit = _decoded(encoded)
         if partition != partition_of(commit.environment):
             raise Corrupt("a peer sent a record under another partition than its own")
-        self._check_sender(sender, commit.stamp)
+        self._check_sender(sender, commit.environment, commit.stamp, floor)
         early = self._is_early(commit)
         if early and direct:  # Behind a hole too, which repair can't close before its time.
             raise _skewed(commit, self._clock.wall_ms())
@@ -158,7 +159,7 @@ class Intake:
             return Taken.EARLY
         if self._is_behind(commit):
             return Taken.BEHIND
-        self._floors.note_source(commit.environment, floor)
+        self._floors.note_taken(commit.stamp.hlc, floor)
         self._append(LogRecord(partition, origin, seq, commit), encoded)
         return Taken.NEW
 
@@ -177,15 +178,25 @@ class Intake:
             return Taken.KNOWN
         if self._is_behind(commit) and not self._holdings.mine(partition):
             return Taken.KNOWN  # A majority holds it.
-        self._floors.note_source(commit.environment, floor)
+        self._floors.note_taken(commit.stamp.hlc, floor)
         taken = await self._repair(commit, encoded, 0)
         if gains and taken is Taken.NEW:
             logged = self._pending[-1]
             logged.add_done_callback(partial(self._landed, (partition, origin), seq))
         return taken
 
-    def _check_sender(self, sender: int, stamp: Stamp) -> None:
-        """Raise Unavailable for what nobody asks a node for that is not in the topology yet."""
+    def _check_sender(self, sender: int, name: str, stamp: Stamp, floor: int) -> None:
+        """Raise Unavailable for what must not be taken from a node now; from 0 all may.
+
+        That is what nobody asks a node for that is not in the topology yet; and, where this node is
+        filled, all but the topology itself from who can't fill it.
+        """
+        if sender and name != TOPOLOGY and not self._floors.fills_from(floor):
+            raise Unavailable(
+                "this node is filled first, by those at the floor",
+                reason="NOT_FILLED",
+                retry_after_ms=1000,
+            )
         if stamp.hlc <= self._floors.refuses_below(sender):
             raise Unavailable(
                 "a node that is not in the topology has commits of a time that is being sealed",
@@ -229,9 +240,9 @@ class Intake:
         """
         await self.admit()
         commit = _decoded(encoded)
-        self._check_sender(sender, commit.stamp)
-        if sender:
-            self._floors.note_source(commit.environment, floor)
+        self._check_sender(sender, commit.environment, commit.stamp, floor)
+        if sender and commit.environment != TOPOLOGY:
+            self._floors.note_taken(commit.stamp.hlc, floor)
         return await self._repair(commit, encoded, floor)
 
     async def _repair(self, commit: Commit, encoded: bytes, floor: int) -> Taken:
@@ -246,20 +257,23 @@ class Intake:
         self._append(record, encoded)
         return Taken.NEW
 
-    async def repair_base(self, base: Environment, *, sender: int = 0) -> bool:
+    async def repair_base(self, base: Environment, *, floor: int = 0, sender: int = 0) -> bool:
         """Take in what a peer's history starts from; tell whether that was more than is here.
 
-        Raises as `repair` does.
+        For `floor` and `sender`, and what it raises, see `repair`.
         """
         await self.admit()
         _check_name(base.name)
         own = self._store.base(base.name)
-        if floor := self._floors.judges_below(partition_of(base.name)):
+        if judged := self._floors.judges_below(partition_of(base.name)):
             known = {stamp for stamp, _ in self._store.commit_rows(base.name)}
-            base = guarded(base, own, known, floor)
+            base = guarded(base, own, known, judged)
         if own.merge(base) == own:
             return False
-        self._check_sender(sender, _lowest_stamp(base))
+        lowest = _lowest_stamp(base, floor)
+        self._check_sender(sender, base.name, _lowest_stamp(base), floor)
+        if sender and base.name != TOPOLOGY and lowest.hlc:
+            self._floors.note_taken(lowest.hlc, floor)
         after = self._head(base.name).environment.merge(base)
         self._hlc.observe(after.highest_stamp, self._clock.wall_ms())
         self._note(self._store.append_base(base, self._stored(after)))
@@ -457,10 +471,10 @@ def _after(stamp: Stamp) -> Stamp:
     return Stamp(stamp.era, min(stamp.hlc + 1, MAX_HLC), 0)
 
 
-def _lowest_stamp(base: Environment) -> Stamp:
-    """The lowest stamp in a base, as far as it has a time of its own; ZERO for none."""
+def _lowest_stamp(base: Environment, above: int = 0) -> Stamp:
+    """The lowest stamp in a base of a time (hlc) `above` this one; ZERO for none."""
     sides = [entry.stamp for kind in Kind for entry in base.entries(kind).values()]
-    stamps = [stamp for stamp in (*sides, base.deleted_at) if stamp.hlc]
+    stamps = [stamp for stamp in (*sides, base.deleted_at) if stamp.hlc > above]
     return min(stamps, key=lambda stamp: stamp.hlc, default=ZERO)
 
 

@@ -118,13 +118,25 @@ class Node:
         )
         self.coordinator = self._coordinator(coordinator_store or ports.store, hlc)
         key, uid = place.digest_key, place.member.uid
-        self.floors = Floors(ports.store, self.holdings, is_agent=self._is_agent)
+        empty = ports.store.last_lsn() == 0 and not any(ports.store.roots().partitions)
+        self.floors = Floors(
+            ports.store,
+            self.holdings,
+            is_agent=self._is_agent,
+            began_empty=empty and not self._is_agent,
+        )
         self._intake = Intake(ports.store, ports.clock, hlc, key, uid, self.holdings, self.floors)
         feed = VectorFeed(ports.store)
         self._intake.advanced = feed.advanced
         self._intake.salvage = self.coordinator.salvage
         self.repairer = Repairer(
-            ports.store, self._intake, feed, key, uid, lambda: self.floors.agreed.hlc
+            ports.store,
+            self._intake,
+            feed,
+            key,
+            uid,
+            lambda: self.floors.agreed.hlc,
+            lambda: self.floors.lacks_topology,
         )
         self.consent = self._consent()
         self.pace = Pace(self.holdings)

@@ -89,8 +89,11 @@ class Repairer:
         digest_key: bytes,
         uid: int,
         agreed: Callable[[], int] = lambda: 0,
+        lacks_topology: Callable[[], bool] = lambda: False,
     ) -> None:
-        """`uid` is this node's own; `agreed` tells the floor (hlc) of the cluster."""
+        """`uid` is this node's own; `agreed` tells the floor (hlc) of the cluster, and
+        `lacks_topology` whether this node must know the topology before it takes anything else."""
+        self._lacks_topology = lacks_topology
         self._agreed = agreed
         self._uid = uid
         self._store = store
@@ -115,6 +118,8 @@ class Repairer:
         Raises what the peer or the store does; nothing is lost then, and what was pulled stays.
         Raises IdentityLost where the peer holds more of this node than this node does.
         """
+        if self._lacks_topology():
+            await self.look_at([TOPOLOGY], uid, ask)
         mark = self._intake.mark()
         pull = self._pull(uid, ask, partitions)
         point = wire.unpack(wire.Point, await pull.ask("repair.point", b""))
@@ -347,7 +352,7 @@ class _Pull:
             )
         if missing.base:
             base = records.decode_environment(missing.base).state.environment
-            self.pulled.bases += await self._intake.repair_base(base, sender=uid)
+            self.pulled.bases += await self._intake.repair_base(base, floor=floor, sender=uid)
         for encoded in missing.commits:
             taken = await self._intake.repair(encoded, floor=floor, sender=uid)
             if taken in (Taken.EARLY, Taken.BEHIND):

@@ -75,7 +75,6 @@ class FloorKeeper:
         self._sealed = 0
         self._asked: tuple[int, set[tuple[int, bool]]] = (0, set())
         """Of which round, from whom it pulled already: what is theirs to have, and what is not."""
-        self._began_empty = store.last_lsn() == 0 and not any(store.roots().partitions)
         self._began_hlc = hlc.reading(clock.wall_ms())
         self._filled: Sealed | None = None
         """How far the node was, when this one began to be filled from it."""
@@ -94,18 +93,21 @@ class FloorKeeper:
 
     def _has_all(self, agreed: Floor) -> bool:
         """Whether this node has all there is up to a floor."""
+        if self._store.gathered() >= agreed.round:
+            return True
         filled = self._filled
-        return self._store.gathered() >= agreed.round or (
-            filled is not None and (filled.floor >= agreed.hlc or filled.gathered >= agreed.round)
-        )
+        if filled is None or self._floors.unproven <= agreed.hlc:
+            return False
+        return filled.floor >= agreed.hlc or filled.gathered >= agreed.round
 
     def _may_be_filled(self, agreed: Floor) -> bool:
         """Whether this node began empty, after the time up to which all is agreed.
 
         And took nothing from a node that is below: that may be what all others forgot.
         """
-        began_after = self._began_empty and agreed.hlc <= self._began_hlc
-        return began_after and self._filled is None and agreed.hlc <= self._floors.taken_at
+        floors = self._floors
+        began_after = floors.began_empty and agreed.hlc <= self._began_hlc
+        return began_after and self._filled is None and agreed.hlc < floors.unproven
 
     # -- what it tells -------------------------------------------------------------------------
 

@@ -141,3 +141,25 @@ def test_after_the_voters_were_lost_the_floor_goes_on() -> None:
 
 def replace_pace(*, gives_up_s: float = QUICK.gives_up_s, age_ms: int = QUICK.age_ms) -> Pace:
     return QUICK._replace(gives_up_s=gives_up_s, age_ms=age_ms)
+
+
+def test_two_that_join_at_once_are_both_filled() -> None:
+    async def story(machines: Machines) -> None:
+        for name in NAMES:
+            await machines.cluster.start(machines.machine(name))
+        await passes(machines, 0, 60.0)
+        await machines.write("n1", "web", A="1")
+        for name in ("n4", "n5"):
+            machines.cluster.add(name)
+            await machines.cluster.start(machines.machine(name))
+        for n in range(20):
+            await machines.write("n4", "web", A=str(n))
+            await machines.write("n5", "other", A=str(n))
+            await asyncio.sleep(0.05)
+
+        await machines.until(lambda: len(floors(machines)) == 1 and machines.equal(), 60.0)
+
+        assert not machines.emptied
+        assert machines.shows("n1", "web", "A", "19")
+
+    simulate(story, settings=SETTINGS)

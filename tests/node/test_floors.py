@@ -19,10 +19,10 @@ RAISED = PLAIN.seal(50).gather().raise_floor()
 class World:
     """One node's floors."""
 
-    def __init__(self, *, is_agent: bool = False) -> None:
+    def __init__(self, *, is_agent: bool = False, began_empty: bool = False) -> None:
         self.store = MemoryStore()
         self.holdings = Holdings(ME, is_agent=is_agent)
-        self.floors = Floors(self.store, self.holdings, is_agent=is_agent)
+        self.floors = Floors(self.store, self.holdings, is_agent=is_agent, began_empty=began_empty)
         self.told = 0
         self.floors.subscribe(self._tell)
 
@@ -85,3 +85,30 @@ def test_what_is_open_is_closed_once_it_is_gathered() -> None:
     assert world.told == 3
     world.follow(RAISED)
     assert world.told == 3
+
+
+async def test_who_began_empty_takes_from_those_at_the_floor_until_it_is_there() -> None:
+    world = World(began_empty=True)
+    assert world.floors.lacks_topology
+    assert not world.floors.fills_from(50)
+
+    floors = world.follow(RAISED)
+
+    assert [floors.fills_from(floor) for floor in (0, 49, 50, 60)] == [False, False, True, True]
+    await world.store.raise_floor(50)
+    assert floors.fills_from(0)
+
+
+def test_any_other_takes_from_all() -> None:
+    world = World()
+    assert world.floors.fills_from(0)
+    assert world.follow(RAISED).fills_from(0)
+
+
+def test_what_comes_from_below_its_own_time_is_not_proven() -> None:
+    floors = World().floors
+    floors.note_taken(40, 50)
+    floors.note_taken(70, 60)
+    floors.note_taken(90, 60)
+
+    assert floors.unproven == 70
