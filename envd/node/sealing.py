@@ -171,6 +171,8 @@ class FloorKeeper:
             await self._loop.create_future()  # This node ends.
         if not self._has_all(agreed):
             await self._fill(agreed)
+            if not self._has_all(agreed):  # It took something meanwhile from one that is below.
+                return
         await self._store.raise_floor(agreed.hlc)
         _log.info("floor.raised", extra={"floor_ms": agreed.hlc >> COUNTER_BITS})
         self._news.set()
