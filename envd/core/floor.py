@@ -49,8 +49,9 @@ class Removed:
     tombstones: tuple[Tombstone, ...] = ()
     deleted_at: Stamp = ZERO
 
-    def __bool__(self) -> bool:
-        return bool(self.tombstones) or self.deleted_at != ZERO
+    def __len__(self) -> int:
+        """How many tombstones these are: `deleted_at` is one, for all names."""
+        return len(self.tombstones) + (self.deleted_at != ZERO)
 
     def of(self, environment: Environment) -> Environment:
         """The environment without it; what was written since stays."""

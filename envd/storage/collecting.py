@@ -137,7 +137,7 @@ class Collecting:
         if done.changes or (is_empty(environment) and is_empty(base) and not held.stamps):
             self._put(held, done.environment, done.base, done.folded)
             self._removed[name] = done.removed
-            self._count(tombstones=len(done.removed.tombstones))
+            self._count(tombstones=len(done.removed))
         collectable.settle(self._writer, key, done.due_hlc)
         return True
 

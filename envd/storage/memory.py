@@ -465,7 +465,7 @@ class MemoryStore:
         left = collected(known.environment, self.base(name), commits, floor, retention)
         folded = set(left.folded)
         history = [row for row in history if row[0] not in folded]
-        tombstones = len(left.removed.tombstones)
+        tombstones = len(left.removed)
         if is_empty(left.environment) and is_empty(left.base) and not history:
             del self._visible[name]
             self._heads.pop(name, None)

@@ -161,6 +161,20 @@ async def test_what_a_retained_commit_states_stays(kept: Kept) -> None:
     assert tombstones(kept.store, "a") == 1
 
 
+async def test_what_dropped_all_names_goes_where_it_is_all_there_is_to_collect(kept: Kept) -> None:
+    again = [commit_at(at(n * DAY), "a", {"Y": str(n)}) for n in (3, 4, 5)]
+    await take(kept, [*death("a"), *again])
+
+    assert await collect(kept, hlc(LATE)) == Forgotten(tombstones=1)
+
+    await kept.crash()
+    left = kept.store.visible("a")
+    assert left is not None
+    assert left.environment.deleted_at == ZERO
+    assert values_of(kept.store, "a") == {"Y": "5"}
+    assert kept.store.base("a").deleted_at == ZERO
+
+
 async def test_an_environment_that_was_deleted_long_ago_goes_whole(kept: Kept) -> None:
     await take(kept, life("b"))
     for name in OF_P:
