@@ -38,7 +38,11 @@ if TYPE_CHECKING:
     from envd.node.node import Node
     from envd.security.access import LocalAccess
     from envd.settings.units import Address
+    from envd.storage.check import StateCheck
+    from envd.storage.disk import TimedDisk
+    from envd.storage.registers import RegisterLog
     from envd.storage.store import DurableStore, StoreOptions
+    from envd.system import SystemClock
     from envd.telemetry.node import Telemetry
 
 GRACE_S = 5.0
@@ -155,8 +159,6 @@ class Daemon:
         from envd.security.access import AllowAll, LocalAccess
         from envd.storage.check import start_check
         from envd.storage.disk import TimedDisk
-        from envd.storage.registers import RegisterLog
-        from envd.storage.store import DurableStore
         from envd.system import SystemClock, SystemRng
 
         settings, clock = self._settings, SystemClock()
@@ -167,22 +169,8 @@ class Daemon:
         _import_servers()
         telemetry = reporting.telemetry_of(settings, os.environ)
         stack.push_async_callback(telemetry.close)
-        store = await DurableStore.open(
-            directory.path,
-            directory.sealer,
-            directory.digest_key,
-            directory.record.node_uid,
-            clock,
-            _store_options(settings),
-            check=check,
-            disk=TimedDisk(telemetry.syncs.observe),
-        )
-        stack.push_async_callback(store.close)
-        registers = await RegisterLog.open(
-            directory.path, directory.sealer, directory.record.node_uid
-        )
-        stack.push_async_callback(registers.close)
-        self._report_opened(directory, store)
+        disk = TimedDisk(telemetry.syncs.observe)
+        store, registers = await self._open_store(stack, directory, clock, check, disk)
         node = clustering.make_node(
             directory,
             settings,
@@ -219,6 +207,34 @@ class Daemon:
         reporting.begin(telemetry, store, hub, self._ready, directory.path, node, ways.gossip)
         kept = backups.begin(settings, directory, store, AllowAll(), clock, SystemRng(), stack)
         await self._serve(stack, _Parts(directory, store, ways, node, api, access, telemetry, kept))
+
+    async def _open_store(
+        self,
+        stack: AsyncExitStack,
+        directory: DataDirectory,
+        clock: SystemClock,
+        check: StateCheck,
+        disk: TimedDisk,
+    ) -> tuple[DurableStore, RegisterLog]:
+        from envd.storage.registers import RegisterLog
+        from envd.storage.store import DurableStore
+
+        uid = directory.record.node_uid
+        store = await DurableStore.open(
+            directory.path,
+            directory.sealer,
+            directory.digest_key,
+            uid,
+            clock,
+            _store_options(self._settings),
+            check=check,
+            disk=disk,
+        )
+        stack.push_async_callback(store.close)
+        registers = await RegisterLog.open(directory.path, directory.sealer, uid)
+        stack.push_async_callback(registers.close)
+        self._report_opened(directory, store)
+        return store, registers
 
     def _status(
         self, directory: DataDirectory, store: DurableStore, up_ms: int, identity: Identity

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import random
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Final, Protocol
+from typing import Final
 
 import envd
 from envd.core.answers import WriteAnswer
@@ -106,18 +107,45 @@ def acknowledged(
     )
 
 
-class Caller(Protocol):
-    """Makes one call after the other."""
+class Caller(ABC):
+    """Makes one call after the other, over one client, until told to finish.
 
-    async def run(self) -> None:
-        """Call until told to finish."""
+    `pause_s` is about the time between an answer and the next call.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        client: envd.Client,
+        records: Records,
+        chance: random.Random,
+        *,
+        pause_s: float,
+    ) -> None:
+        self.name = name
+        self._client = client
+        self._records = records
+        self._chance = chance
+        self._pause_s = pause_s
+        self._over = False
 
     def finish(self) -> None:
         """Begin no further call."""
+        self._over = True
+
+    async def run(self) -> None:
+        """Call until told to finish."""
+        while not self._over:
+            await self._one()
+            await asyncio.sleep(self._pause_s * (0.5 + self._chance.random()))
+
+    @abstractmethod
+    async def _one(self) -> None:
+        """Make one call, and keep what was told."""
 
 
-class Writer:
-    """One caller over one client. `pause_s` is the time between an answer and the next write."""
+class Writer(Caller):
+    """Writes to these environments in all the ways there are."""
 
     def __init__(
         self,
@@ -130,25 +158,10 @@ class Writer:
         pause_s: float,
         value_bytes: int = 24,
     ) -> None:
-        self.name = name
-        self._client = client
-        self._records = records
-        self._chance = chance
+        super().__init__(name, client, records, chance, pause_s=pause_s)
         self._environments = names
-        self._pause_s = pause_s
         self._value_bytes = value_bytes
         self._count = 0
-        self._over = False
-
-    def finish(self) -> None:
-        """Begin no further write."""
-        self._over = True
-
-    async def run(self) -> None:
-        """Write until told to finish."""
-        while not self._over:
-            await self._one()
-            await asyncio.sleep(self._pause_s * (0.5 + self._chance.random()))
 
     async def _one(self) -> None:
         kind, call = self._draw()
@@ -189,48 +202,37 @@ class Writer:
         return f"{self.name} {self._count} ".ljust(self._value_bytes, "x")
 
 
-class SerialWriter:
+class SerialWriter(Caller):
     """Sets variables of a serial environment of its own, one after the other; makes it first."""
 
     def __init__(
         self, name: str, client: envd.Client, records: Records, environment: str, *, pause_s: float
     ) -> None:
-        self._name = name
-        self._client = client
-        self._records = records
+        super().__init__(name, client, records, random.Random(name), pause_s=pause_s)
         self._environment = environment
-        self._pause_s = pause_s
-        self._over = False
+        self._count = 0
+        self._made = False
 
-    def finish(self) -> None:
-        """Begin no further write."""
-        self._over = True
-
-    async def run(self) -> None:
-        """Write until told to finish."""
-        loop, count = asyncio.get_running_loop(), 0
-        made = False
-        while not self._over:
-            count += 1
+    async def _one(self) -> None:
+        self._count += 1
+        loop = asyncio.get_running_loop()
+        try:
+            if not self._made:
+                await self._client.set(self._environment, {"COUNT": "0"})
+                await self._client.settings(self._environment, {"mode": "serial"})
+                self._made = True
             began_s = loop.time()
-            try:
-                if not made:
-                    await self._client.set(self._environment, {"COUNT": "0"})
-                    await self._client.settings(self._environment, {"mode": "serial"})
-                    made = True
-                began_s = loop.time()
-                answer = await self._client.set(self._environment, {"COUNT": str(count)})
-            except envd.EnvdError as error:
-                failed = Failed(self._name, "set", _reason(error), error.message, loop.time())
-                self._records.failed.append(failed)
-            else:
-                self._records.acknowledged.append(
-                    acknowledged(self._name, "set", answer, began_s, loop.time())
-                )
-            await asyncio.sleep(self._pause_s)
+            answer = await self._client.set(self._environment, {"COUNT": str(self._count)})
+        except envd.EnvdError as error:
+            failed = Failed(self.name, "set", _reason(error), error.message, loop.time())
+            self._records.failed.append(failed)
+        else:
+            self._records.acknowledged.append(
+                acknowledged(self.name, "set", answer, began_s, loop.time())
+            )
 
 
-class Reader:
+class Reader(Caller):
     """Reads what was written just now, with the token of that write, or some environment without.
 
     A read with a token must show that write, or a later one.
@@ -246,23 +248,8 @@ class Reader:
         *,
         pause_s: float,
     ) -> None:
-        self._name = name
-        self._client = client
-        self._records = records
-        self._chance = chance
+        super().__init__(name, client, records, chance, pause_s=pause_s)
         self._environments = names
-        self._pause_s = pause_s
-        self._over = False
-
-    def finish(self) -> None:
-        """Begin no further read."""
-        self._over = True
-
-    async def run(self) -> None:
-        """Read until told to finish."""
-        while not self._over:
-            await self._one()
-            await asyncio.sleep(self._pause_s * (0.5 + self._chance.random()))
 
     async def _one(self) -> None:
         known = self._records.acknowledged[-8:]
@@ -273,13 +260,13 @@ class Reader:
         try:
             view = await self._client.get(name, token=token)
         except envd.NotFound:  # It was deleted, or never written.
-            self._records.answered[self._name] += 1
+            self._records.answered[self.name] += 1
         except envd.EnvdError as error:
             kind = "session read" if token else "read"
-            failed = Failed(self._name, kind, _reason(error), error.message, loop.time())
+            failed = Failed(self.name, kind, _reason(error), error.message, loop.time())
             self._records.failed.append(failed)
         else:
-            self._records.answered[self._name] += 1
+            self._records.answered[self.name] += 1
             if follows and view.stamp < follows.stamp:
                 self._records.stale.append(f"{name} at {view.stamp}, written {follows.stamp}")
 

@@ -129,20 +129,7 @@ def _parser() -> argparse.ArgumentParser:
         help="so many copies of each partition, on 8 to 12 nodes; else each of up to 7 nodes holds "
         "everything",
     )
-    floor = parser.add_mutually_exclusive_group()
-    floor.add_argument(
-        "--forgets",
-        action="store_true",
-        default=None,
-        help="the floor rises every few seconds, and who is away is soon given up; else in some "
-        "seeds",
-    )
-    floor.add_argument(
-        "--keeps",
-        action="store_false",
-        dest="forgets",
-        help="the floor rises as it does by default",
-    )
+    _add_floor(parser)
     parser.add_argument("--jobs", type=int, default=1, metavar="J", help="processes at once (1)")
     parser.add_argument(
         "--ledger",
@@ -170,6 +157,23 @@ def _parser() -> argparse.ArgumentParser:
         help="another Python to compare with; may be given again",
     )
     return parser
+
+
+def _add_floor(parser: argparse.ArgumentParser) -> None:
+    floor = parser.add_mutually_exclusive_group()
+    floor.add_argument(
+        "--forgets",
+        action="store_true",
+        default=None,
+        help="the floor rises every few seconds, and who is away is soon given up; else in some "
+        "seeds",
+    )
+    floor.add_argument(
+        "--keeps",
+        action="store_false",
+        dest="forgets",
+        help="the floor rises as it does by default",
+    )
 
 
 def _kinds(text: str) -> tuple[str, ...]:

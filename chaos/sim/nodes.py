@@ -33,7 +33,7 @@ from envd.core.history import Retention
 from envd.core.members import Member, MemberState
 from envd.core.partitions import ANYWHERE
 from envd.core.requests import RemoveRequest
-from envd.core.sealing import DEFAULT_PACE, NO_FLOOR, Pace
+from envd.core.sealing import DEFAULT_FLOOR_PACE, NO_FLOOR, FloorPace
 from envd.node.api import EnvironmentApi
 from envd.node.cluster import NodeCluster
 from envd.node.handshake import Introduction
@@ -74,7 +74,7 @@ class Settings:
     kept: int = 100_000
     lying_disk: bool = False
     copies: int | None = None
-    pace: Pace = DEFAULT_PACE
+    pace: FloorPace = DEFAULT_FLOOR_PACE
     backups: int = 3
 
 
@@ -247,7 +247,7 @@ class EnvdFactory:
             directory.replaced_uids,
             expects_others=directory.joined,
             copies={} if (copies := self._settings.copies) is None else {ANYWHERE: copies},
-            pace=self._settings.pace,
+            floor_pace=self._settings.pace,
         )
         node = Node(
             ports,
@@ -376,7 +376,7 @@ class EnvdFactory:
 
     def _origins(self, shares: Shares) -> frozenset[int] | None:
         """Whose numbers count where nodes are given up: those of nodes that are not."""
-        if self._settings.pace == DEFAULT_PACE or shares.topology is None:
+        if self._settings.pace == DEFAULT_FLOOR_PACE or shares.topology is None:
             return None
         return frozenset(site.uid for site in shares.topology.nodes)
 
@@ -426,7 +426,7 @@ class EnvdFactory:
         }
         known = [own(store) for store in self._stores.values()]
         quorums = [quorum for shares in known for quorum in shares.quorums()]
-        alone = self._settings.pace == DEFAULT_PACE  # Without it no floor would rise any more.
+        alone = self._settings.pace == DEFAULT_FLOOR_PACE  # Else no floor would rise any more.
         return all((alone and len(each.members) == 1) or each.is_met(left) for each in quorums)
 
     def uids(self, machine: str) -> set[int]:

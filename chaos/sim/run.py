@@ -49,7 +49,7 @@ from envd.core.answers import EnvironmentView, Identity, WriteAnswer
 from envd.core.errors import EnvdError
 from envd.core.history import Retention
 from envd.core.requests import Put, WriteRequest
-from envd.core.sealing import Pace
+from envd.core.sealing import FloorPace
 from envd.core.stamp import Stamp
 from envd.core.topology import Topology
 from envd.ports import Applied
@@ -75,10 +75,10 @@ _WATCHES: Final = "watches: who watches ends up with what there is"
 _EXPECTED_LOGS: Final = frozenset({"node.identity_lost"})
 
 
-def pace_of(drawn: Random) -> Pace:
+def pace_of(drawn: Random) -> FloorPace:
     """How fast a cluster that forgets does so: in seconds where it is hours and days."""
     age_ms, every_ms = drawn.randrange(4_000, 10_000), drawn.randrange(3_000, 8_000)
-    return Pace(age_ms, every_ms, drawn.uniform(10, 25))
+    return FloorPace(age_ms, every_ms, drawn.uniform(10, 25))
 
 
 class Run:
@@ -132,29 +132,8 @@ class Run:
             self._loop, self._chance.below("cluster"), self._trace, self._factory
         )
         self._factory.cluster = self._cluster
-        regions = [f"r{number}" for number in range(self._drawn.randrange(1, 4))]
-        for number in range(1, count + 1):
-            self._cluster.add(f"n{number}", self._drawn.choice(regions))
-        checkers = self._chance.below("checkers")
-        self._below = BelowFloor(self._factory.disks, self._raised)
-        truth = self._below.truth
-        self._lost_writes = LostWrites(truth)
-        self._whole = WholeCommits(checkers.stream("whole commits"))
-        self._checkers: list[Checker] = [
-            self._below,
-            MergeLaws(checkers.stream("merge laws"), control.merge),
-            EqualRoots(settings.retention),
-            self._lost_writes,
-            self._whole,
-            GrowingStamps(),
-            Convergence(settings.retention),
-            SameHistory(),
-            SessionTokens(truth),
-            SerialHistory(ENVIRONMENTS, self._serial_operations),
-            AdjacentQuorums(),
-            Readable(self._factory.sightings, truth),
-            Dropped(self._factory.sightings, self._kept),
-        ]
+        self._add_machines(count)
+        self._checkers = self._make_checkers()
         self._faults = self._make_faults(count)
         self._workload = Workload(
             self._cluster,
@@ -167,6 +146,33 @@ class Run:
         self._serial = SerialClients(
             self._cluster, self._workload, self._chance.below("serial"), self._acknowledged
         )
+
+    def _add_machines(self, count: int) -> None:
+        regions = [f"r{number}" for number in range(self._drawn.randrange(1, 4))]
+        for number in range(1, count + 1):
+            self._cluster.add(f"n{number}", self._drawn.choice(regions))
+
+    def _make_checkers(self) -> list[Checker]:
+        checkers = self._chance.below("checkers")
+        self._below = BelowFloor(self._factory.disks, self._raised)
+        truth = self._below.truth
+        self._lost_writes = LostWrites(truth)
+        self._whole = WholeCommits(checkers.stream("whole commits"))
+        return [
+            self._below,
+            MergeLaws(checkers.stream("merge laws"), self._control.merge),
+            EqualRoots(self._retention),
+            self._lost_writes,
+            self._whole,
+            GrowingStamps(),
+            Convergence(self._retention),
+            SameHistory(),
+            SessionTokens(truth),
+            SerialHistory(ENVIRONMENTS, self._serial_operations),
+            AdjacentQuorums(),
+            Readable(self._factory.sightings, truth),
+            Dropped(self._factory.sightings, self._kept),
+        ]
 
     def _make_faults(self, count: int) -> Faults:
         cluster, factory, lost = self._cluster, self._factory, self._disk_lost

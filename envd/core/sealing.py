@@ -56,7 +56,7 @@ class Sealed(NamedTuple):
     gathered: int = 0
 
 
-class Pace(NamedTuple):
+class FloorPace(NamedTuple):
     """When the floor goes up: to `age_ms` ago, every `every_ms`.
 
     A node that is away for `gives_up_s` seconds is given up.
@@ -67,10 +67,10 @@ class Pace(NamedTuple):
     gives_up_s: float = 7 * 86_400.0
 
 
-DEFAULT_PACE: Final = Pace()
+DEFAULT_FLOOR_PACE: Final = FloorPace()
 
 
-def next_floor(floor: Floor, pace: Pace, now_ms: int) -> int | None:
+def next_floor(floor: Floor, pace: FloorPace, now_ms: int) -> int | None:
     """Up to where the next round is to seal; None where it is not time.
 
     Example: with the default pace, at 14:10 it is 13:10 where the floor is at 12:00.

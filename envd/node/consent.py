@@ -40,7 +40,7 @@ from envd.node.world import NodePlace, NodePorts
 class Consent:
     """`run` it; `serial` writes; `leases` say who is to do what one does; `moving` and
     `letting_go` are this node's part in the moves of partitions, `kept` what it has of some that it
-    does not hold."""
+    does not hold; `floor` keeps it at the floor, `returning` is its way back from below."""
 
     def __init__(
         self,
@@ -62,58 +62,27 @@ class Consent:
     ) -> None:
         """`others` tells how the other nodes are now, `ask` asks one of them; for `isolate` and
         `ends` see Returning."""
-        me, digest_key = site_of(place.member), place.digest_key
+        me = site_of(place.member)
         self._uid = me.uid
         self._store = ports.store
         self._repairer = repairer
         self._ask = ask
         self._others = others
         self._holdings = holdings
+        self._floors = floors
         self.electorate = Electorate(
             me,
             ports.store,
             others,
             holdings,
             floors,
-            gives_up_s=place.pace.gives_up_s,
+            gives_up_s=place.floor_pace.gives_up_s,
             expects_others=place.expects_others,
             founds=place.founds,
             copies=place.copies,
         )
-        self._acceptor = AcceptorService(
-            ports.store,
-            ports.registers,
-            intake,
-            ports.clock,
-            self._pull,
-            self._epoch,
-            holdings.complete,
-            lambda: floors.sealed_to,
-            lambda: floors.closed_to,
-        )
-        proposer = Proposer(
-            me.uid,
-            coordinator,
-            self._acceptor,
-            digest_key,
-            ask=ask,
-            pull=self._pull,
-            seats=self.electorate.seats,
-        )
-        self.serial = Serial(
-            me.uid,
-            ports.store,
-            coordinator,
-            self._acceptor,
-            proposer,
-            ports.rng,
-            ask=ask,
-            seats=self.electorate.seats,
-            preferred=self.proposers,
-            reached=self.electorate.reached,
-            digest_key=digest_key,
-            clock_is_wrong=lambda: others().clock_is_wrong,
-        )
+        self._acceptor = self._accepting(ports, intake)
+        self.serial = self._proposing(ports, coordinator, place.digest_key)
         self.leases = Leases(f"{me.uid:016x}.{ports.rng.token_bytes(4).hex()}", self.serial)
         self._taking_over = TakingOver(self._acceptor, ask)
         self.kept = Leftovers(ports.store, holdings)
@@ -131,24 +100,67 @@ class Consent:
             on_stale=on_stale,
         )
         self._offers = Offers(ports.store, intake, holdings, floors)
-        self.floor = FloorKeeper(
+        self.floor = self._keeping_floor(ports, hlc, coordinator, intake)
+        rounds = Rounds(place.floor_pace, ports.clock, me.uid, self.floor.progress, ask)
+        self.electorate.connect(
+            self._acceptor, self.serial, repairer, ask, self.moving.progress, rounds
+        )
+        self._finisher = Finisher(self._acceptor, self.serial, ports.rng, self._decides)
+
+    def _accepting(self, ports: NodePorts, intake: Intake) -> AcceptorService:
+        return AcceptorService(
             ports.store,
-            holdings,
-            floors,
+            ports.registers,
+            intake,
+            ports.clock,
+            self._pull,
+            self._epoch,
+            self._holdings.complete,
+            lambda: self._floors.sealed_to,
+            lambda: self._floors.closed_to,
+        )
+
+    def _proposing(self, ports: NodePorts, coordinator: Coordinator, digest_key: bytes) -> Serial:
+        proposer = Proposer(
+            self._uid,
+            coordinator,
+            self._acceptor,
+            digest_key,
+            ask=self._ask,
+            pull=self._pull,
+            seats=self.electorate.seats,
+        )
+        return Serial(
+            self._uid,
+            ports.store,
+            coordinator,
+            self._acceptor,
+            proposer,
+            ports.rng,
+            ask=self._ask,
+            seats=self.electorate.seats,
+            preferred=self.proposers,
+            reached=self.electorate.reached,
+            digest_key=digest_key,
+            clock_is_wrong=lambda: self._others().clock_is_wrong,
+        )
+
+    def _keeping_floor(
+        self, ports: NodePorts, hlc: HybridClock, coordinator: Coordinator, intake: Intake
+    ) -> FloorKeeper:
+        return FloorKeeper(
+            ports.store,
+            self._holdings,
+            self._floors,
             hlc,
             ports.clock,
             coordinator=coordinator,
             intake=intake,
             acceptor=self._acceptor,
-            repairer=repairer,
-            ask=ask,
+            repairer=self._repairer,
+            ask=self._ask,
             hand_back=self.returning.run,
         )
-        rounds = Rounds(place.pace, ports.clock, me.uid, self.floor.progress, ask)
-        self.electorate.connect(
-            self._acceptor, self.serial, repairer, ask, self.moving.progress, rounds
-        )
-        self._finisher = Finisher(self._acceptor, self.serial, ports.rng, self._decides)
 
     def _moving(self, ports: NodePorts, on_identity_lost: Callable[[str], None]) -> Moving:
         return Moving(

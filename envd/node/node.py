@@ -118,26 +118,12 @@ class Node:
         )
         self.coordinator = self._coordinator(coordinator_store or ports.store, hlc)
         key, uid = place.digest_key, place.member.uid
-        empty = ports.store.last_lsn() == 0 and not any(ports.store.roots().partitions)
-        self.floors = Floors(
-            ports.store,
-            self.holdings,
-            is_agent=self._is_agent,
-            began_empty=empty and not self._is_agent,
-        )
+        self.floors = self._floors()
         self._intake = Intake(ports.store, ports.clock, hlc, key, uid, self.holdings, self.floors)
         feed = VectorFeed(ports.store)
         self._intake.advanced = feed.advanced
         self._intake.salvage = self.coordinator.salvage
-        self.repairer = Repairer(
-            ports.store,
-            self._intake,
-            feed,
-            key,
-            uid,
-            lambda: self.floors.agreed.hlc,
-            lambda: self.floors.lacks_topology,
-        )
+        self.repairer = Repairer(ports.store, self._intake, feed, key, uid, self.floors)
         self.consent = self._consent()
         self.pace = Pace(self.holdings)
         self.draining = Draining(self.holdings, self.consent.kept)
@@ -163,6 +149,16 @@ class Node:
         for known in place.known:  # Until they are heard of, writes are honest about them.
             self.replication.member_changed(replace(known, state=MemberState.DOWN))
         self.membership = self._membership(place.member)
+
+    def _floors(self) -> Floors:
+        store = self._ports.store
+        empty = store.last_lsn() == 0 and not any(store.roots().partitions)
+        return Floors(
+            store,
+            self.holdings,
+            is_agent=self._is_agent,
+            began_empty=empty and not self._is_agent,
+        )
 
     def _coordinator(self, store: Store, hlc: HybridClock) -> Coordinator:
         place = self._place

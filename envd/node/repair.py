@@ -28,6 +28,8 @@ from envd.core.shares import to_bitmap
 from envd.core.stamp import MAX_HLC
 from envd.core.topology import TOPOLOGY
 from envd.core.versions import FAN_OUT, Cursor, bucket_sums
+from envd.node.floors import Floors
+from envd.node.holdings import Holdings
 from envd.node.intake import MAX_SEQ, IdentityLost, Intake, Taken
 from envd.node.repair_server import ASKED_AT_ONCE, encoded_base
 from envd.node.trees import HALF, Tree, differing, half, halves
@@ -88,13 +90,10 @@ class Repairer:
         feed: VectorFeed,
         digest_key: bytes,
         uid: int,
-        agreed: Callable[[], int] = lambda: 0,
-        lacks_topology: Callable[[], bool] = lambda: False,
+        floors: Floors | None = None,
     ) -> None:
-        """`uid` is this node's own; `agreed` tells the floor (hlc) of the cluster, and
-        `lacks_topology` whether this node must know the topology before it takes anything else."""
-        self._lacks_topology = lacks_topology
-        self._agreed = agreed
+        """`uid` is this node's own; without `floors` nothing is agreed."""
+        self._floors = floors or Floors(store, Holdings(uid))
         self._uid = uid
         self._store = store
         self._intake = intake
@@ -118,7 +117,7 @@ class Repairer:
         Raises what the peer or the store does; nothing is lost then, and what was pulled stays.
         Raises IdentityLost where the peer holds more of this node than this node does.
         """
-        if self._lacks_topology():
+        if self._floors.lacks_topology:
             await self.look_at([TOPOLOGY], uid, ask)
         mark = self._intake.mark()
         pull = self._pull(uid, ask, partitions)
@@ -202,7 +201,7 @@ class Repairer:
         *,
         settled_only: bool = False,
     ) -> _Pull:
-        peer = _Peer(uid, ask, self._agreed)
+        peer = _Peer(uid, ask, self._floors)
         return _Pull(
             self._store, self._intake, self._digest_key, peer, partitions, settled_only=settled_only
         )
@@ -214,11 +213,11 @@ class Repairer:
 
 
 class _Peer(NamedTuple):
-    """Who is pulled from, and the floor (hlc) below which that one must not be."""
+    """Who is pulled from, and the floors: that one must not be below what is agreed."""
 
     uid: int
     ask: Ask
-    agreed: Callable[[], int]
+    floors: Floors
 
 
 class _Pull:
@@ -346,7 +345,7 @@ class _Pull:
         forgot. Only the topology itself, of which nothing is forgotten, may come from it.
         """
         uid, floor = self._peer.uid, missing.floor
-        if floor < self._peer.agreed() and missing.environment != TOPOLOGY:
+        if floor < self._peer.floors.agreed.hlc and missing.environment != TOPOLOGY:
             raise Unavailable(
                 "the peer is below the floor", hint="it is to be filled anew", reason="BELOW_FLOOR"
             )

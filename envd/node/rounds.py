@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Collection, Mapping
 from typing import Final
 
 from envd.core.errors import EnvdError
-from envd.core.sealing import Pace, Sealed, is_done, may_begin, next_floor
+from envd.core.sealing import FloorPace, Sealed, is_done, may_begin, next_floor
 from envd.core.stamp import MAX_HLC
 from envd.core.topology import Topology
 from envd.node.balancing import Change
@@ -16,13 +17,14 @@ from envd.ports import Clock
 from envd.wire import peers as wire
 
 ASKS_S: Final = 2.0
+_log = logging.getLogger(__name__)
 
 
 class Rounds:
     """Ask it for the `change` that is due."""
 
     def __init__(
-        self, pace: Pace, clock: Clock, uid: int, progress: Callable[[], Sealed], ask: Ask
+        self, pace: FloorPace, clock: Clock, uid: int, progress: Callable[[], Sealed], ask: Ask
     ) -> None:
         """`progress` tells how far this node is itself."""
         self._pace = pace
@@ -46,7 +48,7 @@ class Rounds:
         if topology.sealing is None and (to is None or self._is_early() or _moves(topology)):
             return None
         if set(able) != set(nodes):  # Who came, or is away, has to be waited for.
-            self.awaited = tuple(sorted(set(able).symmetric_difference(nodes)))
+            self._wait_for(set(able).symmetric_difference(nodes))
             return None
         told = await self._ask_all(nodes)
         if topology.sealing is None:
@@ -59,8 +61,15 @@ class Rounds:
             change = Change(topology.raise_floor(), "the floor is raised")
         else:
             change = Change(topology.gather(), "what is below the floor is gathered")
-        self.awaited = () if change is not None else _behind(topology, nodes, told)
+        self._wait_for(() if change is not None else _behind(topology, nodes, told))
         return change
+
+    def _wait_for(self, uids: Collection[int]) -> None:
+        """Note for whom the floor waits; log it where others are waited for than before."""
+        awaited = tuple(sorted(uids))
+        if awaited and awaited != self.awaited:
+            _log.info("floor.awaits", extra={"nodes": [f"{uid:016x}" for uid in awaited]})
+        self.awaited = awaited
 
     def _is_early(self) -> bool:
         return self._loop.time() < self._from_s
@@ -90,11 +99,11 @@ def _moves(topology: Topology) -> bool:
 
 def _behind(
     topology: Topology, nodes: Collection[int], told: Mapping[int, Sealed]
-) -> tuple[int, ...]:
+) -> Collection[int]:
     """Who is not as far as the others."""
     sealing = topology.sealing
     if sealing is None:
         late = (uid for uid in nodes if not may_begin(topology.floor, MAX_HLC, [uid], told))
     else:
         late = (uid for uid in nodes if not is_done(sealing, [uid], told))
-    return tuple(sorted(late))
+    return tuple(late)

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from envd.core.members import Member
-from envd.core.sealing import DEFAULT_PACE, Pace
+from envd.core.sealing import DEFAULT_FLOOR_PACE, FloorPace
 from envd.ports import (
     Clock,
     ClusterSecret,
@@ -43,8 +43,8 @@ class NodePlace:
     `own_uids` all that it ever had. `known` are the other members as they were when this
     node last ran. `expects_others`: there are some, though perhaps none is known. `founds`: this
     start of it made the cluster, so nobody knows of a topology. `copies` are how many there are to
-    be of each partition, by region ("" for any), where the settings say. `pace`: when what was
-    deleted is forgotten.
+    be of each partition, by region ("" for any), where the settings say. `floor_pace` tells when
+    what was deleted is forgotten.
     """
 
     cluster_name: str
@@ -58,4 +58,4 @@ class NodePlace:
     expects_others: bool = False
     founds: bool = False
     copies: Mapping[str, int] = field(default_factory=dict)
-    pace: Pace = DEFAULT_PACE
+    floor_pace: FloorPace = DEFAULT_FLOOR_PACE

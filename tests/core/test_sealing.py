@@ -8,7 +8,7 @@ import pytest
 
 from envd.core.partitions import first_table
 from envd.core.placement import Site
-from envd.core.sealing import Floor, Pace, Sealed, Sealing, is_done, may_begin, next_floor
+from envd.core.sealing import Floor, FloorPace, Sealed, Sealing, is_done, may_begin, next_floor
 from envd.core.stamp import COUNTER_BITS
 from envd.core.topology import Topology, decode
 
@@ -25,7 +25,7 @@ def test_it_is_time_once_the_floor_is_old_enough(
 ) -> None:
     floor = Floor(int(at_h * HOUR_MS) << COUNTER_BITS, 3)
     expected = None if to_h is None else int(to_h * HOUR_MS) << COUNTER_BITS
-    assert next_floor(floor, Pace(), int(now_h * HOUR_MS)) == expected
+    assert next_floor(floor, FloorPace(), int(now_h * HOUR_MS)) == expected
 
 
 def test_a_round_begins_where_all_are_at_the_floor() -> None:

@@ -6,7 +6,7 @@ import asyncio
 
 from chaos.sim.nodes import SNAPSHOT_EVERY_S, Settings
 from envd.core.history import Retention
-from envd.core.sealing import Pace
+from envd.core.sealing import FloorPace
 from envd.core.topology import Topology
 from tests.node.machines import Machines, simulate
 from tests.node.test_sealing import QUICK, SETTINGS, agreed, floors, now, passes
@@ -139,7 +139,7 @@ def test_after_the_voters_were_lost_the_floor_goes_on() -> None:
     simulate(story, settings=SETTINGS)
 
 
-def replace_pace(*, gives_up_s: float = QUICK.gives_up_s, age_ms: int = QUICK.age_ms) -> Pace:
+def replace_pace(*, gives_up_s: float = QUICK.gives_up_s, age_ms: int = QUICK.age_ms) -> FloorPace:
     return QUICK._replace(gives_up_s=gives_up_s, age_ms=age_ms)
 
 

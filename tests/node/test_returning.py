@@ -17,7 +17,7 @@ from envd.core.partitions import ANYWHERE, PartitionTable
 from envd.core.placement import Site
 from envd.core.requests import ConflictsRequest
 from envd.core.ring import PARTITIONS, SYSTEM_PARTITION, partition_of
-from envd.core.sealing import Floor, Pace, Sealing
+from envd.core.sealing import Floor, FloorPace, Sealing
 from envd.core.stamp import COUNTER_BITS, ZERO, Stamp
 from envd.core.topology import Topology
 from envd.node.floors import Floors
@@ -38,7 +38,7 @@ HOLDERS = (1, 2, 3)
 NAME = "web/prod"
 PLACE = partition_of(NAME)
 PEER = Peer(STALE, 1, b"b" * 16, "c1", "call", 1, b"")
-QUICK = Pace(age_ms=5_000, every_ms=3_000, gives_up_s=20.0)
+QUICK = FloorPace(age_ms=5_000, every_ms=3_000, gives_up_s=20.0)
 
 
 @dataclass

@@ -8,11 +8,11 @@ from collections.abc import Collection
 from chaos.sim.nodes import Settings
 from envd.core.history import Retention
 from envd.core.ring import partition_of
-from envd.core.sealing import Floor, Pace
+from envd.core.sealing import Floor, FloorPace
 from envd.core.stamp import COUNTER_BITS
 from tests.node.machines import Machines, simulate
 
-QUICK = Pace(age_ms=5_000, every_ms=3_000, gives_up_s=60.0)
+QUICK = FloorPace(age_ms=5_000, every_ms=3_000, gives_up_s=60.0)
 SETTINGS = Settings(Retention(2, 0), pace=QUICK)
 SETTLES_S = 15.0
 

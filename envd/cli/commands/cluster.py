@@ -287,8 +287,9 @@ CLUSTER = Command(
     now), down, or left. STARTS counts the starts of a node. topology tells which nodes vote on
     the writes of serial environments (VOTES: yes, next, no), and whether a majority of them can
     be reached; and where not every node holds everything, how many copies there are to be, how many
-    partitions each node holds, which are on their way, and how long that will take. where tells
-    which nodes hold an environment, whether it exists or not, and how far it is on its way.
+    partitions each node holds, which are on their way, and how long that will take; and since when
+    what was deleted is remembered, for nodes that are away. where tells which nodes hold an
+    environment, whether it exists or not, and how far it is on its way.
 
     join has the node that is asked look for members at further addresses (gossip, 7421 by
     default), as after a cut so long that all have forgotten each other. Both need the same cluster

@@ -164,8 +164,8 @@ DOCTOR = Command(
     Check whether the daemon answers, takes your credential and has envctl's version, whether
     its data directory and token are closed to others and its disk has room. Of a cluster it looks
     at who is down, whether enough voters can be reached, whether seeds answer and ports are open,
-    how far the clocks are apart, what waits to be sent and what is held back. Each finding says
-    what mends it. The exit code is 1 if a check fails.
+    how far the clocks are apart, what waits to be sent, what is held back, and for whom deletions
+    are remembered. Each finding says what mends it. The exit code is 1 if a check fails.
     """,
     examples=(
         ("envctl doctor", "the node that is used here"),
