@@ -15,6 +15,8 @@ async def run_together(*parts: Coroutine[None, None, None]) -> None:
     A group of which a task fails just as it is cancelled raises that error alone (CPython below
     3.13), and who goes on after errors would go on for ever. It takes back its own cancellation
     of this task only within its body, so that is where it waits: what is left is another one.
+    An error raised in an `except*` comes out in a group of its own before CPython 3.11.4, which
+    Debian 12 and Ubuntu 22.04 have: so the group is split by hand.
     """
     this = asyncio.current_task()
     assert this is not None, "a coroutine runs in a task"
@@ -22,10 +24,13 @@ async def run_together(*parts: Coroutine[None, None, None]) -> None:
     try:
         async with asyncio.TaskGroup() as group:
             await asyncio.wait([group.create_task(part) for part in parts])
-    except* EnvdError as errors:
+    except BaseExceptionGroup as errors:
+        ours, others = errors.split(EnvdError)
+        if ours is None or others is not None:
+            raise
         if this.cancelling() > before:
             raise asyncio.CancelledError from None
-        raise _first_of(errors) from None
+        raise _first_of(ours) from None
 
 
 def _first_of(errors: BaseExceptionGroup[EnvdError]) -> EnvdError:
