@@ -89,13 +89,23 @@ class Unset:
 
 
 @dataclass(frozen=True, slots=True)
+class Seen:
+    """The stamp (hex) of the value of a variable that a writer knew, "" where it knew none."""
+
+    name: str
+    stamp: str
+
+
+@dataclass(frozen=True, slots=True)
 class WriteRequest:
     """One atomic commit to one environment.
 
     With `replace`, variables that are not put are unset. With `replace` or `bulk` (an import)
     the limit on operations is that of the environment. `if_revision` is a revision or a
     prefix of at least 8 digits; `must_exist` and `must_not_exist` are about the environment.
-    `operation` makes a retry safe for 24 hours.
+    `operation` makes a retry safe for 24 hours. `seen` is for who writes what was decided on an
+    older state, as a copy that was edited elsewhere: where a variable had another value since,
+    this one replaces it all the same, and that one goes on record as a conflict.
     """
 
     environment: str
@@ -109,6 +119,7 @@ class WriteRequest:
     message: str = ""
     operation: str = ""
     durability: Durability = Durability.DEFAULT
+    seen: tuple[Seen, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

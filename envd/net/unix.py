@@ -40,6 +40,7 @@ from envd.core.requests import (
     RemoveRequest,
     ResolveRequest,
     RollbackRequest,
+    Seen,
     TopologyRequest,
     Unset,
     WatchRequest,
@@ -378,7 +379,7 @@ def converted(arguments: object, kind: type[RequestT]) -> RequestT:
     if not isinstance(arguments, dict):
         raise _misfit("the arguments are no object")
     _refuse_unknown(arguments, kind)
-    for field, nested in (("puts", Put), ("unsets", Unset)):
+    for field, nested in (("puts", Put), ("unsets", Unset), ("seen", Seen)):
         items = arguments.get(field) if kind is WriteRequest else None
         for item in items if isinstance(items, list) else ():
             if isinstance(item, dict):

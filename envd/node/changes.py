@@ -8,13 +8,32 @@ from envd.core.commit import Change, ChangeColumns, Kind
 from envd.core.entries import Entry, EntryColumns, rows_of
 from envd.core.environment import Environment
 from envd.core.errors import Denied, NotFound
-from envd.core.requests import Put, PutColumns, WriteRequest
+from envd.core.requests import Put, PutColumns, Seen, WriteRequest
+from envd.core.stamp import ZERO, Stamp
 
 
 def changes_of(
     environment: Environment, request: WriteRequest, may_reveal: bool
 ) -> Sequence[Change]:
     """The changes that a write means for the state it builds on."""
+    changes = _meant(environment, request, may_reveal)
+    return _as_seen(changes, request.seen) if request.seen else changes
+
+
+def _as_seen(changes: Sequence[Change], seen: Sequence[Seen]) -> Sequence[Change]:
+    """These changes, as of a writer that had seen no more than this of their variables."""
+    known = {each.name: Stamp.from_hex(each.stamp) if each.stamp else ZERO for each in seen}
+    return [
+        change
+        if change.kind
+        else change._replace(
+            overwrites=min(change.overwrites, known.get(change.name, change.overwrites))
+        )
+        for change in changes
+    ]
+
+
+def _meant(environment: Environment, request: WriteRequest, may_reveal: bool) -> Sequence[Change]:
     puts = request.puts
     simple = not request.unsets and not (request.replace and environment.variables)
     if type(puts) is PutColumns and simple:

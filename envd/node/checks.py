@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import struct
+
 from envd.core import names
 from envd.core.commit import Kind
 from envd.core.environment import Environment
 from envd.core.errors import InvalidRequest, LimitExceeded
 from envd.core.metadata import check_setting, is_setting, unknown_setting
-from envd.core.requests import PutColumns, WriteRequest
+from envd.core.requests import PutColumns, Seen, WriteRequest
+from envd.core.stamp import Stamp
 
 MAX_ENTRIES = 4 * names.MAX_VARIABLES
 """Of one environment, tombstones included: they stay until they are collected."""
@@ -29,6 +32,8 @@ def check_write(request: WriteRequest) -> None:
         )
     if not count and not request.replace and not request.must_not_exist:
         raise InvalidRequest("the write changes nothing", hint="name what to set or to unset")
+    for each in request.seen:
+        _check_seen(each)
     if type(request.puts) is PutColumns and not request.unsets:
         variables, values = request.puts.names, request.puts.values
         if len(set(variables)) == count and names.are_legal(variables, values):
@@ -43,6 +48,17 @@ def check_write(request: WriteRequest) -> None:
         _check_name(unset.kind, unset.name, seen)
         if unset.kind is Kind.METADATA and not is_setting(unset.name):
             raise unknown_setting(unset.name)
+
+
+def _check_seen(seen: Seen) -> None:
+    names.check_variable(seen.name)
+    try:
+        if seen.stamp:
+            Stamp.from_hex(seen.stamp)
+    except (ValueError, struct.error):
+        raise InvalidRequest(
+            f"what was seen of {seen.name} is no stamp", hint="a stamp is 40 hexadecimal digits"
+        ) from None
 
 
 def _check_name(kind: Kind, name: str, seen: set[tuple[Kind, str]]) -> None:

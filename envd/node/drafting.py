@@ -278,7 +278,7 @@ def _needs_a_holder(request: WriteRequest) -> str:
     plain = any(put.secret is False and put.kind is Kind.VARIABLE for put in request.puts)
     found = {
         "a write under a condition": bool(
-            request.if_revision or request.must_exist or request.must_not_exist
+            request.if_revision or request.must_exist or request.must_not_exist or request.seen
         ),
         "a write that removes what it does not name": request.replace,
         "a change of the mode": (Kind.METADATA, MODE) in touched,

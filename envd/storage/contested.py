@@ -8,7 +8,7 @@ the next flush computes its conflicts anew.
 
 from __future__ import annotations
 
-from envd.core.commit import Commit, Kind
+from envd.core.commit import ChangeColumns, Commit, Kind
 from envd.core.environment import Environment
 from envd.core.stamp import ZERO
 
@@ -24,11 +24,13 @@ def contests(before: Environment | None, commit: Commit, *, made_here: bool) -> 
         return False
     if commit.stamp <= before.highest_stamp:
         return True
-    if made_here:
-        return False
+    if made_here and type(commit.changes) is ChangeColumns:
+        return False  # Of what was built upon just this state, only single changes can be unseen.
     for kind, name, _, _, overwrites in commit.changes:
         if overwrites < before.overwritten_by(kind, name):
             return True
+    if made_here:
+        return False
     return commit.floor > ZERO and not _lists_all(before, commit)
 
 

@@ -37,6 +37,7 @@ from envd.core.requests import (
     PutColumns,
     ReadRequest,
     RollbackRequest,
+    Seen,
     Unset,
     WriteRequest,
 )
@@ -133,6 +134,7 @@ def write_from(message: pb.WriteRequest) -> WriteRequest:
         message=message.message,
         operation=message.operation,
         durability=durability_from(message.durability),
+        seen=tuple(Seen(name, stamp) for name, stamp in sorted(message.seen.items())),
     )
 
 
@@ -156,6 +158,7 @@ def write_message(request: WriteRequest) -> pb.WriteRequest:
         message=request.message,
         operation=request.operation,
         durability=durability_number(request.durability),
+        seen={each.name: each.stamp for each in request.seen},
     )
 
 

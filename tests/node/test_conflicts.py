@@ -17,6 +17,7 @@ from envd.core.requests import (
     ReadRequest,
     ResolveRequest,
     RollbackRequest,
+    Seen,
     Unset,
     WriteRequest,
 )
@@ -381,3 +382,37 @@ async def test_a_node_that_is_not_known_by_name_is_told_by_its_uid(node: Node) -
 
     assert side.node == f"{OTHER_UID:016x}"
     assert side.actor == ""
+
+
+async def test_what_a_writer_had_not_seen_goes_on_record_and_is_replaced(node: Node) -> None:
+    await node.put("web", A="1", B="1")
+    known = node.coordinator.read(ReadRequest("web")).variables["A"].stamp
+    await node.put("web", A="2", B="2")
+    seen = (Seen("A", known), Seen("C", ""))
+    puts = (Put("A", "3"), Put("B", "3"), Put("C", "3"))
+
+    await node.coordinator.write(WriteRequest("web", puts, seen=seen), "a store")
+
+    (found,) = listed(node, environment="web", reveal=True)
+    assert (found.variable, found.kept.value, found.lost.value) == ("A", "3", "2")
+    assert value(node, "A") == "3"
+    await resolve(node, "A", "lost")
+    assert value(node, "A") == "2"
+
+
+async def test_an_unset_of_what_was_not_seen_goes_on_record(node: Node) -> None:
+    await node.put("web", A="1", B="1")
+
+    unset = WriteRequest("web", unsets=(Unset("A"),), seen=(Seen("A", ""),))
+    await node.coordinator.write(unset, "a store")
+
+    (found,) = listed(node, environment="web", reveal=True)
+    assert (found.kept.kind, found.lost.value) == ("unset", "1")
+
+
+@pytest.mark.parametrize("stamp", ["12", "zz" * 20, "AB" * 20])
+async def test_what_was_seen_must_be_a_stamp(node: Node, stamp: str) -> None:
+    request = WriteRequest("web", (Put("A", "1"),), seen=(Seen("A", stamp),))
+
+    with pytest.raises(InvalidRequest, match="no stamp"):
+        await node.coordinator.write(request, "a store")

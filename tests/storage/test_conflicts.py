@@ -9,10 +9,10 @@ from random import Random
 
 import pytest
 
-from envd.core.commit import Commit
+from envd.core.commit import ChangeColumns, Commit
 from envd.core.environment import Environment
 from envd.core.history import ConflictRecord, Retention, conflicts
-from envd.core.stamp import ZERO, Stamp
+from envd.core.stamp import ZERO
 from envd.ports import Store
 from envd.storage.contested import contests
 from tests.storage.kept import KINDS, Kept, make_kept
@@ -278,9 +278,17 @@ def test_only_who_had_not_seen_all_can_be_part_of_a_conflict(
     assert contests(BEFORE, commit, made_here=False) == contested
 
 
-def test_what_was_made_here_on_the_head_needs_no_look_at_its_changes() -> None:
-    here = commit_at(at(3), "a", {"X": "n"}, saw=Stamp(0, 0, 0))
+def test_columns_made_here_on_the_head_need_no_look_at_each() -> None:
+    columns = ChangeColumns(["X"], ["n"], b"\0", [ZERO])
+    whole = Commit("a", at(3), columns)
 
-    assert not contests(BEFORE, here, made_here=True)
-    assert contests(BEFORE, commit_at(at(1), "a", {"X": "n"}), made_here=True)
-    assert not contests(None, here, made_here=False)
+    assert not contests(BEFORE, whole, made_here=True)
+    assert contests(BEFORE, Commit("a", at(1), columns), made_here=True)
+    assert not contests(None, whole, made_here=False)
+
+
+def test_what_was_made_here_by_who_had_not_seen_all_is_part_of_a_conflict() -> None:
+    unseen = commit_at(at(3), "a", {"X": "n"}, saw=ZERO)
+
+    assert contests(BEFORE, unseen, made_here=True)
+    assert not contests(BEFORE, commit_at(at(3), "a", {"X": "n"}, saw=at(1)), made_here=True)

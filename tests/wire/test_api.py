@@ -55,6 +55,7 @@ from envd.core.requests import (
     Put,
     ReadRequest,
     RollbackRequest,
+    Seen,
     Unset,
     WatchRequest,
     WriteRequest,
@@ -100,6 +101,7 @@ WRITE = WriteRequest(
     message="why",
     operation="op-1",
     durability=Durability.STRICT,
+    seen=(Seen("KEY", ""), Seen("PORT", STAMP)),
 )
 VIEW = EnvironmentView(
     environment="team/app/prod",

@@ -180,8 +180,15 @@ class Put(_message.Message):
     def __init__(self, name: _Optional[str] = ..., value: _Optional[str] = ..., secret: _Optional[bool] = ...) -> None: ...
 
 class WriteRequest(_message.Message):
-    __slots__ = ("environment", "puts", "unsets", "metadata_puts", "metadata_unsets", "replace", "if_revision", "must_exist", "must_not_exist", "message", "operation", "durability", "bulk")
+    __slots__ = ("environment", "puts", "unsets", "metadata_puts", "metadata_unsets", "replace", "if_revision", "must_exist", "must_not_exist", "message", "operation", "durability", "bulk", "seen")
     class MetadataPutsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: str
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
+    class SeenEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
         VALUE_FIELD_NUMBER: _ClassVar[int]
@@ -201,6 +208,7 @@ class WriteRequest(_message.Message):
     OPERATION_FIELD_NUMBER: _ClassVar[int]
     DURABILITY_FIELD_NUMBER: _ClassVar[int]
     BULK_FIELD_NUMBER: _ClassVar[int]
+    SEEN_FIELD_NUMBER: _ClassVar[int]
     environment: str
     puts: _containers.RepeatedCompositeFieldContainer[Put]
     unsets: _containers.RepeatedScalarFieldContainer[str]
@@ -214,7 +222,8 @@ class WriteRequest(_message.Message):
     operation: str
     durability: Durability
     bulk: bool
-    def __init__(self, environment: _Optional[str] = ..., puts: _Optional[_Iterable[_Union[Put, _Mapping]]] = ..., unsets: _Optional[_Iterable[str]] = ..., metadata_puts: _Optional[_Mapping[str, str]] = ..., metadata_unsets: _Optional[_Iterable[str]] = ..., replace: _Optional[bool] = ..., if_revision: _Optional[str] = ..., must_exist: _Optional[bool] = ..., must_not_exist: _Optional[bool] = ..., message: _Optional[str] = ..., operation: _Optional[str] = ..., durability: _Optional[_Union[Durability, str]] = ..., bulk: _Optional[bool] = ...) -> None: ...
+    seen: _containers.ScalarMap[str, str]
+    def __init__(self, environment: _Optional[str] = ..., puts: _Optional[_Iterable[_Union[Put, _Mapping]]] = ..., unsets: _Optional[_Iterable[str]] = ..., metadata_puts: _Optional[_Mapping[str, str]] = ..., metadata_unsets: _Optional[_Iterable[str]] = ..., replace: _Optional[bool] = ..., if_revision: _Optional[str] = ..., must_exist: _Optional[bool] = ..., must_not_exist: _Optional[bool] = ..., message: _Optional[str] = ..., operation: _Optional[str] = ..., durability: _Optional[_Union[Durability, str]] = ..., bulk: _Optional[bool] = ..., seen: _Optional[_Mapping[str, str]] = ...) -> None: ...
 
 class WriteResponse(_message.Message):
     __slots__ = ("environment", "revision", "stamp", "token", "acknowledged", "detached", "precondition")
