@@ -101,7 +101,6 @@ WRITE = WriteRequest(
     message="why",
     operation="op-1",
     durability=Durability.STRICT,
-    seen=(Seen("KEY", ""), Seen("PORT", STAMP)),
 )
 VIEW = EnvironmentView(
     environment="team/app/prod",
@@ -225,7 +224,10 @@ def test_what_goes_over_the_wire_stays_as_it_is(name: str, golden: Golden) -> No
 
 
 def test_a_write_comes_back_as_it_was() -> None:
+    seen = replace(WRITE, seen=(Seen("KEY", ""), Seen("PORT", STAMP)))
+
     assert api.write_from(api.write_message(WRITE)) == WRITE
+    assert api.write_from(api.write_message(seen)) == seen
     assert api.write_from(pb.WriteRequest(environment="e")) == WriteRequest("e")
 
 
