@@ -19,16 +19,19 @@ from typing import Any, Final, TypeVar
 import grpc
 
 from envd.client.backoff import Backoff
-from envd.client.breaker import Breaker
 from envd.client.picking import Picker, Server
 from envd.client.rpc_errors import error_from_rpc, is_without_answer, was_never_sent
 from envd.client.tasks import end
+from envd.core.breaker import Breaker
 from envd.core.errors import EnvdError, InvalidRequest, OutcomeUnknown, Unauthenticated, Unavailable
 from envd.wire import trace_context
 
 MAX_MESSAGE_BYTES: Final = 8 << 20
 CONNECT_TIMEOUT_S: Final = 5.0
 _CLOSE_S: Final = 1.0
+_FAILURES_IN_A_ROW: Final = 3
+_FIRST_PAUSE_S: Final = 0.5
+_LONGEST_PAUSE_S: Final = 5.0
 REPEAT: Final = 'operation="{}"'
 Metadata = tuple[tuple[str, str], ...]
 T = TypeVar("T")
@@ -59,12 +62,19 @@ class World:
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
 
 
+def _breaker() -> Breaker:
+    """A server's. A person waits for a client, so it is tried again soon and often."""
+    return Breaker(
+        _FAILURES_IN_A_ROW, first_pause_s=_FIRST_PAUSE_S, longest_pause_s=_LONGEST_PAUSE_S
+    )
+
+
 @dataclass(slots=True)
 class _Link:
     """One server's connection; `worked` tells whether calls may run over `channel`."""
 
     server: Server
-    breaker: Breaker = field(default_factory=Breaker)
+    breaker: Breaker = field(default_factory=_breaker)
     channel: grpc.aio.Channel | None = None
     connecting: asyncio.Task[Unavailable | None] | None = None
     worked: bool = False

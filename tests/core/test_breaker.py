@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from envd.client.breaker import Breaker, Circuit
+from envd.core.breaker import Breaker, Circuit
 
 BROKEN = ["fail 0"] * 3
 CLOSED, OPEN, HALF = Circuit.CLOSED, Circuit.OPEN, Circuit.HALF_OPEN
@@ -53,7 +53,7 @@ def test_the_states(happened: list[str], expected: Circuit) -> None:
 
 
 def test_half_open_lets_one_call_through() -> None:
-    breaker = Breaker(1, first_pause_s=10)
+    breaker = Breaker(1, first_pause_s=10, longest_pause_s=25)
     breaker.failed(0)
 
     assert [breaker.begin(5), breaker.begin(10), breaker.begin(10)] == [False, True, False]

@@ -1,23 +1,18 @@
-"""A circuit breaker for one server: no calls to one that just failed several times in a row.
+"""A circuit breaker for what is called: no calls to one that just failed several times in a row.
 
     closed      calls go through; `threshold` failures in a row open it
     open        no call goes through until the pause is over
     half open   one call goes through and decides: closed again, or open for twice as long
 
 (Nygard, "Release It!", 2007.) Calls that were under way when it opened and fail after that
-change nothing: a hundred streams that break at once are one event. Only failures of the
-connection and missing answers count: a refusal is an answer. Pure: the time comes in as an
-argument, in seconds of any steady clock.
+change nothing: a hundred streams that break at once are one event. Who calls decides what is a
+failure; a refusal is an answer. Pure: the time comes in as an argument, in seconds of any steady
+clock.
 """
 
 from __future__ import annotations
 
 from enum import Enum
-from typing import Final
-
-THRESHOLD: Final = 3
-FIRST_PAUSE_S: Final = 0.5
-LONGEST_PAUSE_S: Final = 5.0
 
 
 class Circuit(Enum):
@@ -29,7 +24,11 @@ class Circuit(Enum):
 
 
 class Breaker:
-    """One server's; begins closed."""
+    """That of one server or store; begins closed.
+
+    `threshold` failures in a row open it, for `first_pause_s`; each further failure doubles the
+    pause, up to `longest_pause_s`.
+    """
 
     __slots__ = (
         "_failures",
@@ -43,10 +42,10 @@ class Breaker:
 
     def __init__(
         self,
-        threshold: int = THRESHOLD,
+        threshold: int,
         *,
-        first_pause_s: float = FIRST_PAUSE_S,
-        longest_pause_s: float = LONGEST_PAUSE_S,
+        first_pause_s: float,
+        longest_pause_s: float,
     ) -> None:
         self._threshold = threshold
         self._first_pause_s = first_pause_s
@@ -82,13 +81,13 @@ class Breaker:
                 return True
 
     def succeeded(self) -> None:
-        """The server answered, whatever it said."""
+        """There was an answer, whatever it said."""
         self._failures = 0
         self._pause_s = 0.0
         self._probing = False
 
     def failed(self, now_s: float) -> None:
-        """The server could not be reached, or did not answer."""
+        """It could not be reached, or did not answer."""
         self._failures += 1
         if self._pause_s and not self._probing:
             return
