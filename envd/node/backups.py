@@ -13,7 +13,7 @@ from typing import Protocol
 from envd.core.answers import Identity
 from envd.core.backups import BackupChunk, BackupFacts, BackupListing, BackupRequest
 from envd.core.errors import Unavailable
-from envd.node.views import iso_time
+from envd.core.times import iso_time
 from envd.ports import Authorizer, Clock, Store
 
 

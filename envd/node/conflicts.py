@@ -29,9 +29,10 @@ from envd.core.names import (
 )
 from envd.core.requests import ConflictsRequest, ResolveRequest
 from envd.core.stamp import STAMP_BYTES, ZERO
+from envd.core.times import iso_time
 from envd.node.changes import restored
 from envd.node.checks import check_operation
-from envd.node.views import NodeIdentity, iso_time
+from envd.node.views import NodeIdentity
 from envd.ports import Store
 
 KEPT = "kept"

@@ -26,12 +26,13 @@ from envd.core.requests import (
     WriteRequest,
 )
 from envd.core.stamp import ZERO
+from envd.core.times import iso_time
 from envd.node import conflicts, revisions
 from envd.node.changes import changes_of, differences, restated
 from envd.node.checks import check_operation, check_room, check_write
 from envd.node.operations import AnyWrite
 from envd.node.reader import no_environment
-from envd.node.views import NodeIdentity, iso_time
+from envd.node.views import NodeIdentity
 from envd.ports import Clock, Store, StoredState
 
 SALVAGER: Final = "envd"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from zlib import crc32
 
 from envd.core.answers import (
@@ -22,6 +21,7 @@ from envd.core.environment import Environment
 from envd.core.errors import NotFound
 from envd.core.requests import Consistency
 from envd.core.stamp import Stamp
+from envd.core.times import iso_time
 from envd.ports import StoredState
 
 TOKEN_VERSION = 1
@@ -196,16 +196,6 @@ def _change_views(commit: Commit) -> tuple[ChangeView, ...]:
         )
         for change in commit.changes
     )
-
-
-def iso_time(time_ms: int) -> str:
-    """Unix milliseconds as ISO 8601 in UTC, to the millisecond.
-
-    Example: iso_time(0) is "1970-01-01T00:00:00.000Z".
-    """
-    seconds, millis = divmod(time_ms, 1000)
-    moment = datetime.fromtimestamp(seconds, UTC)
-    return f"{moment:%Y-%m-%dT%H:%M:%S}.{millis:03d}Z"
 
 
 def session_token(partition: int, origin: int, seq: int) -> str:
