@@ -53,6 +53,9 @@ class Capability(Flag):
     """Each write restarts something that runs, so people are asked first."""
 
 
+NONE: Final = Capability(0)
+
+
 class Key(NamedTuple):
     """A variable, or with `variable` "" the document of a whole environment.
 
@@ -358,12 +361,14 @@ class Backend(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Registration:
-    """What an entry point of the group `envd.backends` leads to.
+    """What an entry point of the group `envd.backends` leads to, or a function that makes one.
 
+    The function is called once for each registry: what its backends share is theirs.
     `make` builds a backend that is not opened yet and imports no SDK; it raises StoreUnsupported
     or InvalidName for options that can't be. `extra` is the extra of the distribution that brings
     the SDK, "" without any; `library` is the module whose absence means that it is missing.
     `place_hint` shows what a place looks like. `settings_section` names the provider's section.
+    `capabilities` are those of a backend without any settings, to be shown before one is made.
     """
 
     name: str
@@ -375,3 +380,4 @@ class Registration:
     library: str = ""
     settings_section: str = ""
     credentials_hint: str = ""
+    capabilities: Capability = NONE
