@@ -31,7 +31,7 @@ from envd.ports import Clock, Registers, Rng, Store
 from envd.security.cluster_secret import SharedSecret
 from envd.security.datagrams import SealedDatagrams
 from envd.settings import Settings
-from envd.storage.finish import finish_in_thread
+from envd.threads import finish_in_thread
 from envd.wire import peers as wire
 
 REMEMBER_S = 0.5

@@ -30,7 +30,7 @@ import envd
 from envd.core.backups import BackupRequest
 from envd.core.errors import EnvdError, StorageError
 from envd.storage.disk import unusable
-from envd.storage.finish import finish_in_thread
+from envd.threads import finish_in_thread
 from envd.wire import plain
 
 JOB_REFUSED = 3

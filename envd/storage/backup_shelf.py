@@ -11,7 +11,7 @@ from envd.core.errors import StorageError
 from envd.storage.backup_directory import BackupDirectory, Keep
 from envd.storage.backup_process import BackupProcesses
 from envd.storage.backup_read import facts
-from envd.storage.finish import finish_in_thread
+from envd.threads import finish_in_thread
 
 
 class DirectoryShelf:

@@ -16,11 +16,11 @@ from collections.abc import Callable
 from envd.core.ring import PARTITIONS
 from envd.ports import Forgotten
 from envd.storage.collecting import Slice
-from envd.storage.finish import finish_in_thread
 from envd.storage.journal import stopping
 from envd.storage.memtable import Memtable
 from envd.storage.state import StateDb
 from envd.storage.write_behind import Pace, WriteBehind
+from envd.threads import finish_in_thread
 
 
 class Collector:

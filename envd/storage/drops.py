@@ -12,11 +12,11 @@ from __future__ import annotations
 
 from envd.core.errors import Unavailable
 from envd.core.ring import PARTITIONS, SYSTEM_PARTITION, partition_of
-from envd.storage.finish import finish_in_thread
 from envd.storage.journal import stopping
 from envd.storage.memtable import Memtable
 from envd.storage.state import StateDb
 from envd.storage.write_behind import WriteBehind
+from envd.threads import finish_in_thread
 
 
 class Newest:

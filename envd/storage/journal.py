@@ -45,9 +45,9 @@ from envd.files import sync_directory, write_private
 from envd.ports import Sealer, Subkey
 from envd.storage import recovery, segment
 from envd.storage.disk import RESTORE_HINT, Disk, cause, make_directory
-from envd.storage.finish import finish_in_thread
 from envd.storage.recovery import DroppedTail, SegmentFile, segment_name
 from envd.storage.segment import Frame, SegmentHeader
+from envd.threads import finish_in_thread
 
 DEFAULT_SEGMENT_BYTES = 32 << 20
 MAX_GROUP_BYTES = 4 << 20

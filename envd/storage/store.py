@@ -37,7 +37,6 @@ from envd.storage.collector import Collector
 from envd.storage.copying import copy_durably
 from envd.storage.disk import Disk, make_directory, unusable
 from envd.storage.drops import Drops, Newest
-from envd.storage.finish import finish_in_thread
 from envd.storage.journal import Journal, stopping
 from envd.storage.log_pages import LogPages
 from envd.storage.logged import goes_to_peers, pending_again, pending_of, refused, told
@@ -49,6 +48,7 @@ from envd.storage.seen import SeenKeys, learn
 from envd.storage.state import StateDb, operation_key
 from envd.storage.view import View
 from envd.storage.write_behind import WriteBehind
+from envd.threads import finish_in_thread
 from envd.wire import records
 from envd.wire.records import BaseRecord
 

@@ -16,11 +16,11 @@ from contextlib import asynccontextmanager, suppress
 
 from envd.core.errors import EnvdError, StorageError
 from envd.ports import Clock
-from envd.storage.finish import finish_in_thread
 from envd.storage.flush import Batch, go_on
 from envd.storage.journal import Journal
 from envd.storage.memtable import Dirty, Memtable
 from envd.storage.state import StateDb
+from envd.threads import finish_in_thread
 
 _log = logging.getLogger(__name__)
 _RETRY_S = 1.0
