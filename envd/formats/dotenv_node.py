@@ -22,7 +22,7 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
-from envd.formats.source import Assignment, Source, last_of_each, with_line_feeds
+from envd.formats.source import Assignment, Source, Statement, last_of_each, with_line_feeds
 
 LINE_ENDS = "\n\u2028\u2029"
 BLANKS = (
@@ -62,6 +62,28 @@ def read_node(text: str, source: Source) -> list[Assignment]:
         found.append(source.assignment(head.name, value, line=line))
         index = _skip(text, after)
     return last_of_each(found)
+
+
+def node_statements(text: str) -> list[Statement]:
+    """Where the assignments stand in a text that `read_node` reads."""
+    found: list[Statement] = []
+    index = _skip(text, 0)
+    while index < len(text):
+        head = _head(text, index)
+        if head is None:
+            break
+        _, after = _value(text, head.value_at)
+        space = _SPACE.match(text, head.value_at, after)
+        value_at = space.end() if space is not None else head.value_at
+        value_end = max(value_at, len(text[:after].rstrip(BLANKS)))
+        if value_at == after:  # Nothing but blanks: the value begins right after the sign.
+            value_at = value_end = head.value_at
+        start = text.rfind("\n", 0, index) + 1
+        line_end = text.find("\n", value_end)
+        end = line_end + 1 if line_end >= 0 else len(text)
+        found.append(Statement(head.name, start, value_at, value_end, end))
+        index = _skip(text, after)
+    return found
 
 
 def _skip(text: str, index: int) -> int:

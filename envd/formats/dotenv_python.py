@@ -19,6 +19,7 @@ import re
 from envd.formats.source import (
     Assignment,
     Source,
+    Statement,
     is_variable_name,
     last_of_each,
     line_of,
@@ -68,6 +69,36 @@ def read_python(text: str, source: Source) -> list[Assignment]:
         found.append(source.assignment(binding.key, binding.value, line=line))
         if _leaves_backtick_open(statement, binding.value):
             open_backtick = line
+
+
+def python_statements(text: str) -> list[Statement]:
+    """Where the assignments stand in a text that `read_python` reads."""
+    from dotenv.parser import parse_stream
+
+    found: list[Statement] = []
+    position = 0
+    for binding in parse_stream(io.StringIO(text)):
+        at, position = position, position + len(binding.original.string)
+        sign = _NAME_AND_SIGN.match(text, at)
+        if binding.key is None or sign is None:
+            continue
+        start = text.rfind("\n", at, sign.start("name")) + 1 or at
+        value_end = _value_end(text, sign.end())
+        found.append(Statement(binding.key, start, sign.end(), value_end, position))
+    return found
+
+
+def _value_end(text: str, value_at: int) -> int:
+    """Where the value ends that begins at `value_at`, by the rules of python-dotenv."""
+    quoted = _QUOTED.match(text, value_at)
+    if quoted is not None:
+        return quoted.end()
+    line_end = text.find("\n", value_at)
+    rest = text[value_at : line_end if line_end >= 0 else len(text)]
+    if rest.startswith("#") and text[value_at - 1] != "=":
+        return value_at
+    comment = _COMMENT.search(rest)
+    return value_at + len((rest[: comment.start()] if comment is not None else rest).rstrip())
 
 
 def _leaves_backtick_open(statement: str, value: str) -> bool:

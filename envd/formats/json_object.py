@@ -46,7 +46,9 @@ class _Member(NamedTuple):
     name: str
     value: object
     line: int
+    at: int
     value_at: int
+    end: int
 
 
 class _Document:
@@ -100,7 +102,7 @@ class _Document:
                 raise self.error(index, _syntax("Expecting ':'"))
             value_at = self.skip(index + 1)
             value, index = self.value(value_at)
-            yield _Member(str(name), value, self.line(name_at), value_at)
+            yield _Member(str(name), value, self.line(name_at), name_at, value_at, index)
             index = self.skip(index)
             match self.text[index : index + 1]:
                 case ",":
@@ -131,6 +133,46 @@ def read_json(text: str, source: Source) -> list[Assignment]:
     _refuse_strangers(members, source)
     inner, _ = _distinct_members(document, variables.value_at)
     return [_variable(member, source) for member in inner]
+
+
+class JsonMember(NamedTuple):
+    """Where a variable stands: its name at `at`, the text of its value, and where it all ends."""
+
+    name: str
+    at: int
+    value_at: int
+    value_end: int
+    end: int
+
+
+class JsonPlaces(NamedTuple):
+    """The members of the object that holds the variables; `close` is where its `}` stands."""
+
+    open: int
+    close: int
+    members: list[JsonMember]
+
+
+def json_places(text: str, source: Source) -> JsonPlaces:
+    """Where the variables stand in a text that `read_json` reads."""
+    document = _Document(text, source)
+    start = document.skip(0)
+    members, end = _distinct_members(document, start)
+    variables = next((each for each in members if each.name == "variables"), None)
+    if variables is not None and isinstance(variables.value, _Object):
+        start = variables.value_at
+        members, end = _distinct_members(document, start)
+    return JsonPlaces(start, end - 1, [_place(document, each) for each in members])
+
+
+def _place(document: _Document, member: _Member) -> JsonMember:
+    """A variable is a string, or an object whose "value" is one."""
+    value_at, value_end = member.value_at, member.end
+    if isinstance(member.value, _Object):
+        for each in _distinct_members(document, member.value_at)[0]:
+            if each.name == "value":
+                value_at, value_end = each.value_at, each.end
+    return JsonMember(member.name, member.at, value_at, value_end, member.end)
 
 
 def _distinct_members(document: _Document, index: int) -> tuple[list[_Member], int]:

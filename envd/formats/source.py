@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from envd.core.errors import InvalidRequest, LimitExceeded
 from envd.core.names import check_value, check_variable
@@ -40,6 +40,20 @@ class Assignment:
     value: str = field(repr=False)
     line: int
     secret: bool | None = None
+
+
+class Statement(NamedTuple):
+    """Where an assignment stands in a dotenv file: places in its text with line feeds.
+
+    It goes from `start`, where its line begins, up to `end`, after its line end. What may stand
+    for another value is at `value_at` up to `value_end`, quotes included.
+    """
+
+    name: str
+    start: int
+    value_at: int
+    value_end: int
+    end: int
 
 
 @dataclass(frozen=True, slots=True)

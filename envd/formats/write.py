@@ -91,15 +91,17 @@ def _yaml(variables: Mapping[str, str]) -> str:
     if not variables:
         return "{}\n"
     return "".join(
-        f"{_yaml_name(name)}: {_yaml_string(value)}\n" for name, value in variables.items()
+        f"{yaml_name(name)}: {yaml_string(value)}\n" for name, value in variables.items()
     )
 
 
-def _yaml_name(name: str) -> str:
+def yaml_name(name: str) -> str:
+    """A name as YAML writes it: in quotes where it would be something else to YAML 1.1."""
     return f'"{name}"' if name.lower() in _YAML_WORDS else name
 
 
-def _yaml_string(value: str) -> str:
+def yaml_string(value: str) -> str:
+    """A value in double quotes, in one line."""
     return _RAW_IN_JSON.sub(
         lambda match: f"\\u{ord(match.group()):04x}", json.dumps(value, ensure_ascii=False)
     )
@@ -231,7 +233,7 @@ def _k8s_secret(variables: Mapping[str, str], name: str) -> str:
 
 
 def _k8s_configmap(variables: Mapping[str, str], name: str) -> str:
-    data = {key: _yaml_string(value) for key, value in variables.items()}
+    data = {key: yaml_string(value) for key, value in variables.items()}
     return _manifest("ConfigMap", name, variables, data)
 
 
@@ -246,7 +248,7 @@ def _manifest(kind: str, name: str, variables: Mapping[str, str], data: Mapping[
     head = f'apiVersion: v1\nkind: {kind}\nmetadata:\n  name: "{name}"\n'
     if not data:
         return head + "data: {}\n"
-    rows = (f"  {_yaml_name(key)}: {text or chr(34) * 2}\n" for key, text in data.items())
+    rows = (f"  {yaml_name(key)}: {text or chr(34) * 2}\n" for key, text in data.items())
     return head + "data:\n" + "".join(rows)
 
 

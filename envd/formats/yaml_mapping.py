@@ -69,7 +69,7 @@ class _Reader:
 
         line = 1
         try:
-            yield from yaml.parse(self._text, Loader=_loader())
+            yield from yaml.parse(self._text, Loader=loader())
         except yaml.MarkedYAMLError as error:
             line = error.problem_mark.line + 1 if error.problem_mark is not None else 1
         except yaml.YAMLError:
@@ -169,7 +169,7 @@ class _Reader:
         return self._source.error(_line(event), what, hint=hint)
 
 
-def _loader() -> type[SafeLoader | CSafeLoader]:
+def loader() -> type[SafeLoader | CSafeLoader]:
     """Return libyaml's loader where PyYAML was built with it: it is twenty times as fast."""
     import yaml
 
