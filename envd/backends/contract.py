@@ -217,7 +217,8 @@ class PriceSheet:
     """What a store costs in US dollars, as published on the day `as_of` (ISO 8601).
 
     `item_month` is for one item kept for a month, `reads_10k` and `writes_10k` for so many
-    calls; the first `free_items`, and `free_calls` a month, cost nothing.
+    calls; the first `free_items`, and `free_calls` a month, cost nothing. `place_month` is for the
+    place itself, whatever is in it.
     """
 
     provider: str
@@ -230,6 +231,7 @@ class PriceSheet:
     free_items: int = 0
     free_calls: int = 0
     source: str = ""
+    place_month: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

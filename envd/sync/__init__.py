@@ -7,7 +7,9 @@ plan        all of that for a binding, and the brake; pure
 observing   what a store has: complete scans, confirmed
 applying    doing exactly what a plan says, with an intent before each write
 layouts     one item a variable, or one document an environment
-pacing, circuit, routing, windows, pricing    how fast, whether, where, when, for how much
+pacing, circuit, routing    how fast, whether at all, and where
+windows, coalescing         when
+pricing, prices             for how much
 runner      one binding, led by the node that holds its lease
 service     what callers ask for
 """
