@@ -1,0 +1,333 @@
+"""Doing exactly what a plan says, so that a crash at any point loses nothing and repeats nothing.
+
+In this order, for all of a binding at once:
+
+1. What a write to the store will overwrite unseen goes on record here, as a conflict.
+2. The intents of all writes to the store are kept: the stamp and hash of each.
+3. The store is written, each name under the version that the plan saw.
+4. Environments are written, each in one commit, under the revision that the plan saw. What such a
+   write had not seen goes on record in that same commit.
+5. The anchors are kept.
+
+A crash after 2 or 3 is told by the intents, one after 4 by equal values on both sides.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from hashlib import blake2b
+from typing import Final
+
+from envd.backends.contract import Item, Outcome, Result
+from envd.backends.errors import BackendError
+from envd.core.errors import Conflict, EnvdError, OutcomeUnknown
+from envd.core.requests import Put, Seen, Unset, WriteRequest
+from envd.core.stamp import COUNTER_BITS, Stamp
+from envd.core.syncing import Action, OperationView
+from envd.formats.secrets import looks_secret
+from envd.sync import anchors
+from envd.sync.anchors import NOTHING, Anchor, Intent
+from envd.sync.layouts import Place
+from envd.sync.merge import ENVD, STORE
+from envd.sync.picture import DOCUMENT, ENVIRONMENT, TARGET, Bound, Looking, Picture
+from envd.sync.plan import Plan, Planned, final_anchor, op_of, operation_view
+from envd.sync.ports import Lost
+
+NOT_TRIED: Final = "not tried"
+WAITS: Final = "waits"
+_FAILED: Final = {
+    Result.CONFLICT: "conflict",
+    Result.REJECTED: "rejected",
+    Result.FAILED: "failed",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Leave:
+    """What a plan is allowed, besides what it may do by itself."""
+
+    deletes: int = 0
+    restart: bool = False
+    message: str = ""
+
+
+@dataclass(slots=True)
+class _Course:
+    """One application of a plan, as far as it has come."""
+
+    plan: Plan
+    picture: Picture
+    place: Place
+    looking: Looking
+    wall_ms: int
+    results: dict[int, tuple[str, str]] = field(default_factory=dict)
+    kept: dict[str, dict[str, Anchor | None]] = field(default_factory=dict)
+    """By record: the anchors that are to be kept, None for those that are to go."""
+
+    def keep(self, planned: Planned, anchor: Anchor | None) -> None:
+        self.kept.setdefault(planned.bound.record, {})[planned.key.variable] = anchor
+
+    def ended(self, planned: Planned, result: str, detail: str = "") -> None:
+        self.results[id(planned)] = (result, detail)
+
+
+async def apply(
+    plan: Plan, picture: Picture, place: Place, looking: Looking, leave: Leave, wall_ms: int
+) -> list[OperationView]:
+    """Do a plan that was made of this picture; what became of each operation, in its order.
+
+    Failures of single operations are told, not raised. Raises EnvdError where the conflicts or
+    intents can't be kept: then the store was not written.
+    """
+    course = _Course(plan, picture, place, looking, wall_ms)
+    braked = plan.brakes(leave.deletes)
+    todo = []
+    for planned in plan.operations:
+        if planned.deletes and braked:
+            course.ended(planned, NOT_TRIED, "it is one of too many deletions at once")
+        elif planned.works:
+            todo.append(planned)
+        else:
+            course.ended(planned, WAITS if planned.decision.action is Action.CONFLICT else "")
+    for planned in plan.notes:
+        course.keep(planned, planned.decision.anchor)
+    for planned in plan.operations:
+        if planned.decision.action is Action.ADOPT:
+            course.keep(planned, planned.decision.anchor)
+            course.ended(planned, "applied")
+    await _put_on_record(course, todo)
+    await _write_store(course, [each for each in todo if each.decision.side == STORE])
+    await _write_environments(course, [each for each in todo if each.decision.side == ENVD], leave)
+    try:
+        await _keep(course)
+    except EnvdError as error:
+        raise OutcomeUnknown(
+            f"the plan was done, and that could not be noted: {error.message}",
+            hint="the next comparison finds out what was done",
+            reason="NOT_NOTED",
+        ) from error
+    return [_view(course, each) for each in plan.operations]
+
+
+def _view(course: _Course, planned: Planned) -> OperationView:
+    result, detail = course.results.get(id(planned), ("", ""))
+    return operation_view(course.plan, planned, result, detail)
+
+
+def author_of(plan: Plan) -> str:
+    """Who is told as the author of what a store had: `store aws-ssm:/payments/prod`."""
+    return f"store {plan.target}"
+
+
+# -- 1: what is overwritten goes on record ---------------------------------------------------
+
+
+async def _put_on_record(course: _Course, todo: Sequence[Planned]) -> None:
+    losing = [each for each in todo if each.decision.loses == STORE]
+    for name, group in _by_environment(losing).items():
+        lost = [_lost(course, each, each.sides.there) for each in group]
+        ids = await course.looking.environments.put_on_record(name, lost)
+        for planned, conflict in zip(group, ids, strict=True):
+            anchor = planned.decision.anchor
+            if not planned.decision.side and anchor is not None:
+                course.keep(planned, replace(anchor, conflict=conflict))
+                course.ended(planned, WAITS)
+
+
+def _lost(course: _Course, planned: Planned, item: Item | None) -> Lost:
+    """What the store had, as a write of its own: after what is here, and by the store's time.
+
+    The stamp follows from what it was and what is here, so the same loss is the same record.
+    """
+    assert item is not None, "what is lost was in the store"
+    here = planned.sides.here
+    named = f"{course.plan.target}\0{item.native}\0{item.version}".encode()
+    actor = int.from_bytes(blake2b(named, digest_size=8, person=b"envd store actor").digest())
+    when_ms = min(item.changed_ms or 0, course.wall_ms)
+    hlc = when_ms << COUNTER_BITS
+    if here is not None:
+        hlc = max(hlc, here.stamp.hlc + 1)
+    era = 0 if here is None else here.stamp.era
+    secret = item.secret if item.secret is not None else here is None or here.secret
+    return Lost(
+        planned.key.variable,
+        item.value,
+        secret,
+        Stamp(era, hlc, actor),
+        author_of(course.plan),
+        when_ms or course.wall_ms,
+    )
+
+
+# -- 2 and 3: the store ----------------------------------------------------------------------
+
+
+async def _write_store(course: _Course, todo: Sequence[Planned]) -> None:
+    if not todo:
+        return
+    await _keep_intents(course, todo)
+    named = f"{course.plan.id}-{course.wall_ms}"
+    outcomes = await course.place.apply([op_of(each) for each in todo], named)
+    for planned, outcome in zip(todo, outcomes, strict=True):
+        _note(course, planned, outcome)
+    await _record_overtaken(course, todo, outcomes)
+
+
+async def _keep_intents(course: _Course, todo: Sequence[Planned]) -> None:
+    records = course.looking.records
+    for bound, group in _by_bound(todo):
+        await _tell_whose(course, bound)
+        puts = {
+            each.key.variable: anchors.encoded(
+                (each.sides.anchor or NOTHING).intending(_intent(course, each))
+            )
+            for each in group
+            if not each.deletes
+        }
+        if puts:
+            await records.update(bound.record, puts)
+
+
+def _intent(course: _Course, planned: Planned) -> Intent:
+    here = planned.sides.here
+    assert here is not None, "what is put in the store is here"
+    return Intent(planned.sides.stamp, course.looking.fingerprint(here.value))
+
+
+def _note(course: _Course, planned: Planned, outcome: Outcome) -> None:
+    """Take in what became of one write to the store."""
+    if outcome.result in (Result.APPLIED, Result.NOOP):
+        course.keep(planned, final_anchor(planned, version=outcome.version))
+        course.ended(planned, outcome.result.value)
+        return
+    detail = "" if outcome.error is None else outcome.error.message
+    course.ended(planned, _FAILED[outcome.result], detail)
+    if outcome.result is not Result.FAILED:  # Else it may be done, which the intent will tell.
+        course.keep(planned, planned.sides.anchor)
+
+
+async def _record_overtaken(
+    course: _Course, todo: Sequence[Planned], outcomes: Sequence[Outcome]
+) -> None:
+    """Put on record what others wrote in the very moment before a write that replaced it."""
+    between = {
+        id(planned): outcome.between
+        for planned, outcome in zip(todo, outcomes, strict=True)
+        if outcome.overtaken and outcome.between is not None
+    }
+    overtaken = [each for each in todo if id(each) in between]
+    for name, group in _by_environment(overtaken).items():
+        lost = [_lost(course, each, between[id(each)]) for each in group]
+        await course.looking.environments.put_on_record(name, lost)
+
+
+# -- 4: environments -------------------------------------------------------------------------
+
+
+async def _write_environments(course: _Course, todo: Sequence[Planned], leave: Leave) -> None:
+    for bound, group in _by_bound(todo):
+        request = _request(course, bound, group, leave)
+        try:
+            answer = await course.looking.environments.write(request, author_of(course.plan))
+        except Conflict:
+            for planned in group:
+                course.ended(planned, "conflict", "it was changed here meanwhile")
+        except EnvdError as error:
+            unknown = isinstance(error, OutcomeUnknown)
+            for planned in group:
+                course.ended(planned, "failed" if unknown else "rejected", error.message)
+        else:
+            for planned in group:
+                course.keep(planned, final_anchor(planned, stamp=answer.stamp))
+                course.ended(planned, "applied")
+
+
+def _request(course: _Course, bound: Bound, group: Sequence[Planned], leave: Leave) -> WriteRequest:
+    exists = bool(bound.state.revision)
+    seen = [
+        Seen(each.key.variable, _seen(each.sides.anchor))
+        for each in group
+        if each.decision.loses == ENVD
+    ]
+    return WriteRequest(
+        bound.environment,
+        tuple(_put(each) for each in group if not each.deletes),
+        tuple(Unset(each.key.variable) for each in group if each.deletes),
+        bulk=True,
+        if_revision=bound.state.revision,
+        must_not_exist=not exists,
+        message=leave.message or f"from {course.plan.target}",
+        seen=tuple(seen),
+    )
+
+
+def _seen(anchor: Anchor | None) -> str:
+    """The stamp that the store's write was made upon, "" where nobody can tell."""
+    if anchor is None or len(anchor.stamp) != len(Stamp(0, 0, 0).hex()):
+        return ""
+    return anchor.stamp
+
+
+def _put(planned: Planned) -> Put:
+    """The store's value; it is secret where the store says so, or else where it looks like it."""
+    there, here = planned.sides.there, planned.sides.here
+    assert there is not None, "what is taken is in the store"
+    assert there.value is not None, "its value was read"
+    secret: bool | None = None
+    if here is None:
+        guessed = looks_secret(planned.key.variable, there.value)
+        secret = guessed if there.secret is None else there.secret
+    elif there.secret:
+        secret = True
+    return Put(planned.key.variable, there.value, secret)
+
+
+# -- 5: anchors ------------------------------------------------------------------------------
+
+
+async def _keep(course: _Course) -> None:
+    """Keep all anchors that have changed, and the versions of documents that were read."""
+    records = course.looking.records
+    for bound in course.picture.bound.values():
+        wanted = course.kept.get(bound.record, {})
+        puts = {name: anchors.encoded(anchor) for name, anchor in wanted.items() if anchor}
+        unsets = [name for name, anchor in wanted.items() if anchor is None]
+        if puts or unsets:
+            await _tell_whose(course, bound)
+            await records.update(bound.record, puts, unsets)
+        written = any(
+            each.decision.side == STORE and each.bound is bound for each in course.plan.operations
+        )
+        version = "" if written else course.picture.documents.get(bound.relative, "")
+        if course.place.has_documents and version != bound.document:
+            await _tell_whose(course, bound)
+            await records.update(anchors.about_name(bound.record), {DOCUMENT: version})
+
+
+async def _tell_whose(course: _Course, bound: Bound) -> None:
+    """Keep, before any of the anchors, whose they are."""
+    if bound.is_new:
+        about: Mapping[str, str] = {ENVIRONMENT: bound.environment, TARGET: course.plan.target}
+        await course.looking.records.update(anchors.about_name(bound.record), dict(about))
+
+
+def _by_environment(todo: Iterable[Planned]) -> dict[str, list[Planned]]:
+    groups: dict[str, list[Planned]] = {}
+    for planned in todo:
+        groups.setdefault(planned.bound.environment, []).append(planned)
+    return groups
+
+
+def _by_bound(todo: Iterable[Planned]) -> list[tuple[Bound, list[Planned]]]:
+    return [(group[0].bound, group) for group in _by_environment(todo).values()]
+
+
+def is_whole(views: Iterable[OperationView]) -> bool:
+    """Whether nothing of a plan failed."""
+    return not any(each.result in (*_FAILED.values(), NOT_TRIED) for each in views)
+
+
+def first_problem(error: BackendError | EnvdError) -> str:
+    """One line of an error, for a status."""
+    return f"{error.message}" + (f" ({error.hint})" if error.hint else "")

@@ -1,0 +1,390 @@
+"""How variables lie in a store: one item each, or all of an environment in one document.
+
+Both look the same from above: items by key, writes under an expected version. In a document the
+version of a variable is the keyed hash of its value, and a write reads the document, changes its
+variables only, and replaces it under the document's own version; what others have in it stays.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Final, Protocol
+
+from envd.backends.contract import (
+    Backend,
+    Capability,
+    Item,
+    Key,
+    Limits,
+    Op,
+    Outcome,
+    Result,
+    Scope,
+    Verb,
+)
+from envd.backends.errors import (
+    BackendError,
+    InvalidValue,
+    ItemNotFound,
+    SoftDeleted,
+    StaleVersion,
+    StoreUnavailable,
+)
+from envd.core.syncing import BindingView
+from envd.sync.binding import scope
+from envd.sync.ports import Fingerprint
+
+MAX_ITEMS: Final = 200_000
+"""A place that has more is not listed to its end: something else lives there."""
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What is known of a document: its version, and the versions of the variables in it."""
+
+    version: str
+    variables: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What a complete listing found, and the versions of documents by relative environment."""
+
+    items: dict[Key, Item]
+    documents: dict[str, str] = field(default_factory=dict)
+
+
+class Place(Protocol):
+    """One place in a store as the reconciler sees it."""
+
+    @property
+    def limits(self) -> Limits: ...
+
+    @property
+    def capabilities(self) -> Capability: ...
+
+    @property
+    def has_documents(self) -> bool:
+        """Whether an item holds many variables."""
+        ...
+
+    async def look(self, known: Mapping[str, Known]) -> Seen:
+        """List everything; raises where that was not complete."""
+        ...
+
+    async def read(self, keys: Sequence[Key]) -> dict[Key, Item | BackendError]:
+        """Items with their values, as many as wanted."""
+        ...
+
+    async def apply(self, ops: Sequence[Op], idempotency: str) -> list[Outcome]:
+        """Do these, as many as wanted; one outcome for each, in their order."""
+        ...
+
+    def name(self, key: Key) -> str:
+        """The store's name; raises BackendError where there is none."""
+        ...
+
+    def problems(self, ops: Sequence[Op]) -> dict[Key, BackendError]:
+        """Which of these the store will never take."""
+        ...
+
+
+def place_of(binding: BindingView, backend: Backend, fingerprint: Fingerprint) -> Place:
+    """The place that a binding's layout makes of a backend."""
+    if binding.layout == "document":
+        return Documents(backend, scope(binding), fingerprint)
+    return Singly(backend, scope(binding))
+
+
+async def _listed(backend: Backend, wanted: Scope) -> list[Item]:
+    """Every item in scope; raises StoreUnavailable for a listing that is not complete."""
+    found: list[Item] = []
+    complete = False
+    async for page in backend.scan(wanted):
+        found.extend(page.items)
+        complete = page.complete
+        if len(found) > MAX_ITEMS:
+            raise StoreUnavailable(
+                f"the place has over {MAX_ITEMS:,} items, so it was not listed to its end",
+                hint="bind a place that holds nothing else",
+            )
+    if not complete:
+        raise StoreUnavailable("the store's listing ended before it was complete")
+    return found
+
+
+class Singly:
+    """One item a variable."""
+
+    def __init__(self, backend: Backend, wanted: Scope) -> None:
+        self._backend = backend
+        self._scope = wanted
+
+    @property
+    def limits(self) -> Limits:
+        return self._backend.limits
+
+    @property
+    def capabilities(self) -> Capability:
+        return self._backend.capabilities
+
+    @property
+    def has_documents(self) -> bool:
+        return False
+
+    async def look(self, known: Mapping[str, Known]) -> Seen:
+        del known
+        items = await _listed(self._backend, self._scope)
+        return Seen({item.key: item for item in items if item.key.variable and not item.deleted})
+
+    async def read(self, keys: Sequence[Key]) -> dict[Key, Item | BackendError]:
+        size = max(1, self.limits.get_batch)
+        found: dict[Key, Item | BackendError] = {}
+        for at in range(0, len(keys), size):
+            found.update(await self._backend.get_many(keys[at : at + size]))
+        return {key: _unless_deleted(item) for key, item in found.items()}
+
+    async def apply(self, ops: Sequence[Op], idempotency: str) -> list[Outcome]:
+        size = max(1, self.limits.batch)
+        outcomes: list[Outcome] = []
+        for at in range(0, len(ops), size):
+            part = ops[at : at + size]
+            outcomes += await self._backend.apply(part, idempotency=f"{idempotency}-{at}")
+        return outcomes
+
+    def name(self, key: Key) -> str:
+        return self._backend.encode(key)
+
+    def problems(self, ops: Sequence[Op]) -> dict[Key, BackendError]:
+        return {reject.op.key: reject.error for reject in self._backend.check(ops)}
+
+
+def _unless_deleted(item: Item | BackendError) -> Item | BackendError:
+    if isinstance(item, Item) and item.deleted:
+        return ItemNotFound(f"{item.native} is deleted")
+    return item
+
+
+class Documents:
+    """One document an environment: a JSON object of text by the names of variables."""
+
+    def __init__(self, backend: Backend, wanted: Scope, fingerprint: Fingerprint) -> None:
+        self._backend = backend
+        self._scope = wanted
+        self._fingerprint = fingerprint
+
+    @property
+    def limits(self) -> Limits:
+        return self._backend.limits
+
+    @property
+    def capabilities(self) -> Capability:
+        return self._backend.capabilities & ~Capability.STAMP_ATOMIC & ~Capability.STAMP_SIDE
+
+    @property
+    def has_documents(self) -> bool:
+        return True
+
+    async def look(self, known: Mapping[str, Known]) -> Seen:
+        listed = await _listed(self._backend, self._scope)
+        documents = {
+            item.key.environment: item
+            for item in listed
+            if not item.key.variable and not item.deleted
+        }
+        items: dict[Key, Item] = {}
+        changed = []
+        for environment, document in documents.items():
+            before = known.get(environment)
+            if document.value is None and before and before.version == document.version:
+                items.update(_as_known(document, before))
+            elif document.value is None and Capability.WRITE_ONLY not in self.capabilities:
+                changed.append(document.key)
+            else:
+                items.update(self._variables(document))
+        for environment, read in (await self._documents(changed)).items():
+            documents[environment] = read
+            items.update(self._variables(read))
+        versions = {environment: each.version for environment, each in documents.items()}
+        return Seen(items, versions)
+
+    async def read(self, keys: Sequence[Key]) -> dict[Key, Item | BackendError]:
+        wanted = sorted({Key(key.environment, "") for key in keys})
+        found: dict[Key, Item] = {}
+        for document in (await self._documents(wanted)).values():
+            found.update(self._variables(document))
+        return {key: found.get(key, _absent(key)) for key in keys}
+
+    async def apply(self, ops: Sequence[Op], idempotency: str) -> list[Outcome]:
+        outcomes: dict[Key, Outcome] = {}
+        for environment in dict.fromkeys(op.key.environment for op in ops):
+            mine = [op for op in ops if op.key.environment == environment]
+            for outcome in await self._replace(environment, mine, idempotency):
+                outcomes[outcome.op.key] = outcome
+        return [outcomes[op.key] for op in ops]
+
+    def name(self, key: Key) -> str:
+        return self._backend.encode(Key(key.environment, ""))
+
+    def problems(self, ops: Sequence[Op]) -> dict[Key, BackendError]:
+        """Of one variable nothing is known: what is written of a document is checked together."""
+        found: dict[Key, BackendError] = {}
+        for environment in dict.fromkeys(op.key.environment for op in ops):
+            mine = [op for op in ops if op.key.environment == environment]
+            document = _text({op.key.variable: op.value for op in mine if op.verb is Verb.PUT})
+            put = Op(Verb.PUT, Key(environment, ""), "", document)
+            for reject in self._backend.check([put]):
+                found.update({op.key: reject.error for op in mine})
+        return found
+
+    async def _documents(self, keys: Sequence[Key]) -> dict[str, Item]:
+        """Documents with their values, by environment, without those that are not there."""
+        size = max(1, self.limits.get_batch)
+        found: dict[str, Item] = {}
+        for at in range(0, len(keys), size):
+            answers = await self._backend.get_many(keys[at : at + size])
+            for key, item in answers.items():
+                if isinstance(item, Item) and not item.deleted:
+                    found[key.environment] = item
+                elif isinstance(item, BackendError) and not isinstance(
+                    item, ItemNotFound | SoftDeleted
+                ):
+                    raise item
+        return found
+
+    def _variables(self, document: Item) -> dict[Key, Item]:
+        return {
+            Key(document.key.environment, name): replace(
+                document,
+                key=Key(document.key.environment, name),
+                version=self._fingerprint(value),
+                value=value,
+                stamp="",
+            )
+            for name, value in parsed(document).items()
+        }
+
+    async def _replace(
+        self, environment: str, ops: Sequence[Op], idempotency: str
+    ) -> list[Outcome]:
+        """Change some variables of a document, all at once or none."""
+        try:
+            before = (await self._documents([Key(environment, "")])).get(environment)
+            held = {} if before is None else parsed(before)
+        except BackendError as error:
+            result = Result.REJECTED if error.is_refusal else Result.FAILED
+            return [Outcome(op, result, error=error) for op in ops]
+        after = dict(held)
+        outcomes: dict[Key, Outcome] = {}
+        for op in ops:
+            outcome = self._changed(op, held, after)
+            if outcome is not None:
+                outcomes[op.key] = outcome
+        rest = [op for op in ops if op.key not in outcomes]
+        if rest:
+            written = await self._written(environment, before, after, idempotency)
+            overtaken = written.between if written.overtaken else None
+            if overtaken is not None:
+                written = await self._again(environment, rest, overtaken, written, idempotency)
+            for op in rest:
+                outcomes[op.key] = self._share_of(op, written, overtaken)
+        return [outcomes[op.key] for op in ops]
+
+    async def _again(
+        self, environment: str, ops: Sequence[Op], between: Item, written: Outcome, idempotency: str
+    ) -> Outcome:
+        """Write what others wrote in between back into a document, besides what these change.
+
+        A store without compare-and-set replaced it unseen; that it is overtaken once more in the
+        moments until then is left to the next comparison.
+        """
+        after = parsed(between)
+        for op in ops:
+            if op.verb is Verb.PUT:
+                after[op.key.variable] = op.value
+            else:
+                after.pop(op.key.variable, None)
+        if written.op.verb is Verb.PUT and _text(after) == written.op.value:
+            return written
+        now = replace(between, version=written.version)
+        return await self._written(environment, now, after, f"{idempotency}-again")
+
+    def _changed(self, op: Op, held: Mapping[str, str], after: dict[str, str]) -> Outcome | None:
+        """Make one change to `after`; the outcome where there is nothing to change, or may not."""
+        name = op.key.variable
+        now = "" if name not in held else self._fingerprint(held[name])
+        wanted = self._fingerprint(op.value) if op.verb is Verb.PUT else ""
+        if now == wanted:
+            return Outcome(op, Result.NOOP, now)
+        if now != op.expect:
+            error = StaleVersion(f"{name} was changed in the document meanwhile")
+            return Outcome(op, Result.CONFLICT, now, error)
+        if op.verb is Verb.PUT:
+            after[name] = op.value
+        else:
+            del after[name]
+        return None
+
+    async def _written(
+        self, environment: str, before: Item | None, after: Mapping[str, str], idempotency: str
+    ) -> Outcome:
+        """Write a document, or delete one that is empty and was made by envd."""
+        expect = "" if before is None else before.version
+        key = Key(environment, "")
+        if after or before is None or before.managed is False:
+            op = Op(Verb.PUT, key, expect, _text(after), any_owner=True)
+        else:
+            op = Op(Verb.DELETE, key, expect)
+        for rejected in self._backend.check([op]):
+            return Outcome(op, Result.REJECTED, error=rejected.error)
+        named = f"{idempotency}-{self._fingerprint(environment)[:8]}"
+        (outcome,) = await self._backend.apply([op], idempotency=named)
+        return outcome
+
+    def _share_of(self, op: Op, document: Outcome, overtaken: Item | None) -> Outcome:
+        """What the outcome for a document is for one of its variables."""
+        done = document.result in (Result.APPLIED, Result.NOOP)
+        version = self._fingerprint(op.value) if done and op.verb is Verb.PUT else ""
+        between = None if overtaken is None else self._variables(overtaken).get(op.key)
+        if between is not None and between.version in (op.expect, version):
+            between = None
+        unseen = between is not None
+        return Outcome(op, document.result, version, document.error, unseen, between)
+
+
+def parsed(document: Item) -> dict[str, str]:
+    """The variables of a document. Raises InvalidValue, without its text, for anything else."""
+    if document.value is None:
+        return {}
+    try:
+        plain = json.loads(document.value)
+    except ValueError:
+        plain = None
+    if not isinstance(plain, dict) or not all(isinstance(each, str) for each in plain.values()):
+        raise InvalidValue(
+            f"{document.native} is no JSON object of text, so it can't be a document of variables",
+            hint="use the layout per-variable, or another place",
+        )
+    return plain
+
+
+def _text(variables: Mapping[str, str]) -> str:
+    return json.dumps(variables, ensure_ascii=False, separators=(",", ":"), sort_keys=True)
+
+
+def _as_known(document: Item, before: Known) -> dict[Key, Item]:
+    """The variables of a document that has not changed, without their values."""
+    environment = document.key.environment
+    return {
+        Key(environment, name): replace(
+            document, key=Key(environment, name), version=version, stamp=""
+        )
+        for name, version in before.variables.items()
+        if version
+    }
+
+
+def _absent(key: Key) -> ItemNotFound:
+    return ItemNotFound(f"{key.variable} is not in the document")

@@ -1,0 +1,233 @@
+"""What a plan is made of: both sides of a binding at one time, and its anchors.
+
+A deletion in the store is believed only of a complete listing, and then of a second read of each
+name by itself: what the second read finds counts, and what it can't tell stays as it was.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from hashlib import blake2b
+from typing import Final
+
+from envd.backends.contract import Capability, Item, Key
+from envd.backends.errors import BackendError, ItemNotFound, SoftDeleted
+from envd.core.errors import InvalidRequest
+from envd.core.syncing import BindingView
+from envd.sync import anchors, binding
+from envd.sync.anchors import ABSENT, Anchor
+from envd.sync.layouts import Known, Place
+from envd.sync.merge import Sides, needs_value
+from envd.sync.ports import Environments, Fingerprint, LocalState, Records
+
+ENVIRONMENT: Final = "ENVIRONMENT"
+TARGET: Final = "TARGET"
+DOCUMENT: Final = "DOCUMENT"
+"""What the record besides the anchors tells: whose they are, and the version of the document."""
+_GONE: Final = (ItemNotFound, SoftDeleted)
+
+
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """One bound environment: as it is here, its anchors, and what is open."""
+
+    environment: str
+    relative: str
+    record: str
+    state: LocalState
+    anchors: Mapping[str, Anchor]
+    document: str = ""
+    open_conflicts: frozenset[str] = frozenset()
+    is_new: bool = False
+    """Its anchors were not kept yet."""
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """Both sides. `unsure` are keys whose absence in the store could not be confirmed.
+
+    `unread` are items whose values were wanted and could not be read, with the reason. `illegal`
+    are relative environments in the store that no environment can be called.
+    """
+
+    binding: BindingView
+    target: str
+    bound: Mapping[str, Bound]
+    items: Mapping[Key, Item]
+    documents: Mapping[str, str]
+    capabilities: Capability
+    unsure: frozenset[Key] = frozenset()
+    unread: Mapping[Key, BackendError] = field(default_factory=dict)
+    illegal: frozenset[str] = frozenset()
+
+    def sides(self) -> Iterator[tuple[Bound, Key, Sides]]:
+        """Every variable that is known on any side, in order."""
+        hidden = Capability.WRITE_ONLY in self.capabilities
+        there: dict[str, set[str]] = {}
+        for key in self.items:
+            there.setdefault(key.environment, set()).add(key.variable)
+        for bound in sorted(self.bound.values(), key=lambda each: each.environment):
+            here = bound.state.variables
+            names = here.keys() | bound.anchors.keys() | there.get(bound.relative, set())
+            for name in sorted(names):
+                key = Key(bound.relative, name)
+                anchor = bound.anchors.get(name)
+                settled = bool(
+                    anchor and anchor.conflict and anchor.conflict not in bound.open_conflicts
+                )
+                item = self.items.get(key)
+                if item is not None:
+                    item = self._with_own_stamp(bound.environment, item)
+                yield (
+                    bound,
+                    key,
+                    Sides(here.get(name), item, anchor, settled, key in self.unsure, hidden),
+                )
+
+    def _with_own_stamp(self, environment: str, item: Item) -> Item:
+        """An item with the stamp that envd gave it for this very variable, "" for any other."""
+        stamp = ""
+        if Capability.STAMP_ATOMIC in self.capabilities:
+            stamp = own_stamp(environment, item.key.variable, item.stamp)
+        return replace(item, stamp=stamp)
+
+
+def store_stamp(environment: str, variable: str, stamp: str) -> str:
+    """A stamp as it is left in a store: with a mark of whose it is, as places can be shared."""
+    return f"{stamp}.{_mark(environment, variable)}"
+
+
+def own_stamp(environment: str, variable: str, text: str) -> str:
+    """The inverse of `store_stamp`; "" for the stamp of another variable, or anything else."""
+    stamp, _, mark = text.partition(".")
+    return stamp if mark == _mark(environment, variable) else ""
+
+
+def _mark(environment: str, variable: str) -> str:
+    named = f"{environment}\0{variable}".encode()
+    return blake2b(named, digest_size=8, person=b"envd store mark").hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class Looking:
+    """What a picture is taken with."""
+
+    environments: Environments
+    records: Records
+    fingerprint: Fingerprint
+
+
+async def take(looking: Looking, bound: BindingView, target: str, place: Place) -> Picture:
+    """Look at both sides of a binding at one of its targets.
+
+    Raises BackendError where the store can't be listed completely, EnvdError where an environment
+    or a record can't be read. Nothing is changed.
+    """
+    environments = await _kept(looking, bound, target)
+    seen = await place.look({each.relative: _known(each) for each in environments.values()})
+    illegal = set()
+    known = {each.relative for each in environments.values()}
+    for relative in sorted({key.environment for key in seen.items} - known):
+        try:
+            name = binding.absolute(bound, Key(relative, ""))
+        except InvalidRequest:
+            illegal.add(relative)
+        else:
+            environments[name] = await _bound(looking, bound, target, name)
+    items = dict(seen.items)
+    unsure = await _confirmed(environments.values(), items, place)
+    picture = Picture(
+        bound,
+        target,
+        environments,
+        items,
+        seen.documents,
+        place.capabilities,
+        frozenset(unsure),
+        illegal=frozenset(illegal),
+    )
+    wanted = [key for _, key, sides in picture.sides() if needs_value(bound, sides)]
+    return await with_values(picture, place, wanted)
+
+
+async def with_values(picture: Picture, place: Place, wanted: Sequence[Key]) -> Picture:
+    """The picture with the values of these items, or why they can't be read.
+
+    An item that was changed or deleted since it was listed is as it is now.
+    """
+    if not wanted:
+        return picture
+    items = dict(picture.items)
+    unread = dict(picture.unread)
+    unsure = set(picture.unsure)
+    for key, answer in (await place.read(wanted)).items():
+        if isinstance(answer, Item):
+            items[key] = answer
+        elif isinstance(answer, _GONE):
+            unsure.add(key)  # It was listed: whether it is gone shows the next time.
+        else:
+            unread[key] = answer
+    return replace(picture, items=items, unread=unread, unsure=frozenset(unsure))
+
+
+async def _kept(looking: Looking, bound: BindingView, target: str) -> dict[str, Bound]:
+    """All environments that are here, or have anchors, by name."""
+    names = {
+        name
+        for name in await looking.environments.names(binding.root(bound))
+        if binding.binds(bound, name)
+    }
+    if bound.environment is not None:
+        names.add(bound.environment)
+    for record in await looking.records.names(anchors.records_of(bound.name)):
+        if record.endswith("/about"):
+            about = await looking.records.read(record)
+            name = about.get(ENVIRONMENT, "")
+            if about.get(TARGET) == target and binding.binds(bound, name):
+                names.add(name)
+    return {name: await _bound(looking, bound, target, name) for name in sorted(names)}
+
+
+async def _bound(looking: Looking, bound: BindingView, target: str, name: str) -> Bound:
+    record = anchors.record_name(bound.name, target, name)
+    about = await looking.records.read(anchors.about_name(record))
+    kept = anchors.decoded_all(await looking.records.read(record)) if about else {}
+    waiting = any(anchor.conflict for anchor in kept.values())
+    return Bound(
+        name,
+        binding.relative(bound, name),
+        record,
+        await looking.environments.read(name),
+        kept,
+        about.get(DOCUMENT, ""),
+        await looking.environments.open_conflicts(name) if waiting else frozenset(),
+        is_new=not about,
+    )
+
+
+def _known(bound: Bound) -> Known:
+    versions = {name: anchor.version for name, anchor in bound.anchors.items()}
+    return Known(bound.document, versions)
+
+
+async def _confirmed(
+    environments: Iterable[Bound], items: dict[Key, Item], place: Place
+) -> set[Key]:
+    """Read what is anchored and was not listed by name, and add to `items` what is there.
+
+    Returns the keys of which the store does not tell.
+    """
+    missing = [
+        Key(bound.relative, name)
+        for bound in environments
+        for name, anchor in bound.anchors.items()
+        if anchor.version != ABSENT and Key(bound.relative, name) not in items
+    ]
+    unsure: set[Key] = set()
+    for key, answer in (await place.read(missing)).items() if missing else ():
+        if isinstance(answer, Item):
+            items[key] = answer
+        elif not isinstance(answer, _GONE):
+            unsure.add(key)
+    return unsure

@@ -1,0 +1,418 @@
+"""One binding, kept in step by the node that leads it.
+
+A run looks at both sides, makes a plan and does it. Runs follow the interval, and changes of either
+side, which are gathered; a paused binding does nothing, and one outside its windows waits. What
+callers ask for, a plan or its application, goes through the same run, one at a time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from typing import Final
+
+from envd.backends.contract import Backend, Capability
+from envd.backends.errors import BackendError
+from envd.core.breaker import Circuit
+from envd.core.errors import Conflict, EnvdError, Unavailable
+from envd.core.syncing import (
+    AppliedView,
+    BindingStatus,
+    BindingView,
+    HeldView,
+    OperationView,
+    TargetStatus,
+)
+from envd.core.times import iso_time
+from envd.sync import applying, picture, plan, windows
+from envd.sync.applying import Leave
+from envd.sync.binding import binds, root, scope
+from envd.sync.coalescing import Schedule
+from envd.sync.layouts import Place, place_of
+from envd.sync.merge import STORE
+from envd.sync.paced import Paced
+from envd.sync.picture import Looking, Picture
+from envd.sync.plan import Plan
+from envd.sync.ports import Clock, Held
+from envd.sync.routing import Facts, Route, choose
+
+OpenBackend = Callable[[BindingView, str], Awaitable[Backend]]
+"""(binding, target) -> a backend that is open; raises BackendError or InvalidRequest."""
+Tell = Callable[[BindingStatus], Awaitable[None]]
+TELLS_S: Final = 600.0
+"""So often a status that stays the same is told again."""
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Spent:
+    """What a run came to, for the counts of a node."""
+
+    operations: Sequence[OperationView]
+    errors: int
+
+
+class Runner:
+    """One binding on the node that leads it, or that is asked for a plan."""
+
+    def __init__(
+        self,
+        binding: BindingView,
+        looking: Looking,
+        clock: Clock,
+        open_backend: OpenBackend,
+        *,
+        region: str = "",
+        node: str = "",
+        tell: Tell | None = None,
+        note: Callable[[Spent], None] = lambda _: None,
+        dollars: Callable[[BindingView, str, Paced], float] = lambda *_: 0.0,
+    ) -> None:
+        """`tell` gets the status whenever there is news; `dollars` estimates a month's cost."""
+        self.binding = binding
+        self._looking = looking
+        self._clock = clock
+        self._open_backend = open_backend
+        self._region = region
+        self._node = node
+        self._tell = tell
+        self._note = note
+        self._dollars = dollars
+        self._backends: dict[str, Paced] = {}
+        self._one_at_a_time = asyncio.Lock()
+        self._schedule = Schedule(binding.interval_seconds, clock.monotonic_s(), draw=clock.random)
+        self._windows = [windows.parse(text) for text in binding.windows]
+        self._awake = asyncio.Event()
+        self._in_use = ""
+        self._status = BindingStatus(binding.name, "behind", leader=node)
+        self._told: tuple[BindingStatus, float] | None = None
+
+    # -- leading ---------------------------------------------------------------------------
+
+    async def lead(self, held: Held) -> None:
+        """Keep the binding in step for as long as this node leads; ends by cancellation only."""
+        _log.info("sync.leading", extra={"binding": self.binding.name, "token": held.token})
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._follow_environments())
+                group.create_task(self._follow_store())
+                group.create_task(self._run_for_ever())
+        finally:
+            await self.close()
+
+    async def close(self) -> None:
+        """Let go of the backends."""
+        backends, self._backends = self._backends, {}
+        for backend in backends.values():
+            with suppress(BackendError):
+                await backend.close()
+
+    async def _run_for_ever(self) -> None:
+        while True:
+            await self._until_due()
+            try:
+                await self.apply(Leave())
+            except EnvdError as error:
+                extra = {"binding": self.binding.name, "reason": error.reason}
+                _log.warning("sync.failed", extra={**extra, "detail": error.message})
+
+    async def _until_due(self) -> None:
+        """Wait until there is something to do, and it may be done now."""
+        while True:
+            self._awake.clear()
+            wait_s = self._wait_s()
+            if wait_s <= 0:
+                return
+            await self._tell_if_new()
+            sleeping = asyncio.ensure_future(self._clock.sleep(wait_s))
+            waking = asyncio.ensure_future(self._awake.wait())
+            try:
+                await asyncio.wait((sleeping, waking), return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                for task in (sleeping, waking):
+                    task.cancel()
+                await asyncio.wait((sleeping, waking))
+
+    def _wait_s(self) -> float:
+        """How long until the next run; an hour where it rests, which a change ends."""
+        binding, now_s = self.binding, self._clock.monotonic_s()
+        wait_s = self._schedule.next_run(now_s) - now_s
+        if binding.suspended or binding.paused_by:
+            state = "suspended" if binding.suspended else "paused"
+            self._status = replace(self._status, state=state, next_run="")
+            return 3600.0
+        wall_ms = self._clock.wall_ms()
+        opens_ms = windows.next_open_ms(self._windows, wall_ms + int(wait_s * 1000))
+        waits_s = (opens_ms - wall_ms) / 1000
+        self._status = replace(self._status, next_run=iso_time(opens_ms))
+        if wait_s <= 0 < waits_s:
+            self._status = replace(self._status, state="waiting")
+        return max(0.0, wait_s, waits_s if self._windows else 0.0)
+
+    async def _follow_environments(self) -> None:
+        """Have changes here be taken along soon."""
+        while True:
+            with suppress(EnvdError):
+                async for name in self._looking.environments.changes(root(self.binding)):
+                    if not name or binds(self.binding, name):
+                        self._changed()
+            await self._clock.sleep(5.0)
+
+    async def _follow_store(self) -> None:
+        """Have changes in a store that tells of them be taken along soon."""
+        while True:
+            with suppress(BackendError, EnvdError):
+                backend = await self._backend(self._in_use or self.binding.targets[0])
+                if Capability.WATCH not in backend.capabilities:
+                    return
+                async for _ in backend.watch(scope(self.binding), None):
+                    self._changed()
+            await self._clock.sleep(30.0)
+
+    def _changed(self) -> None:
+        self._schedule.changed(self._clock.monotonic_s())
+        self._awake.set()
+
+    # -- runs ------------------------------------------------------------------------------
+
+    async def plan(self) -> Plan:
+        """Compare both sides now. Raises BackendError, EnvdError; nothing is changed."""
+        async with self._one_at_a_time:
+            made, _, _ = await self._planned()
+            return made
+
+    async def apply(self, leave: Leave, *, wanted: str = "") -> tuple[Plan, AppliedView]:
+        """Make a plan and do it; with `wanted` only where it is still the plan of that name.
+
+        Raises Conflict (PLAN_MOVED) else, BackendError and EnvdError where nothing could be done.
+        """
+        async with self._one_at_a_time:
+            self._schedule.began(self._clock.monotonic_s())
+            done = False
+            try:
+                made, pictured, place = await self._planned()
+                if wanted and made.id != wanted:
+                    raise plan_moved()
+                view = await self._done(made, pictured, place, leave)
+                done = applying.is_whole(view.operations)
+                self._took_in(made, view)
+            except (BackendError, EnvdError) as error:
+                self._failed(error)
+                raise
+            finally:
+                self._schedule.ended(self._clock.monotonic_s(), done)
+                await self._tell_if_new()
+            return made, view
+
+    async def _planned(self) -> tuple[Plan, Picture, Place]:
+        target = await self._choose()
+        backend = await self._backend(target)
+        place = place_of(self.binding, backend, self._looking.fingerprint)
+        pictured = await picture.take(self._looking, self.binding, target, place)
+        return plan.make(pictured, place, self._looking.fingerprint), pictured, place
+
+    async def _done(self, made: Plan, pictured: Picture, place: Place, leave: Leave) -> AppliedView:
+        held = self._held_back(made, place, leave)
+        if held is not None:
+            views = tuple(
+                plan.operation_view(made, each, applying.NOT_TRIED, held.detail)
+                for each in made.operations
+            )
+            return AppliedView(made.id, views, (*made.held, held))
+        wall_ms = self._clock.wall_ms()
+        views = tuple(await applying.apply(made, pictured, place, self._looking, leave, wall_ms))
+        self._note(Spent(views, 0))
+        lifted = made.brakes() and not made.brakes(leave.deletes)
+        remaining = [each for each in made.held if not (lifted and each.reason == "BRAKE")]
+        return AppliedView(made.id, views, tuple(remaining))
+
+    def _held_back(self, made: Plan, place: Place, leave: Leave) -> HeldView | None:
+        """Why nothing of a plan is done."""
+        binding = self.binding
+        writes = any(each.decision.side == STORE for each in made.operations)
+        if not writes:
+            return None
+        if Capability.RESTARTS_TARGET in place.capabilities and not leave.restart:
+            return HeldView(
+                binding.name,
+                "RESTARTS",
+                f"a write to {made.target} restarts what runs there",
+                f"envctl sync apply {binding.name} --allow-restart",
+            )
+        spends = self._dollars(binding, made.target, self._backends[made.target])
+        if binding.budget_stops and 0 < binding.budget_dollars < spends:
+            return HeldView(
+                binding.name,
+                "OVER_BUDGET",
+                f"it would cost ${spends:,.2f} a month; the budget is "
+                f"${binding.budget_dollars:,.2f}",
+                "see: envctl sync cost",
+            )
+        return None
+
+    # -- targets ---------------------------------------------------------------------------
+
+    async def _choose(self) -> str:
+        """The target to use now; raises Unavailable where none can be."""
+        facts = [await self._facts(target) for target in self.binding.targets]
+        route = Route(self.binding.route)
+        now_s = self._clock.monotonic_s()
+        chosen = choose(route, facts, self._in_use, now_s, region=self._region)
+        if not chosen.target:
+            waits_s = min((each.closed_for_s() for each in self._backends.values()), default=0.0)
+            raise Unavailable(
+                f"no store of {self.binding.name} can be used now: {self._last_error()}",
+                hint=f"envctl sync status {self.binding.name}",
+                reason="NO_TARGET",
+                retry_after_ms=int(waits_s * 1000),
+            )
+        if self._in_use and chosen.target != self._in_use:
+            extra = {"binding": self.binding.name, "target": chosen.target}
+            _log.warning("sync.target_changed", extra={**extra, "why": chosen.reason})
+        self._in_use = chosen.target
+        return chosen.target
+
+    async def _facts(self, target: str) -> Facts:
+        try:
+            backend = await self._backend(target)
+        except EnvdError as error:
+            self._status = replace(self._status, detail=error.message, hint=error.hint)
+            return Facts(target, usable=False)
+        now_s = self._clock.monotonic_s()
+        several = len(self.binding.targets) > 1
+        if several and target != self._in_use and backend.wellness.wants_probe(now_s):
+            await backend.probe()
+        return Facts(
+            target,
+            usable=backend.circuit is not Circuit.OPEN,
+            well_since_s=backend.wellness.well_since_s,
+            round_trip_ms=backend.wellness.round_trip_ms,
+            dollars_month=self._dollars(self.binding, target, backend),
+            region=backend.prices.region,
+        )
+
+    async def _backend(self, target: str) -> Paced:
+        known = self._backends.get(target)
+        if known is None:
+            opened = await self._open_backend(self.binding, target)
+            known = self._backends.setdefault(target, Paced(opened, self._clock))
+        return known
+
+    @property
+    def backends(self) -> Mapping[str, Paced]:
+        """The backends that are open, by target."""
+        return self._backends
+
+    def _last_error(self) -> str:
+        errors = [each.traffic.last_error for each in self._backends.values()]
+        return next(filter(None, errors), self._status.detail or "none could be opened")
+
+    # -- status ----------------------------------------------------------------------------
+
+    def status(self) -> BindingStatus:
+        """How it does, as of now."""
+        now_s = self._clock.monotonic_s()
+        since_s = self._schedule.waiting_since_s
+        lag_s = self._status.lag_s if since_s is None else max(0.0, now_s - since_s)
+        return replace(
+            self._status,
+            lag_s=round(lag_s, 3),
+            targets=tuple(map(self._target_status, self.binding.targets)),
+        )
+
+    def _target_status(self, target: str) -> TargetStatus:
+        backend = self._backends.get(target)
+        if backend is None:
+            return TargetStatus(target, target == self._in_use, Circuit.CLOSED.value)
+        traffic = backend.traffic
+        closed_s = backend.closed_for_s()
+        until = iso_time(self._clock.wall_ms() + int(closed_s * 1000)) if closed_s else ""
+        return TargetStatus(
+            target,
+            target == self._in_use,
+            backend.circuit.value,
+            traffic.reads,
+            traffic.writes,
+            traffic.errors,
+            traffic.throttled,
+            round(backend.wellness.round_trip_ms or 0.0, 1),
+            traffic.last_error,
+            until,
+        )
+
+    def _took_in(self, made: Plan, view: AppliedView) -> None:
+        """The status after a run that came to its end."""
+        now = iso_time(self._clock.wall_ms())
+        waiting = sum(each.result == applying.WAITS for each in view.operations)
+        failed = [each for each in view.operations if each.result in _FAILURES]
+        if view.held:
+            state = "braked" if view.held[0].reason == "BRAKE" else "failing"
+            state = "over budget" if view.held[0].reason == "OVER_BUDGET" else state
+            detail, hint = view.held[0].detail, view.held[0].hint
+        elif failed:
+            state, hint = "behind", ""
+            detail = f"{failed[0].variable}: {failed[0].detail}"
+        else:
+            state, detail, hint = "in step", "", ""
+        self._status = BindingStatus(
+            self.binding.name,
+            state,
+            self._node,
+            last_success=self._status.last_success if failed else now,
+            last_try=now,
+            drift=len(failed),
+            conflicts=waiting,
+            detail=detail,
+            hint=hint,
+            dollars_month=round(
+                self._dollars(self.binding, made.target, self._backends[made.target]), 2
+            ),
+        )
+
+    def _failed(self, error: EnvdError) -> None:
+        """The status after a run that could do nothing."""
+        if isinstance(error, Conflict) and error.reason == "PLAN_MOVED":
+            return
+        self._note(Spent((), 1))
+        self._status = replace(
+            self._status,
+            state="failing",
+            last_try=iso_time(self._clock.wall_ms()),
+            detail=error.message,
+            hint=error.hint,
+        )
+
+    async def _tell_if_new(self) -> None:
+        """Tell the status where something of it is news, or where nothing was told for long."""
+        if self._tell is None:
+            return
+        now_s = self._clock.monotonic_s()
+        status = self.status()
+        if self._told is not None:
+            told, when_s = self._told
+            if _news(status) == _news(told) and now_s - when_s < TELLS_S:
+                return
+        self._told = (status, now_s)
+        with suppress(EnvdError):
+            await self._tell(replace(status, told=iso_time(self._clock.wall_ms())))
+
+
+_FAILURES: Final = frozenset(("failed", "rejected", "conflict", applying.NOT_TRIED))
+
+
+def _news(status: BindingStatus) -> tuple[object, ...]:
+    """What of a status is worth telling at once: not what grows with every run."""
+    circuits = tuple((each.target, each.in_use, each.circuit) for each in status.targets)
+    return (status.state, status.leader, status.drift, status.conflicts, status.detail, circuits)
+
+
+def plan_moved() -> Conflict:
+    """The refusal of a plan that is not the present one any more."""
+    return Conflict(
+        "the state moved on since the plan was made; nothing was done",
+        hint="look at the new one: envctl sync plan",
+        reason="PLAN_MOVED",
+    )

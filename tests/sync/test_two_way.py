@@ -1,0 +1,724 @@
+"""Two sides, one binding: what one of them edits reaches the other, and nothing is thrown away."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from typing import Any
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from envd.backends.contract import Capability
+from envd.backends.errors import Forbidden, StoreUnavailable
+from envd.backends.memory import CAPABILITIES
+from envd.core.errors import EnvdError
+from envd.core.syncing import BindingView
+from envd.sync.applying import Leave
+from tests.sync.world import World, bound, done
+
+PLAIN = Capability.POSTCHECK | Capability.LIST_VALUES
+"""A store that keeps no stamps and compares nothing: SSM, Key Vault."""
+READS = Capability.CAS
+"""A store whose listing brings no values."""
+
+
+async def test_an_edit_here_and_one_there_both_reach_the_other_side() -> None:
+    world = World()
+    world.environments.set("web", A="1", B="1")
+    await world.run(bound())
+
+    world.environments.set("web", A="2")
+    world.store.edit("B", "2")
+    view = await world.run(bound())
+
+    assert world.environments.values("web") == {"A": "2", "B": "2"}
+    assert world.store.values() == {"A": "2", "B": "2"}
+    assert done(view) == [("update", "A", "applied"), ("update", "B", "applied")]
+    assert not world.environments.on_record
+
+
+async def test_what_is_in_step_is_neither_written_nor_listed_as_an_operation() -> None:
+    world = World()
+    world.environments.set("web", A="1")
+    await world.run(bound())
+    before = (world.store.calls.writes, world.environments.commits, world.records.updates)
+
+    for _ in range(5):
+        view = await world.run(bound())
+
+        assert not view.operations
+    assert before == (world.store.calls.writes, world.environments.commits, world.records.updates)
+
+
+async def test_what_only_the_store_has_comes_here_and_looks_secret_where_it_is() -> None:
+    world = World()
+    world.store.edit("API_TOKEN", "x9")
+    world.store.edit("PORT", "80")
+
+    await world.run(bound())
+
+    assert world.environments.values("web") == {"API_TOKEN": "x9", "PORT": "80"}
+    assert world.environments.secret("web", "API_TOKEN")
+    assert not world.environments.secret("web", "PORT")
+
+
+async def test_equal_values_are_adopted_and_not_owned() -> None:
+    world = World()
+    world.environments.set("web", A="1")
+    world.store.edit("A", "1")
+
+    first = await world.run(bound())
+    world.environments.unset("web", "A")
+    second = await world.run(bound())
+
+    assert done(first) == [("adopt", "A", "applied")]
+    assert done(second) == [("skip", "A", "")]
+    assert world.store.values() == {"A": "1"}
+    assert world.environments.values("web") == {}
+
+
+async def test_unequal_values_without_an_anchor_are_a_conflict_and_nothing_is_overwritten() -> None:
+    world = World()
+    world.environments.set("web", A="here")
+    world.store.edit("A", "there")
+
+    view = await world.run(bound())
+
+    assert done(view) == [("conflict", "A", "waits")]
+    assert (world.environments.values("web"), world.store.values()) == (
+        {"A": "here"},
+        {"A": "there"},
+    )
+    assert world.environments.lost("web") == [("A", "there")]
+
+
+@pytest.mark.parametrize("take_lost", [False, True])
+async def test_a_settled_conflict_goes_to_the_store(take_lost: bool) -> None:
+    world = World()
+    world.environments.set("web", A="here")
+    world.store.edit("A", "there")
+    await world.run(bound())
+    await world.run(bound())
+    (conflict,) = world.environments.on_record
+
+    world.environments.settle(conflict, take_lost=take_lost)
+    await world.run(bound())
+
+    wanted = {"A": "there" if take_lost else "here"}
+    assert (world.environments.values("web"), world.store.values()) == (wanted, wanted)
+    assert not (await world.run(bound())).operations
+
+
+async def test_a_store_that_changes_again_while_a_conflict_waits_is_on_record_again() -> None:
+    world = World()
+    world.environments.set("web", A="here")
+    world.store.edit("A", "there")
+    await world.run(bound())
+
+    world.store.edit("A", "elsewhere")
+    await world.run(bound())
+
+    assert world.environments.lost("web") == [("A", "there"), ("A", "elsewhere")]
+    assert world.store.values() == {"A": "elsewhere"}
+
+
+@pytest.mark.parametrize(
+    ("policy", "at_ms", "kept", "lost"),
+    [
+        ("lww", None, "there", "here"),
+        ("lww", -60_000, "here", "there"),
+        ("lww", 60_000, "there", "here"),
+        ("envd", 60_000, "here", "there"),
+        ("store", -60_000, "there", "here"),
+    ],
+)
+async def test_of_two_edits_of_one_variable_one_is_kept_and_the_other_on_record(
+    policy: str, at_ms: int | None, kept: str, lost: str
+) -> None:
+    world = World(capabilities=PLAIN)
+    binding = bound(conflict_policy=policy)
+    world.environments.set("web", A="1")
+    await world.run(binding)
+
+    world.environments.set("web", A="here")
+    when_ms = None if at_ms is None else world.clock.now_ms + at_ms
+    world.store.edit("A", "there", at_ms=when_ms)
+    view = await world.run(binding)
+
+    assert world.environments.values("web") == {"A": kept}
+    assert world.store.values() == {"A": kept}
+    assert world.environments.lost("web") == [("A", lost)]
+    assert done(view) == [("conflict", "A", "applied")]
+    assert not (await world.run(binding)).operations
+
+
+async def test_a_policy_that_leaves_it_to_people_changes_neither_side() -> None:
+    world = World()
+    binding = bound(conflict_policy="manual")
+    world.environments.set("web", A="1")
+    await world.run(binding)
+    world.environments.set("web", A="here")
+    world.store.edit("A", "there")
+
+    view = await world.run(binding)
+
+    assert done(view) == [("conflict", "A", "waits")]
+    assert world.environments.values("web") == {"A": "here"}
+    assert world.store.values() == {"A": "there"}
+
+
+# -- deletions ---------------------------------------------------------------------------
+
+
+async def test_a_deletion_goes_to_the_other_side_whoever_made_it() -> None:
+    world = World()
+    world.environments.set("web", A="1", B="1")
+    world.store.edit("C", "1")
+    await world.run(bound())
+
+    world.environments.unset("web", "A")
+    await world.run(bound())
+    world.store.remove("C")
+    await world.run(bound())
+
+    assert world.environments.values("web") == {"B": "1"}
+    assert world.store.values() == {"B": "1"}
+
+
+async def test_an_edit_beats_a_deletion_that_had_not_seen_it() -> None:
+    world = World()
+    world.environments.set("web", A="1", B="1")
+    await world.run(bound())
+
+    world.environments.unset("web", "A")
+    world.store.edit("A", "2")
+    world.environments.set("web", B="2")
+    world.store.remove("B")
+    await world.run(bound())
+
+    assert world.environments.values("web") == {"A": "2", "B": "2"}
+    assert world.store.values() == {"A": "2", "B": "2"}
+
+
+async def test_a_policy_that_deletes_nothing_leaves_both_sides_as_they_are() -> None:
+    world = World()
+    binding = bound(delete_policy="never")
+    world.environments.set("web", A="1", B="1")
+    await world.run(binding)
+
+    world.environments.unset("web", "A")
+    world.store.remove("B")
+    view = await world.run(binding)
+
+    assert {each.action for each in view.operations} == {"skip"}
+    assert world.environments.values("web") == {"B": "1"}
+    assert world.store.values() == {"A": "1"}
+
+
+async def test_a_foreign_name_is_never_deleted_and_one_of_another_binding_neither() -> None:
+    world = World()
+    first, second = bound(direction="push"), bound(name="c", environment="api", direction="push")
+    world.store.edit("FOREIGN", "1")
+    world.environments.set("web", A="1")
+    world.environments.set("api", B="1")
+
+    for _ in range(3):
+        for binding in (first, second):
+            await world.run(binding)
+    world.environments.unset("web", "A")
+    for binding in (second, first, second):
+        await world.run(binding)
+
+    assert world.store.values() == {"B": "1", "FOREIGN": "1"}
+
+
+async def test_a_mirror_deletes_what_is_only_in_the_store_and_puts_it_on_record() -> None:
+    world = World()
+    world.store.edit("FOREIGN", "1")
+
+    await world.run(bound(direction="push", delete_policy="mirror"))
+
+    assert world.store.values() == {}
+    assert world.environments.lost("web") == [("FOREIGN", "1")]
+
+
+async def test_a_listing_that_is_denied_empty_or_cut_deletes_nothing() -> None:
+    world = World()
+    names = {f"K{number}": "1" for number in range(30)}
+    world.environments.set("web", **names)
+    await world.run(bound())
+
+    world.store.fail("page", Forbidden("not yours"))
+    with pytest.raises(Forbidden):
+        await world.run(bound())
+    world.store.fail("page", StoreUnavailable("half way"))
+    with pytest.raises(StoreUnavailable):
+        await world.run(bound())
+
+    assert world.environments.values("web") == dict(sorted(names.items()))
+
+
+async def test_what_a_listing_leaves_out_is_read_by_name_before_it_counts_as_gone() -> None:
+    world = World()
+    world.environments.set("web", A="1", B="1")
+    await world.run(bound())
+    world.store.remove("A")
+    world.store.fail("get", StoreUnavailable("not now"))
+
+    with pytest.raises(StoreUnavailable):
+        await world.run(bound())
+
+    assert world.environments.values("web") == {"A": "1", "B": "1"}
+
+
+async def test_the_brake_stops_a_mass_deletion_until_somebody_allows_it() -> None:
+    world = World()
+    world.environments.set("web", **{f"K{number}": "1" for number in range(30)})
+    await world.run(bound())
+    for number in range(10):
+        world.store.remove(f"K{number}")
+    world.environments.set("web", K29="2")
+
+    braked = await world.run(bound())
+    too_few = await world.run(bound(), Leave(deletes=9))
+    left = len(world.environments.values("web"))
+    allowed = await world.run(bound(), Leave(deletes=10))
+
+    assert braked.held[0].reason == "BRAKE"
+    assert "--allow-deletes 10" in braked.held[0].hint
+    assert world.store.values()["K29"] == "2"
+    assert too_few.held
+    assert left == 30
+    assert len(world.environments.values("web")) == 20
+    assert all(each.result == "applied" for each in allowed.operations)
+
+
+# -- directions ---------------------------------------------------------------------------
+
+
+async def test_a_push_mends_what_others_did_in_the_store_and_keeps_it_on_record() -> None:
+    world = World()
+    binding = bound(direction="push")
+    world.environments.set("web", A="1", B="1")
+    await world.run(binding)
+
+    world.store.edit("A", "drifted")
+    world.store.remove("B")
+    await world.run(binding)
+
+    assert world.store.values() == {"A": "1", "B": "1"}
+    assert world.environments.lost("web") == [("A", "drifted")]
+
+
+async def test_a_pull_writes_nothing_to_the_store() -> None:
+    world = World()
+    binding = bound(direction="pull")
+    world.store.edit("A", "1")
+    await world.run(binding)
+    world.environments.set("web", A="mine", B="mine")
+
+    view = await world.run(binding)
+
+    assert {each.action for each in view.operations} == {"skip"}
+    assert world.store.calls.writes == 0
+
+
+async def test_a_pull_whose_store_is_right_takes_back_what_was_changed_here() -> None:
+    world = World(capabilities=READS)
+    binding = bound(direction="pull", conflict_policy="store")
+    world.store.edit("A", "1")
+    await world.run(binding)
+    world.environments.set("web", A="mine")
+
+    await world.run(binding)
+
+    assert world.environments.values("web") == {"A": "1"}
+    assert world.environments.lost("web") == [("A", "mine")]
+
+
+# -- crashes and lost answers -------------------------------------------------------------
+
+
+async def test_a_write_whose_answer_was_lost_is_known_again() -> None:
+    world = World(capabilities=PLAIN)
+    world.environments.set("web", A="1")
+    world.store.fail("put", StoreUnavailable("no answer"), done=True)
+
+    first = await world.run(bound())
+    world.environments.set("web", A="2")
+    second = await world.run(bound())
+    await world.run(bound())
+
+    assert done(first) == [("create", "A", "failed")]
+    assert not world.environments.on_record
+    assert world.store.values() == {"A": "2"}
+    assert all(each.action != "conflict" for each in second.operations)
+
+
+async def test_an_update_whose_answer_was_lost_is_no_edit_of_others() -> None:
+    world = World(capabilities=PLAIN)
+    world.environments.set("web", A="1")
+    await world.run(bound())
+    world.environments.set("web", A="2")
+    world.store.fail("put", StoreUnavailable("no answer"), done=True)
+    await world.run(bound())
+
+    world.environments.set("web", A="3")
+    await world.run(bound())
+    await world.run(bound())
+
+    assert not world.environments.on_record
+    assert world.environments.values("web") == {"A": "3"}
+    assert world.store.values() == {"A": "3"}
+
+
+async def test_a_variable_deleted_after_a_lost_answer_is_deleted_in_the_store_too() -> None:
+    world = World(capabilities=PLAIN)
+    world.environments.set("web", A="1", B="1")
+    world.store.fail("put", StoreUnavailable("no answer"), done=True)
+    await world.run(bound())
+
+    world.environments.unset("web", "A")
+    await world.run(bound())
+    await world.run(bound())
+
+    assert world.environments.values("web") == {"B": "1"}
+    assert world.store.values() == {"B": "1"}
+
+
+async def test_a_write_that_came_in_between_unseen_goes_on_record() -> None:
+    world = World(capabilities=PLAIN)
+    world.environments.set("web", A="1")
+    await world.run(bound())
+    world.environments.set("web", A="2")
+    world.store.meanwhile("A", "in between")
+
+    await world.run(bound())
+
+    assert world.store.values() == {"A": "2"}
+    assert world.environments.lost("web") == [("A", "in between")]
+
+
+async def test_a_change_here_while_a_plan_is_done_is_not_overwritten() -> None:
+    world = World()
+    world.environments.set("web", B="1")
+    world.store.edit("A", "1")
+    made, pictured, place = await world.plan(bound())
+    world.environments.set("web", A="mine")
+
+    from envd.sync import applying
+
+    views = await applying.apply(
+        made, pictured, place, world.looking, Leave(), world.clock.wall_ms()
+    )
+
+    assert [(each.variable, each.result) for each in views] == [
+        ("A", "conflict"),
+        ("B", "applied"),
+    ]
+    assert world.environments.values("web")["A"] == "mine"
+
+
+# -- documents ----------------------------------------------------------------------------
+
+
+async def test_a_document_is_merged_variable_by_variable() -> None:
+    world = World(capabilities=CAPABILITIES & ~Capability.LIST_VALUES)
+    binding = bound(layout="document")
+    world.environments.set("web", A="1", B="1")
+    await world.run(binding)
+    (native,) = world.store.names()
+
+    world.environments.set("web", A="2")
+    world.store.edit(native, '{"A":"1","B":"2","THEIRS":"1"}')
+    await world.run(binding)
+
+    wanted = {"A": "2", "B": "2", "THEIRS": "1"}
+    assert world.environments.values("web") == wanted
+    assert world.store.values()[native] == '{"A":"2","B":"2","THEIRS":"1"}'
+
+
+async def test_a_document_that_did_not_change_is_not_read_again() -> None:
+    world = World(capabilities=CAPABILITIES & ~Capability.LIST_VALUES)
+    binding = bound(layout="document")
+    world.environments.set("web", A="1")
+    await world.run(binding)
+    await world.run(binding)
+    before = world.store.calls.gets
+
+    await world.run(binding)
+
+    assert world.store.calls.gets == before
+
+
+async def test_what_others_wrote_in_between_into_a_document_stays() -> None:
+    world = World(capabilities=PLAIN)
+    binding = bound(layout="document")
+    world.environments.set("web", A="1", B="1")
+    await world.run(binding)
+    (native,) = world.store.names()
+    world.environments.set("web", A="2")
+    world.store.meanwhile(native, '{"A":"1","B":"1","THEIRS":"1"}')
+
+    await world.run(binding)
+    await world.run(binding)
+
+    assert world.environments.values("web") == {"A": "2", "B": "1", "THEIRS": "1"}
+    assert world.store.values()[native] == '{"A":"2","B":"1","THEIRS":"1"}'
+
+
+async def test_a_document_that_is_none_is_told_without_its_text() -> None:
+    world = World()
+    world.store.edit(world.place(bound(layout="document")).name(_key()), "hunter2 is no JSON")
+    world.environments.set("web", A="1")
+
+    with pytest.raises(EnvdError, match="no JSON object of text") as caught:
+        await world.run(bound(layout="document"))
+
+    assert "hunter2" not in repr(caught.value)
+
+
+def _key() -> Any:
+    from envd.backends.contract import Key
+
+    return Key("", "A")
+
+
+# -- prefixes -----------------------------------------------------------------------------
+
+
+async def test_a_prefix_ties_all_environments_below_it() -> None:
+    world = World()
+    binding = bound(environment=None, prefix="shop")
+    world.environments.set("shop", A="1")
+    world.environments.set("shop/prod/eu", B="1")
+    world.environments.set("shopping", C="1")
+    await world.run(binding)
+    native = next(name for name in world.store.names() if name.endswith("B"))
+
+    world.store.edit(native.replace("prod/eu", "test"), "2")
+    await world.run(binding)
+
+    assert len(world.store.names()) == 3
+    assert world.environments.values("shop/test") == {"B": "2"}
+
+
+async def test_what_no_environment_can_be_called_is_told_and_left_alone() -> None:
+    world = World()
+    binding = bound(environment=None, prefix="shop")
+    world.environments.set("shop/prod", A="1")
+    await world.run(binding)
+    (native,) = world.store.names()
+    odd = native.replace("prod", "sys_$!")
+    if world.place(binding).name(_key()):
+        world.store.edit(odd, "1")
+
+    view = await world.run(binding)
+
+    assert not [each for each in view.operations if each.action != "skip"]
+    assert world.store.values()[odd] == "1"
+
+
+# -- random edits ---------------------------------------------------------------------------
+
+
+def run(work: Coroutine[Any, Any, Any]) -> Any:
+    return asyncio.run(work)
+
+
+NAMES = st.sampled_from("ABCD")
+VALUES = st.sampled_from(["1", "2", "3"])
+
+
+class TwoSides(RuleBasedStateMachine):
+    """Edits on both sides, cuts, crashes and lost anchors; in the end both sides are equal.
+
+    Each edit has a value of its own, so that none can be taken for another. What an edit of one
+    side replaced is known; what both sides edited since they were last equal is a true conflict.
+    """
+
+    capabilities = CAPABILITIES
+    layout = "per-variable"
+
+    @initialize(policy=st.sampled_from(["lww", "envd", "store"]))
+    def begin(self, policy: str) -> None:
+        self.world = World(capabilities=self.capabilities)
+        self.binding: BindingView = bound(conflict_policy=policy, layout=self.layout)
+        self.edits = 0
+        self.written: set[tuple[str, str]] = set()
+        self.replaced: set[tuple[str, str]] = set()
+        self.anchors_lost = False
+        self.known_records: set[tuple[str, str | None]] = set()
+        self.replaced_here: set[tuple[str, str | None]] = set()
+
+    def _value(self) -> str:
+        self.edits += 1
+        return f"v{self.edits}"
+
+    @rule(name=NAMES)
+    def edit_here(self, name: str) -> None:
+        before = self.world.environments.values("web").get(name)
+        if before is not None:
+            self.replaced.add((name, before))
+            self.replaced_here.add((name, before))
+        value = self._value()
+        self.world.environments.set("web", **{name: value})
+        self.written.add((name, value))
+
+    @rule(name=NAMES)
+    def edit_there(self, name: str) -> None:
+        before = self._there().get(name)
+        if before is not None:
+            self.replaced.add((name, before))
+        value = self._value()
+        self._edit(name, value)
+        self.written.add((name, value))
+
+    @rule(name=NAMES)
+    def unset_here(self, name: str) -> None:
+        before = self.world.environments.values("web").get(name)
+        if before is not None:
+            self.replaced.add((name, before))
+            self.replaced_here.add((name, before))
+            self.world.environments.unset("web", name)
+
+    @rule(name=NAMES)
+    def remove_there(self, name: str) -> None:
+        before = self._there().get(name)
+        if before is not None:
+            self.replaced.add((name, before))
+            self._remove(name)
+
+    @rule()
+    def compare(self) -> None:
+        try:
+            run(self.world.run(self.binding, Leave(deletes=99)))
+        except EnvdError:
+            return
+
+    @rule(done=st.booleans())
+    def lose_the_answer_to_a_write(self, done: bool) -> None:
+        self.world.store.fail("put", StoreUnavailable("no answer"), done=done)
+
+    @rule(name=NAMES)
+    def edit_in_the_very_moment(self, name: str) -> None:
+        if Capability.POSTCHECK in self.capabilities and self.layout == "per-variable":
+            value = self._value()
+            self.world.store.meanwhile(name, value)
+            self.maybe = getattr(self, "maybe", set()) | {(name, value)}
+
+    @rule()
+    def cut_off_the_store_once(self) -> None:
+        self.world.store.fail("page", StoreUnavailable("cut off"))
+
+    @precondition(lambda self: not self.world.environments.away)
+    @rule()
+    def crash_before_the_anchors_are_kept(self) -> None:
+        async def crash() -> None:
+            made, pictured, place = await self.world.plan(self.binding)
+            update = self.world.records.update
+            calls = 0
+
+            async def dies(name: str, puts: dict[str, str], unsets: Any = ()) -> None:
+                nonlocal calls
+                calls += 1
+                if calls > 2:
+                    raise asyncio.CancelledError
+                await update(name, puts, unsets)
+
+            records = self.world.looking.records
+            records.update = dies  # type: ignore[method-assign]
+            from envd.sync import applying
+
+            try:
+                await applying.apply(
+                    made,
+                    pictured,
+                    place,
+                    self.world.looking,
+                    Leave(deletes=99),
+                    self.world.clock.wall_ms(),
+                )
+            except (EnvdError, asyncio.CancelledError):
+                pass
+            finally:
+                records.update = update  # type: ignore[method-assign]
+
+        try:
+            run(crash())
+        except EnvdError:
+            return
+
+    @rule()
+    def lose_the_anchors(self) -> None:
+        self.world.records.lose()
+        self.anchors_lost = True
+
+    @invariant()
+    def only_true_conflicts_are_on_record(self) -> None:
+        """What was replaced here knowingly is no loss; without anchors nobody knows."""
+        records = {
+            (each.variable, each.lost) for each in self.world.environments.on_record.values()
+        }
+        if not self.anchors_lost:
+            assert not (records - self.known_records) & self.replaced_here
+        self.known_records |= records
+
+    @invariant()
+    def nothing_is_thrown_away(self) -> None:
+        """Every value that was ever written and not replaced by its own side is somewhere."""
+        here = set(self.world.environments.values("web").items())
+        there = set(self._there().items())
+        on_record = {(name, value) for name, value in self.world.environments.lost("web")}
+        deleted = self.replaced
+        for edit in self.written - deleted:
+            assert edit in here | there | on_record, edit
+
+    def teardown(self) -> None:
+        world = self.world
+        world.store._faults.clear()
+        world.store._meanwhile.clear()
+        for _ in range(4):
+            run(world.run(self.binding, Leave(deletes=99)))
+            for conflict in set(world.environments.on_record) - world.environments.settled:
+                world.environments.settle(conflict)
+        final = run(world.run(self.binding, Leave(deletes=99)))
+        self.nothing_is_thrown_away()
+        skipped = {each.variable for each in final.operations if each.action == "skip"}
+        here, there = world.environments.values("web"), self._there()
+        assert {name: here[name] for name in here.keys() - skipped} == {
+            name: there[name] for name in there.keys() - skipped
+        }
+        assert not [each for each in final.operations if each.action != "skip"]
+        writes = world.store.calls.writes
+        run(world.run(self.binding, Leave(deletes=99)))
+        assert world.store.calls.writes == writes
+
+    # The store, as those who edit it see it.
+
+    def _there(self) -> dict[str, str]:
+        return dict(self.world.store.values())
+
+    def _edit(self, name: str, value: str) -> None:
+        self.world.store.edit(name, value)
+
+    def _remove(self, name: str) -> None:
+        self.world.store.remove(name)
+
+
+class WithoutStamps(TwoSides):
+    capabilities = PLAIN
+
+
+class WithoutValues(TwoSides):
+    capabilities = READS
+
+
+TestWithStamps = TwoSides.TestCase
+TestWithoutStamps = WithoutStamps.TestCase
+TestWithoutValues = WithoutValues.TestCase
+for case in (TestWithStamps, TestWithoutStamps, TestWithoutValues):
+    case.settings = settings(max_examples=60, stateful_step_count=25, deadline=None)
