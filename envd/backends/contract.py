@@ -10,6 +10,7 @@ Everything here is immutable and has no value in its `repr`.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum, Flag, auto
@@ -268,6 +269,11 @@ class Health:
     hint: str = ""
 
 
+def plain_fingerprint(text: str) -> str:
+    """32 hexadecimal digits, equal for equal texts. Who guesses a text can tell by them."""
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
 @dataclass(frozen=True, slots=True)
 class Options:
     """What a backend is opened on.
@@ -278,6 +284,8 @@ class Options:
     `credentials` refers to some (`profile:prod`, `role:arn:...`), "" for the provider's own way; it
     never holds any. `settings` are those of the provider's section. `endpoint` is where the store
     is instead of its usual address. `wall_ms` is the clock, for what the store does not time.
+    `fingerprint` makes versions of values for a store that has none: the reconciler's is keyed, so
+    that a version tells nobody whether they guessed the value.
     """
 
     place: str
@@ -288,6 +296,7 @@ class Options:
     settings: Mapping[str, object] = field(default_factory=dict, repr=False)
     endpoint: str = ""
     wall_ms: Callable[[], int] = lambda: 0
+    fingerprint: Callable[[str], str] = plain_fingerprint
 
 
 @runtime_checkable

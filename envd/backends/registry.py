@@ -17,7 +17,14 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final, Literal, NamedTuple
 
-from envd.backends.contract import API_VERSION, Backend, Capability, Options, Registration
+from envd.backends.contract import (
+    API_VERSION,
+    Backend,
+    Capability,
+    Options,
+    Registration,
+    plain_fingerprint,
+)
 from envd.backends.errors import BackendError, MissingLibrary, StoreUnsupported
 from envd.core.errors import InvalidRequest
 from envd.core.syncing import BackendView
@@ -235,6 +242,7 @@ def open_options(
     credentials: str = "",
     providers: Mapping[str, Mapping[str, object]] = MappingProxyType({}),
     wall_ms: Callable[[], int],
+    fingerprint: Callable[[str], str] = plain_fingerprint,
 ) -> Options:
     """What the backend of a target is made of.
 
@@ -254,6 +262,7 @@ def open_options(
         settings=settings,
         endpoint=endpoint,
         wall_ms=wall_ms,
+        fingerprint=fingerprint,
     )
 
 
