@@ -61,7 +61,8 @@ class PartlyDone(EnvdError):
     default_reason = "PARTLY_DONE"
 
 
-_CODES: tuple[tuple[type[EnvdError], int], ...] = (
+_Codes = tuple[tuple[type[EnvdError], int], ...]
+_CODES: _Codes = (
     (InvalidRequest, USAGE),
     (Unsupported, USAGE),
     (NotFound, NOT_FOUND),
@@ -80,4 +81,30 @@ def exit_code(error: EnvdError) -> int:
     """The exit code that tells of this error."""
     if error.reason in _ABOUT_CONTENT:
         return FAILED
-    return next((code for kind, code in _CODES if isinstance(error, kind)), FAILED)
+    code = _first(_CODES, error)
+    return _of_store(error) if code is None else code
+
+
+def _of_store(error: EnvdError) -> int:
+    """That of what a store answered; loaded once something failed, for envctl starts without."""
+    from envd.backends import errors as stores
+
+    codes: _Codes = (
+        (stores.StoreUnsupported, USAGE),
+        (stores.InvalidName, USAGE),
+        (stores.ItemNotFound, NOT_FOUND),
+        (stores.StaleVersion, CONFLICT),
+        (stores.SoftDeleted, CONFLICT),
+        (stores.NotOwned, CONFLICT),
+        (stores.NameCollision, CONFLICT),
+        (stores.Throttled, UNAVAILABLE),
+        (stores.AuthExpired, UNAVAILABLE),
+        (stores.StoreUnavailable, UNAVAILABLE),
+        (stores.Forbidden, DENIED),
+    )
+    code = _first(codes, error)
+    return FAILED if code is None else code
+
+
+def _first(codes: _Codes, error: EnvdError) -> int | None:
+    return next((code for kind, code in codes if isinstance(error, kind)), None)

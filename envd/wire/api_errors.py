@@ -2,7 +2,7 @@
 
 A status carries the code, the message and an `ErrorInfo` of the domain "envd": its reason, and
 in its metadata the hint and the class (`kind`), from which a client raises the same error again.
-`Unavailable.retry_after_ms` goes as `RetryInfo`. The codes:
+`Unavailable.retry_after_ms` and `Throttled.retry_after_s` go as `RetryInfo`. The codes:
 
     InvalidRequest, LimitExceeded           INVALID_ARGUMENT
     NotFound                                NOT_FOUND
@@ -16,6 +16,14 @@ in its metadata the hint and the class (`kind`), from which a client raises the 
     OutcomeUnknown                          UNKNOWN (which no retry policy repeats by itself)
     Unsupported                             UNIMPLEMENTED
     Corrupt                                 DATA_LOSS
+    InvalidName, -Value, ValueTooLarge      INVALID_ARGUMENT
+    ItemNotFound                            NOT_FOUND
+    StaleVersion, SoftDeleted, NotOwned,
+    NameCollision                           FAILED_PRECONDITION
+    Forbidden                               PERMISSION_DENIED
+    Throttled, QuotaExceeded                RESOURCE_EXHAUSTED
+    AuthExpired, StoreUnavailable           UNAVAILABLE
+    StoreUnsupported, MissingLibrary        UNIMPLEMENTED
     any other                               INTERNAL
 
 A status of someone else (a proxy, gRPC itself) has no such details; its code gives the class.
@@ -31,6 +39,7 @@ from google.protobuf.message import DecodeError, Message
 from google.rpc import code_pb2 as codes  # type: ignore[import-untyped]
 from google.rpc import error_details_pb2, status_pb2
 
+from envd.backends import errors as stores
 from envd.core import errors
 from envd.core.errors import (
     Conflict,
@@ -71,6 +80,21 @@ _BY_CLASS: Final[Mapping[type, int]] = {
     OutcomeUnknown: codes.UNKNOWN,
     Unsupported: codes.UNIMPLEMENTED,
     Corrupt: codes.DATA_LOSS,
+    stores.InvalidName: codes.INVALID_ARGUMENT,
+    stores.InvalidValue: codes.INVALID_ARGUMENT,
+    stores.ValueTooLarge: codes.INVALID_ARGUMENT,
+    stores.ItemNotFound: codes.NOT_FOUND,
+    stores.StaleVersion: codes.FAILED_PRECONDITION,
+    stores.SoftDeleted: codes.FAILED_PRECONDITION,
+    stores.NotOwned: codes.FAILED_PRECONDITION,
+    stores.NameCollision: codes.FAILED_PRECONDITION,
+    stores.Forbidden: codes.PERMISSION_DENIED,
+    stores.Throttled: codes.RESOURCE_EXHAUSTED,
+    stores.QuotaExceeded: codes.RESOURCE_EXHAUSTED,
+    stores.AuthExpired: codes.UNAVAILABLE,
+    stores.StoreUnavailable: codes.UNAVAILABLE,
+    stores.StoreUnsupported: codes.UNIMPLEMENTED,
+    stores.MissingLibrary: codes.UNIMPLEMENTED,
 }
 _BY_CODE: Final[Mapping[int, type[EnvdError]]] = {
     codes.INVALID_ARGUMENT: InvalidRequest,
@@ -116,9 +140,10 @@ def status_of(error: EnvdError) -> status_pb2.Status:
         ),
         deterministic=True,
     )
-    if isinstance(error, Unavailable) and error.retry_after_ms > 0:
+    after_ms = retry_after_ms(error)
+    if after_ms > 0:
         retry = error_details_pb2.RetryInfo()
-        retry.retry_delay.FromMilliseconds(error.retry_after_ms)
+        retry.retry_delay.FromMilliseconds(after_ms)
         status.details.add().Pack(retry)
     return status
 
@@ -155,7 +180,7 @@ def item_error(error: EnvdError) -> pb.Error:
         reason=error.reason,
         message=_cut(error.message),
         hint=_cut(error.hint),
-        retry_after_ms=error.retry_after_ms if isinstance(error, Unavailable) else 0,
+        retry_after_ms=retry_after_ms(error),
     )
 
 
@@ -174,11 +199,19 @@ def class_of(code: int, reason: str) -> type[EnvdError]:
 
 
 def class_named(kind: str) -> type[EnvdError] | None:
-    """The class of that name in the tree of errors, None for any other name."""
-    found = getattr(errors, kind, None)
-    if isinstance(found, type) and issubclass(found, EnvdError):
-        return found
+    """The class of that name in the trees of errors, None for any other name."""
+    for tree in (errors, stores):
+        found = getattr(tree, kind, None)
+        if isinstance(found, type) and issubclass(found, EnvdError):
+            return found
     return None
+
+
+def retry_after_ms(error: EnvdError) -> int:
+    """How long a polite caller waits before it tries again, 0 where nobody says."""
+    if isinstance(error, stores.Throttled):
+        return round(error.retry_after_s * 1000)
+    return error.retry_after_ms if isinstance(error, Unavailable) else 0
 
 
 def made(
@@ -187,6 +220,8 @@ def made(
     """An error of this class."""
     if issubclass(kind, Unavailable):
         return kind(message, hint=hint, reason=reason, retry_after_ms=retry_after_ms)
+    if issubclass(kind, stores.Throttled):
+        return kind(message, hint=hint, retry_after_s=retry_after_ms / 1000)
     return kind(message, hint=hint, reason=reason)
 
 

@@ -211,17 +211,30 @@ def error_to_plain(error: EnvdError) -> dict[str, Any]:
         "reason": error.reason,
         "message": error.message,
         "hint": error.hint,
-        "retry_after_ms": error.retry_after_ms if isinstance(error, Unavailable) else 0,
+        "retry_after_ms": _retry_after_ms(error),
     }
+
+
+def _retry_after_ms(error: EnvdError) -> int:
+    """Of an Unavailable, and of a store that has enough of us (`backends.errors.Throttled`)."""
+    if isinstance(error, Unavailable):
+        return error.retry_after_ms
+    return round(getattr(error, "retry_after_s", 0.0) * 1000)
 
 
 def error_from_plain(plain: dict[str, Any]) -> EnvdError:
     """The error that a document tells of; an unknown kind becomes an EnvdError."""
     message, hint, reason = plain["message"], plain["hint"], plain["reason"]
-    kind = getattr(errors, plain["kind"], EnvdError)
-    if kind is Unavailable:
-        after_ms = int(plain["retry_after_ms"])
+    kind, after_ms = plain["kind"], int(plain["retry_after_ms"])
+    found = getattr(errors, kind, None)
+    if found is None:
+        from envd.backends import errors as stores
+
+        found = getattr(stores, kind, None)
+        if found is stores.Throttled:
+            return stores.Throttled(message, hint=hint, retry_after_s=after_ms / 1000)
+    if found is Unavailable:
         return Unavailable(message, hint=hint, reason=reason, retry_after_ms=after_ms)
-    if not (isinstance(kind, type) and issubclass(kind, EnvdError)):
-        kind = EnvdError
-    return kind(message, hint=hint, reason=reason)
+    if not (isinstance(found, type) and issubclass(found, EnvdError)):
+        found = EnvdError
+    return found(message, hint=hint, reason=reason)

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from envd.backends import errors as stores
 from envd.core import errors
 from envd.core.errors import (
     Conflict,
@@ -37,6 +38,21 @@ from tests.cli.bench import CANARY, Envctl
         (Unauthenticated("x"), 6),
         (Denied("x"), 6),
         (OutcomeUnknown("x"), 8),
+        (stores.ItemNotFound("x"), 3),
+        (stores.StaleVersion("x"), 4),
+        (stores.SoftDeleted("x"), 4),
+        (stores.NotOwned("x"), 4),
+        (stores.NameCollision("x"), 4),
+        (stores.Throttled("x"), 5),
+        (stores.AuthExpired("x"), 5),
+        (stores.StoreUnavailable("x"), 5),
+        (stores.Forbidden("x"), 6),
+        (stores.InvalidName("x"), 2),
+        (stores.StoreUnsupported("x"), 2),
+        (stores.InvalidValue("x"), 1),
+        (stores.ValueTooLarge("x"), 1),
+        (stores.QuotaExceeded("x"), 1),
+        (stores.MissingLibrary("x"), 1),
     ],
     ids=lambda value: type(value).__name__,
 )
