@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from envd.cli.grammar import Arguments
 
 DEFAULT_TIMEOUT_S = 30.0
+STORE_TIMEOUT_S = 600.0
+"""Where the node asks stores outside, as fast as they allow, which may take minutes."""
+_ASKING_STORES = frozenset({"sync", "backend"})
 _PROBE_S = 3.0
 _START = "start one with: envd   (to try it out: envctl dev)"
 
@@ -63,7 +66,7 @@ def choose(arguments: Arguments, environ: Mapping[str, str]) -> Endpoint:
     """Decide where to go; raises UsageError for an address that is none."""
     _refuse_tls(arguments)
     timeout_ms = arguments.milliseconds("--timeout")
-    timeout_s = DEFAULT_TIMEOUT_S if timeout_ms is None else timeout_ms / 1000
+    timeout_s = _patience_s(arguments) if timeout_ms is None else timeout_ms / 1000
     token = _clean(arguments.text("--token") or environ.get("ENVD_TOKEN", ""))
     context = chosen_context(arguments, environ)
     if context and context[1].server:
@@ -86,6 +89,11 @@ def choose(arguments: Arguments, environ: Mapping[str, str]) -> Endpoint:
             found = addresses(said, origin)
             return Endpoint(found, token, "", timeout_s, mend, _memory(found, environ))
     return _of_this_machine(environ, token, timeout_s)
+
+
+def _patience_s(arguments: Arguments) -> float:
+    asks = arguments.command in _ASKING_STORES or bool(arguments.text("--from"))
+    return STORE_TIMEOUT_S if asks else DEFAULT_TIMEOUT_S
 
 
 def _memory(found: tuple[str, ...], environ: Mapping[str, str]) -> str:

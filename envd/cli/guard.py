@@ -71,7 +71,7 @@ def _trace(world: World) -> None:
 def _told(screen: Screen, error: EnvdError, invocation: Invocation | None) -> int:
     hint = error.hint
     if isinstance(error, OutcomeUnknown) and invocation is not None:
-        hint = f"retry with --operation {invocation.operation}"
+        hint = _retry(invocation) or hint
     screen.error(error.message, hint)
     return exits.exit_code(error)
 
@@ -80,11 +80,18 @@ def _interrupted(screen: Screen, invocation: Invocation | None) -> int:
     if invocation is not None and invocation.write_in_flight:
         screen.error(
             "interrupted while a write was on its way; it may or may not be done",
-            f"retry with --operation {invocation.operation}",
+            _retry(invocation) or "see how it stands now; what is done is not done twice",
         )
     else:
         screen.error("interrupted", "")
     return exits.INTERRUPTED
+
+
+def _retry(invocation: Invocation) -> str:
+    """How to repeat a write of which nobody knows; "" for a command that has no id of one."""
+    if not any(flag.name == "--operation" for flag in invocation.command.flags):
+        return ""
+    return f"retry with --operation {invocation.operation}"
 
 
 def _internal(screen: Screen, error: Exception) -> int:

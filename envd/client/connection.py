@@ -35,6 +35,59 @@ from envd.core.requests import (
 
 if TYPE_CHECKING:
     from envd.core.backups import BackupListing, BackupRequest
+    from envd.core.syncing import (
+        AppliedView,
+        ApplyRequest,
+        BackendList,
+        BindingList,
+        BindingsRequest,
+        BindingView,
+        BindRequest,
+        CheckList,
+        CheckRequest,
+        CostView,
+        FetchRequest,
+        FetchView,
+        PauseRequest,
+        PlanRequest,
+        PlanView,
+        SyncStatus,
+        UnbindRequest,
+    )
+
+CHANGED_TWICE = "repeat it: what is done already is not done again"
+APPLIED_TWICE = "see what is left to do: envctl sync plan"
+"""What to do where a change about stores was sent, and no answer came."""
+
+
+class SyncConnection(Protocol):
+    """What can be asked about stores; see `envd.sync.api`. It raises as `Connection` does.
+
+    A change (`bind`, `unbind`, `pause`, `apply`) that was sent and not answered is an
+    OutcomeUnknown, and is not sent again.
+    """
+
+    def bind(self, request: BindRequest) -> BindingView: ...
+
+    def unbind(self, request: UnbindRequest) -> BindingView: ...
+
+    def bindings(self, request: BindingsRequest) -> BindingList: ...
+
+    def pause(self, request: PauseRequest) -> BindingList: ...
+
+    def status(self, request: BindingsRequest) -> SyncStatus: ...
+
+    def plan(self, request: PlanRequest) -> PlanView: ...
+
+    def apply(self, request: ApplyRequest) -> AppliedView: ...
+
+    def cost(self, request: BindingsRequest) -> CostView: ...
+
+    def backends(self) -> BackendList: ...
+
+    def check(self, request: CheckRequest) -> CheckList: ...
+
+    def fetch(self, request: FetchRequest) -> FetchView: ...
 
 
 class Connection(Protocol):
@@ -96,5 +149,10 @@ class Connection(Protocol):
         ...
 
     def backups(self) -> BackupListing: ...
+
+    @property
+    def sync(self) -> SyncConnection:
+        """The calls about stores, on this connection."""
+        ...
 
     def close(self) -> None: ...

@@ -19,7 +19,8 @@ from uuid import uuid4
 import grpc
 from google.protobuf.message import Message
 
-from envd.client.rpc_errors import error_from_rpc, is_lost, was_never_sent
+from envd.client.rpc_errors import error_from_rpc, is_lost, unclear_from_rpc, was_never_sent
+from envd.client.rpc_sync import GrpcSync
 from envd.core.answers import (
     ConflictPage,
     EnvironmentView,
@@ -183,6 +184,10 @@ class GrpcConnection:
         raw = self._read("List", backup.ListBackupsRequest, BACKUPS)
         return api_backup.listing_from(backup.ListBackupsResponse.FromString(raw))
 
+    @property
+    def sync(self) -> GrpcSync:
+        return GrpcSync(self._read)
+
     def write(self, request: WriteRequest) -> WriteAnswer:
         named = _with_operation(request)
         return self._write("Write", lambda: api.write_message(named), named.operation)
@@ -233,16 +238,22 @@ class GrpcConnection:
         """The metadata of a call: the token, and the trace that the call is part of."""
         return (*self._metadata, *trace_context.metadata(os.environ))
 
-    def _read(self, method: str, build: Callable[[], Message], service: str = SERVICE) -> bytes:
-        return self._call(self._unary(method, service), _serialized(_built(build)), None)
+    def _read(
+        self, method: str, build: Callable[[], Message], service: str = SERVICE, mend: str = ""
+    ) -> bytes:
+        """The answer; with `mend`, to what is a change and has no id."""
+        return self._call(self._unary(method, service), _serialized(_built(build)), None, mend)
 
     def _write(self, method: str, build: Callable[[], Message], operation: str) -> WriteAnswer:
         raw = _serialized(_built(build))
         answer = self._call(self._unary(method), raw, operation)
         return api.written_from(pb.WriteResponse.FromString(answer))
 
-    def _call(self, send: _Send, raw: bytes, operation: str | None) -> bytes:
-        """Send to the first node that takes it; `operation` is the id of a write."""
+    def _call(self, send: _Send, raw: bytes, operation: str | None, mend: str = "") -> bytes:
+        """Send to the first node that takes it; `operation` is the id of a write.
+
+        `mend` is what to do where nobody knows what became of a change without an id.
+        """
         unreached: MutableSequence[str] = []
         refused: EnvdError | None = None
         for _ in self._addresses:
@@ -252,7 +263,11 @@ class GrpcConnection:
             try:
                 return send(channel, raw)
             except grpc.RpcError as error:
-                if is_lost(error):
+                if mend and not was_never_sent(error):
+                    refused = unclear_from_rpc(error, mend)
+                    if refused.reason != "STOPPING":
+                        raise refused from error
+                elif is_lost(error):
                     if operation is not None and not was_never_sent(error):
                         return self._once_more(send, raw, operation, error)
                     unreached.append(f"{self.address} (the connection broke)")

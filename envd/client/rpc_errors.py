@@ -51,6 +51,14 @@ def error_from_rpc(
     return _foreign(code, error.details() or "")
 
 
+def unclear_from_rpc(error: grpc.RpcError, mend: str) -> EnvdError:
+    """The same for a change without an id: the hint where it may be done is `mend`."""
+    found = error_from_rpc(error, operation="")
+    if isinstance(found, OutcomeUnknown) and own_error(error) is None:
+        return OutcomeUnknown(found.message, hint=mend)
+    return found
+
+
 _IN_WORDS: Final = {
     grpc.StatusCode.DEADLINE_EXCEEDED: "it took too long",
     grpc.StatusCode.UNAVAILABLE: "the connection broke",

@@ -44,6 +44,7 @@ from envd.wire import plain, trace_context
 from envd.wire.framing import LENGTH, MAX_FRAME_BYTES, WRITES, encode_frame
 
 if TYPE_CHECKING:
+    from envd.client.connection import SyncConnection
     from envd.core.backups import BackupListing, BackupRequest
 
 WATCH_SILENCE_S = 60.0
@@ -118,6 +119,12 @@ class UnixConnection:
 
         return plain_backup.listing(self._call("backups", None))
 
+    @property
+    def sync(self) -> SyncConnection:
+        from envd.client.unix_sync import UnixSync
+
+        return UnixSync(self._call)
+
     def backup(self, request: BackupRequest) -> Iterator[bytes]:
         from envd.wire import plain_backup
 
@@ -163,7 +170,8 @@ class UnixConnection:
             # Not chained: the error carries the whole text.
             raise InvalidRequest("the request can't be sent: a text is not valid UTF-8") from None
 
-    def _call(self, call: str, request: object) -> dict[str, Any]:
+    def _call(self, call: str, request: object, mend: str = "") -> dict[str, Any]:
+        """The answer; `mend` is for a change without an id whose answer is lost."""
         frame = self._frame(call, request)
         sent = False
         try:
@@ -173,7 +181,8 @@ class UnixConnection:
             answer = json.loads(self._receive())  # where it hung up, it may have said why
         except (OSError, EOFError, ValueError) as error:
             self.close()  # An answer that comes late must not be taken for the next call's.
-            raise self._lost(error, may_be_done=sent and call in WRITES) from error
+            may_be_done = sent and (bool(mend) or call in WRITES)
+            raise self._lost(error, may_be_done=may_be_done, mend=mend) from error
         if "error" in answer:
             raise plain.error_from_plain(answer["error"])
         result: dict[str, Any] = answer["answer"]
@@ -194,13 +203,13 @@ class UnixConnection:
             received += chunk
         return bytes(received)
 
-    def _lost(self, error: Exception, *, may_be_done: bool) -> EnvdError:
+    def _lost(self, error: Exception, *, may_be_done: bool, mend: str = "") -> EnvdError:
         """What a missing answer means; a request that was not sent whole is never performed."""
         why = "it took too long" if isinstance(error, TimeoutError) else "the connection broke"
         if may_be_done:
             return OutcomeUnknown(
                 f"no answer from {self.address} ({why}); the write may or may not be done",
-                hint="repeat it with the same --operation ID: it is done at most once",
+                hint=mend or "repeat it with the same --operation ID: it is done at most once",
             )
         return Unavailable(
             f"no answer from {self.address} ({why})",

@@ -28,9 +28,12 @@ from envd.net.listening import check_free
 from envd.net.peer_service import PeerService
 from envd.net.pipeline import WINDOW
 from envd.net.reflection import SERVICE as REFLECTION
+from envd.net.sync_service import SERVICE as SYNC
+from envd.net.sync_service import SyncService
 from envd.node.api import EnvironmentApi
 from envd.node.backups import Backups
 from envd.settings.units import Address
+from envd.sync.api import SyncApi
 from envd.telemetry.node import Telemetry
 
 MAX_MESSAGE_BYTES: Final = 8 << 20
@@ -64,9 +67,11 @@ class GrpcServer:
         telemetry: Telemetry | None = None,
         backups: Backups | None = None,
         peers: PeerService | None = None,
+        sync: SyncApi | None = None,
     ) -> None:
         self._api = api
         self._backups = backups
+        self._sync = sync
         self._peers = peers
         self._access = access
         self._address = address
@@ -102,6 +107,7 @@ class GrpcServer:
             SERVICE: environments.handlers(),
             CLUSTER: ClusterService(self._api, calls).handlers(),
             BACKUPS: BackupService(self._backups, calls).handlers(),
+            SYNC: SyncService(self._sync, calls).handlers(),
             HEALTH: self._health.handlers(),
         }
         services[REFLECTION] = reflection.handlers((*services,))

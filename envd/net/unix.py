@@ -46,12 +46,14 @@ from envd.core.requests import (
     WatchRequest,
     WriteRequest,
 )
-from envd.net import backup_service
+from envd.core.syncing import BindingView, BindRequest
+from envd.net import backup_service, sync_service
 from envd.net.access import Access
 from envd.net.faults import Faults, bare
 from envd.net.unix_file import BACKLOG, bind
 from envd.node.api import EnvironmentApi
 from envd.node.backups import Backups
+from envd.sync.api import SyncApi
 from envd.telemetry.node import Telemetry
 from envd.telemetry.requests import CANCELLED, OK, Kind, Requests, Underway
 from envd.wire import plain
@@ -62,6 +64,11 @@ from envd.wire.trace_context import TRACEPARENT
 MAX_CONNECTIONS: Final = 256
 _CREDENTIALS: Final = struct.Struct("3i")  # struct ucred: pid, uid, gid
 _MAX_SHOWN: Final = 32
+_NESTED: Final[Mapping[type[Any], tuple[tuple[str, type[Any]], ...]]] = {
+    WriteRequest: (("puts", Put), ("unsets", Unset), ("seen", Seen)),
+    BindRequest: (("binding", BindingView),),
+}
+"""The fields of requests that hold further ones, and their types."""
 RequestT = TypeVar("RequestT")
 _Items = AsyncGenerator[dict[str, Any], None]
 _Stream = Callable[[Identity, object], _Items]
@@ -81,6 +88,7 @@ class UnixServer:
         max_frame_bytes: int = MAX_FRAME_BYTES,
         telemetry: Telemetry | None = None,
         backups: Backups | None = None,
+        sync: SyncApi | None = None,
     ) -> None:
         self._api = api
         self._access = access
@@ -91,7 +99,7 @@ class UnixServer:
         counting = telemetry or Telemetry()
         counting.fault_counts.append(lambda: self._faults.count)
         self._requests = counting.requests
-        self._calls = _calls(api, backups)
+        self._calls = _calls(api, backups, sync)
         self._streams = _streams(api, backups)
         self._connections: dict[asyncio.Task[Any], _Connection] = {}
         self._stopping = False
@@ -338,7 +346,9 @@ def _streams(api: EnvironmentApi, backups: Backups | None) -> Mapping[str, _Stre
     return {"watch": watch, "backup": backup}
 
 
-def _calls(api: EnvironmentApi, backups: Backups | None) -> Mapping[str, _Call]:
+def _calls(
+    api: EnvironmentApi, backups: Backups | None, sync: SyncApi | None
+) -> Mapping[str, _Call]:
     async def status(identity: Identity, _: object) -> object:
         return await api.status(identity)
 
@@ -365,6 +375,7 @@ def _calls(api: EnvironmentApi, backups: Backups | None) -> Mapping[str, _Call]:
         "topology": _Call(TopologyRequest, api.cluster.topology),
         "recover": _Call(RecoverRequest, api.cluster.recover),
         "backups": _Call(None, listing),
+        **{name: _Call(*each) for name, each in sync_service.socket_calls(sync).items()},
     }
     assert calls.keys() | STREAMS == set(CALLS)
     return calls
@@ -379,9 +390,9 @@ def converted(arguments: object, kind: type[RequestT]) -> RequestT:
     if not isinstance(arguments, dict):
         raise _misfit("the arguments are no object")
     _refuse_unknown(arguments, kind)
-    for field, nested in (("puts", Put), ("unsets", Unset), ("seen", Seen)):
-        items = arguments.get(field) if kind is WriteRequest else None
-        for item in items if isinstance(items, list) else ():
+    for field, nested in _NESTED.get(kind, ()):
+        items = arguments.get(field)
+        for item in items if isinstance(items, list) else (items,):
             if isinstance(item, dict):
                 _refuse_unknown(item, nested)
     try:

@@ -44,6 +44,8 @@ CALLS = (
     "watch",
     "backup",
     "backups",
+    *("sync_bind", "sync_unbind", "sync_bindings", "sync_pause", "sync_status", "sync_plan"),
+    *("sync_apply", "sync_cost", "sync_backends", "sync_check", "sync_fetch"),
 )
 STREAMS = frozenset({"watch", "backup"})
 WRITES = frozenset({"write", "delete", "rollback", "resolve"})
