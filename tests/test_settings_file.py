@@ -68,8 +68,6 @@ def test_keys_without_effect_are_listed_once_they_differ_from_the_default(write:
 
     assert found.ineffective() == [
         "distributed.consistency_level",
-        "cloud.enabled",
-        "bindings",
         "autoscaling.enabled",
         "regions.eu.zones",
     ]
@@ -79,7 +77,9 @@ def test_keys_without_effect_are_listed_once_they_differ_from_the_default(write:
 
 
 def test_the_rendering_says_where_each_value_comes_from(write: Write) -> None:
-    file = write('[cluster]\njoin = ["a:1"]\n[node]\nregion = "eu"\n[cloud]\nenabled = true\n')
+    file = write(
+        '[cluster]\njoin = ["a:1"]\n[node]\nregion = "eu"\n[autoscaling]\nenabled = true\n'
+    )
 
     text = render_effective(settings({"listen": "127.0.0.1:0"}, {"ENVD_ZONE": "b"}, file))
 

@@ -244,18 +244,26 @@ class Vault(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     ca_file: Path | None = None
 
 
+class File(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`[cloud.providers.file]`: files on the node's own disks, in a git working tree or not."""
+
+    git_commit: bool = False
+
+
 class Providers(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    aws: Aws = Aws()
-    azure: Azure = Azure()
-    gcp: Gcp = Gcp()
-    vault: Vault = Vault()
+    aws: Annotated[Aws, INERT] = Aws()
+    azure: Annotated[Azure, INERT] = Azure()
+    gcp: Annotated[Gcp, INERT] = Gcp()
+    vault: Annotated[Vault, INERT] = Vault()
+    file: File = File()
 
 
 class Cloud(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """`[cloud]`: whether the node talks to cloud stores, and to which."""
+    """`[cloud]`: whether the node keeps environments in step with stores, and which there are."""
 
     enabled: bool = False
-    default_provider: Provider | None = None
+    default_provider: Annotated[Provider | None, INERT] = None
+    price_file: Path | None = None
     providers: Providers = Providers()
 
 
@@ -287,6 +295,8 @@ class Binding(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     windows: tuple[Text, ...] = ()
     priority: Annotated[int, Meta(ge=0, le=1_000)] = 100
     suspended: bool = False
+    budget_dollars: Annotated[float, Meta(ge=0.0, le=1e9)] = 0.0
+    budget_stops: bool = False
 
 
 class Autoscaling(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -326,8 +336,8 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     limits: Limits = Limits()
     distributed: Distributed = Distributed()
     regions: Mapping[PlaceName, Region] = field(default_factory=dict)
-    cloud: Annotated[Cloud, INERT] = Cloud()
-    bindings: Annotated[tuple[Binding, ...], INERT] = ()
+    cloud: Cloud = Cloud()
+    bindings: tuple[Binding, ...] = ()
     autoscaling: Annotated[Autoscaling, INERT] = Autoscaling()
     observability: Observability = Observability()
     origins: Annotated[Mapping[str, str], NOT_A_KEY] = field(default_factory=dict)
