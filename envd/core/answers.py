@@ -103,7 +103,7 @@ class ChangeView:
 
 @dataclass(frozen=True, slots=True)
 class SalvagedView:
-    """A commit that came too late to be applied; what it wrote is lost, and a conflict."""
+    """A commit that was not applied: it came too late, or lost. What it wrote is a conflict."""
 
     stamp: str
     time: str
@@ -119,7 +119,7 @@ class CommitView:
 
     `id` is the stamp and environment in one text; `time` is ISO 8601 in UTC; `deleted` tells
     that the commit deleted the environment; `resolves` are the ids of conflicts that it settled;
-    `salvages` is what it put on record of a commit that came too late.
+    `salvages` is what it put on record as lost.
     """
 
     id: str

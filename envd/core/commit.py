@@ -102,8 +102,8 @@ class Commit:
     `time_ms` is the origin's wall clock; the order comes from the stamp alone. `resolves` are
     the ids of conflicts that it settles. `follows` is the position in the chain of a serial
     environment that it was chosen to follow (`core.chain`), ZERO for a plain one. `salvages` is a
-    commit that came too late to be applied (`core.floor`): this one changes nothing, and has what
-    that one wrote on record, as lost.
+    commit that is not applied, because it came too late (`core.floor`) or was made in a store where
+    another write won: this one changes nothing, and has what that one wrote on record, as lost.
     """
 
     environment: str

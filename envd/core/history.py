@@ -19,7 +19,9 @@ DEFAULT_KEPT_COMMITS = 100
 DEFAULT_KEPT_DAYS = 90
 LEASES = "sys/leases"
 """Environments below it are written every few seconds, and only who holds one matters."""
-_LEASE_COMMITS = 16
+SYNC = "sys/sync"
+"""What the reconciler notes for itself, below it: with each change, and only the newest matters."""
+_OWN_COMMITS = 16
 _TOPOLOGY = "sys/topology"
 """Each of its commits may have the whole partition table, and a move of many has many."""
 DAY_MS = 86_400_000
@@ -34,8 +36,8 @@ class Retention:
 
     def of(self, environment: str) -> Retention:
         """What is kept of one environment: less of the system's own, the same on every node."""
-        if environment.startswith(LEASES + "/"):
-            return Retention(_LEASE_COMMITS, 0)
+        if environment.startswith((LEASES + "/", SYNC + "/")):
+            return Retention(_OWN_COMMITS, 0)
         if environment == _TOPOLOGY:
             return Retention(self.commits, 0)
         return self
@@ -97,6 +99,11 @@ class ConflictRecord:
     lost: Side
 
     @property
+    def place(self) -> tuple[Stamp, Kind, str]:
+        """What was lost, whatever overruled it."""
+        return self.lost.stamp, self.kind, self.name
+
+    @property
     def id(self) -> str:
         """32 hexadecimal digits by which users name the conflict, equal on every node."""
         named = f"{self.environment}\0{int(self.kind)}\0{self.name}".encode()
@@ -140,12 +147,17 @@ def conflicts(commits: Sequence[Commit], base: Environment | None = None) -> lis
     it, or until a commit resolves it.
 
     What a commit salvages conflicts with what stands there then: where nothing does, with an unset
-    at the salvaging commit. Of several that salvage the same one the first counts.
+    at the salvaging commit. Of several that salvage the same one the first counts, and none where
+    that one is in the history, and has lost there.
+
+    What the reconciler notes below `sys/sync` has none: nobody could settle them.
 
     Example: node A sets X at stamp 5; node B, cut off, sets X to something else at stamp 6
     having seen only stamp 3. B's write is kept, and A's is on record as lost.
     """
     found: list[ConflictRecord] = []
+    if commits and commits[0].environment.startswith(SYNC + "/"):
+        return found
     salvaged: dict[tuple[Stamp, Kind, str], list[ConflictRecord]] = {}
     latest = _written_before(base)
     for commit in commits:
@@ -157,15 +169,29 @@ def conflicts(commits: Sequence[Commit], base: Environment | None = None) -> lis
                 found.append(ConflictRecord(commit.environment, *key, write.side, known.side))
             latest[key] = write
         for record in _salvaged(commit, latest):
-            place = (record.lost.stamp, record.kind, record.name)
-            salvaged.setdefault(place, []).append(record)
+            salvaged.setdefault(record.place, []).append(record)
     resolved = {known for commit in commits for known in commit.resolves}
+    if salvaged:
+        for record in found:
+            salvaged.pop(record.place, None)
     if resolved:
         found = [record for record in found if record.id not in resolved]
     for same in salvaged.values():
         if not any(record.id in resolved for record in same):
             found.append(same[0])
     return found
+
+
+def contests(late: Commit, change: Change, state: Environment) -> bool:
+    """Tell whether a commit that salvages this change of `late` makes a conflict of it.
+
+    `state` is what stands there: of what that saw, or is equal to, nothing is lost.
+    """
+    entry = state.entries(change.kind).get(change.name)
+    kept = None
+    if entry is not None:
+        kept = _Write(entry.overwrites, Side(entry.stamp, entry.value, entry.secret))
+    return _overrules(_standing(kept, late, change), _Write(ZERO, _side(late, change)))
 
 
 def _salvaged(commit: Commit, latest: dict[tuple[Kind, str], _Write]) -> Iterator[ConflictRecord]:
@@ -176,13 +202,23 @@ def _salvaged(commit: Commit, latest: dict[tuple[Kind, str], _Write]) -> Iterato
     for change in late.changes:
         key = (change.kind, change.name)
         lost = _Write(change.overwrites, _side(late, change))
-        kept = latest.get(key)
-        if kept is None or kept.side.value is None:
-            # Not the unset itself: it may be collected, and the conflict must stay the same one.
-            kept = _Write(ZERO, _side(commit, Change(*key, None, False, ZERO)))
-        saw_it = kept.overwrites >= lost.side.stamp and kept.side.stamp > lost.side.stamp
-        if not saw_it and _differ(lost, kept):
+        kept = _standing(latest.get(key), commit, change)
+        if _overrules(kept, lost):
             yield ConflictRecord(commit.environment, *key, kept.side, lost.side)
+
+
+def _standing(known: _Write | None, commit: Commit, change: Change) -> _Write:
+    """What stands where `commit` salvages a change: where nothing does, an unset by itself."""
+    if known is not None and known.side.value is not None:
+        return known
+    # Not the unset that is there: it may be collected, and the conflict must stay the same one.
+    return _Write(ZERO, _side(commit, Change(change.kind, change.name, None, False, ZERO)))
+
+
+def _overrules(kept: _Write, lost: _Write) -> bool:
+    """Whether what stands replaced what is salvaged without having seen it."""
+    saw_it = kept.overwrites >= lost.side.stamp and kept.side.stamp > lost.side.stamp
+    return not saw_it and _differ(lost, kept)
 
 
 def _written_before(base: Environment | None) -> dict[tuple[Kind, str], _Write]:

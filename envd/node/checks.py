@@ -16,9 +16,12 @@ MAX_ENTRIES = 4 * names.MAX_VARIABLES
 """Of one environment, tombstones included: they stay until they are collected."""
 
 
-def check_write(request: WriteRequest) -> None:
-    """Check names, values, counts and texts of a write; raises InvalidRequest or a child."""
-    names.check_environment(request.environment)
+def check_write(request: WriteRequest, *, system: bool = False) -> None:
+    """Check names, values, counts and texts of a write; raises InvalidRequest or a child.
+
+    The environments that envd keeps for itself may be written for `system` only.
+    """
+    names.check_environment(request.environment, system=system)
     check_operation(request.message, request.operation)
     count = len(request.puts) + len(request.unsets)
     large = request.bulk or request.replace

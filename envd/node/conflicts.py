@@ -90,11 +90,11 @@ def _asked_for(store: Store, request: ConflictsRequest) -> Iterator[ConflictReco
                 hint="see what there is with: envctl list",
                 reason="ENVIRONMENT_NOT_FOUND",
             )
-        yield from _following(_of(store, name), seen)
+        yield from _following(of(store, name), seen)
         return
     prefix = check_prefix(request.prefix)
     if after:
-        yield from _following(_of(store, check_environment(after)), seen)
+        yield from _following(of(store, check_environment(after)), seen)
     while found := store.conflicts(prefix, after, _PAGE):
         yield from _ordered(found)
         after = found[-1].environment
@@ -114,7 +114,7 @@ def _after(token: str) -> tuple[str, str]:
     return found[1], found[2] or ""
 
 
-def _of(store: Store, environment: str) -> list[ConflictRecord]:
+def of(store: Store, environment: str) -> list[ConflictRecord]:
     """The conflicts of one environment, in order."""
     found = store.conflicts(environment, "", 1)
     return _ordered([record for record in found if record.environment == environment])
@@ -229,7 +229,7 @@ def settle(
     """
     found = [
         record
-        for record in _of(store, request.environment)
+        for record in of(store, request.environment)
         if (record.kind, record.name) == (request.kind, request.variable)
     ]
     if not found:

@@ -36,6 +36,7 @@ from envd.core.requests import (
 from envd.core.ring import partition_of
 from envd.core.stamp import ZERO, Stamp
 from envd.node.acknowledging import WANTED_COPIES, Acknowledging
+from envd.node.checks import check_write
 from envd.node.drafting import SALVAGER, Draft, Drafter, Wish, check_request, wants_serial
 from envd.node.forwarding import Forwarder
 from envd.node.operations import AnyWrite, request_digest
@@ -92,6 +93,19 @@ class Coordinator(Reader):
         `secret: false` without the right to reveal), Unavailable, OutcomeUnknown.
         """
         return await (await self.begin_write(request, author, may_reveal=may_reveal))
+
+    async def write_seeing(self, request: WriteRequest, author: str) -> WriteAnswer:
+        """Commit as `write` does, and never blind: Unavailable where no holder is reached."""
+        return await (await self._begin(request, author, True, may_be_blind=False))
+
+    async def write_own(self, request: WriteRequest) -> WriteAnswer:
+        """Write an environment of the system's own, which callers neither write nor see.
+
+        Every storage node holds it. Raises Unavailable where this node's clock is wrong.
+        """
+        check_write(request, system=True)
+        self.check_clock()
+        return await (await self._begin_here(request, SALVAGER, True))
 
     async def begin_write(
         self, request: WriteRequest, author: str, *, may_reveal: bool = True
@@ -155,29 +169,38 @@ class Coordinator(Reader):
         That one has looked at what it extends. Raises Unavailable where this node's clock is wrong.
         """
         check_request(request)
-        if self._clock_is_wrong:
+        self.check_clock()
+        return await (await self._begin_here(request, author, may_reveal))
+
+    async def _begin(
+        self, request: AnyWrite, author: str, may_reveal: bool, *, may_be_blind: bool = True
+    ) -> Writing:
+        check_request(request)
+        if self.routing is not None and not self.routing.whole:
+            return await self._begin_where_it_is_held(
+                request, author, may_reveal, may_be_blind=may_be_blind
+            )
+        if self._forwarder is not None and self._forwarder.wanted():
+            return Writing(await self._forwarder.forward(request, author, may_reveal))
+        return await self._begin_here(request, author, may_reveal)
+
+    @property
+    def hands_over(self) -> bool:
+        """Whether other nodes are to make this one's writes: its clock is wrong, for one."""
+        return self._forwarder is not None and self._forwarder.wanted()
+
+    def check_clock(self) -> None:
+        """Raise Unavailable where this node is to stamp nothing."""
+        if self.hands_over:
             raise Unavailable(
                 "this node takes no writes: its clock is over a minute ahead of all others, or it "
                 "was away for long; nothing was done",
                 hint="ask another node; set the clocks of the nodes right (NTP)",
                 reason="CLOCK_SKEW",
             )
-        return await (await self._begin_here(request, author, may_reveal))
-
-    async def _begin(self, request: AnyWrite, author: str, may_reveal: bool) -> Writing:
-        check_request(request)
-        if self.routing is not None and not self.routing.whole:
-            return await self._begin_where_it_is_held(request, author, may_reveal)
-        if self._forwarder is not None and self._forwarder.wanted():
-            return Writing(await self._forwarder.forward(request, author, may_reveal))
-        return await self._begin_here(request, author, may_reveal)
-
-    @property
-    def _clock_is_wrong(self) -> bool:
-        return self._forwarder is not None and self._forwarder.wanted()
 
     async def _begin_where_it_is_held(
-        self, request: AnyWrite, author: str, may_reveal: bool
+        self, request: AnyWrite, author: str, may_reveal: bool, *, may_be_blind: bool = True
     ) -> Writing:
         """Perform a write, here or by another node that holds the environment.
 
@@ -188,11 +211,13 @@ class Coordinator(Reader):
         self.check_refusal()
         if isinstance(request, WriteRequest) and self.layers_checked is not None:
             await self.layers_checked(request)
-        if routing.writes(name) and not self._clock_is_wrong and not routing.is_handing(name):
+        if routing.writes(name) and not self.hands_over and not routing.is_handing(name):
             return await self._begin_here(request, author, may_reveal)
 
         async def alone() -> Writing:
             blind = not routing.writes(name)
+            if blind and not may_be_blind:
+                raise routing.no_holder(name)
             return await self._begin_here(request, author, may_reveal, blind=blind)
 
         return routing.hand_over(request, author, may_reveal, alone)
@@ -206,13 +231,13 @@ class Coordinator(Reader):
             self._acknowledging.check(request.durability, partition_of(request.environment))
         if not request.operation:
             if not self._store.admits():
-                await self._admit()
+                await self.admit()
             return await self._perform(Wish(request, author, may_reveal, blind=blind))
         key = (author, request.operation)
         asked = request_digest(request, self._digest_key)
         earlier = self._earlier(key, asked, request)
         if earlier is None and not self._store.admits():
-            await self._admit()
+            await self.admit()
             earlier = self._earlier(key, asked, request)  # its twin may have come in meanwhile
         if earlier is not None:
             return earlier
@@ -221,7 +246,8 @@ class Coordinator(Reader):
         self._in_flight[key] = (asked, writing)
         return writing
 
-    async def _admit(self) -> None:
+    async def admit(self) -> None:
+        """Wait until there is room for a record; raises Unavailable where none is taken now."""
         await self._store.admit()
         self.check_refusal()
 
@@ -240,7 +266,7 @@ class Coordinator(Reader):
         if late is None:
             return
         operation = f"salvage-{late.stamp.hex()}"
-        await self._admit()
+        await self.admit()
         if self._is_salvaged(late, operation):
             await self.settle()
         if not self._is_salvaged(late, operation):
@@ -278,7 +304,7 @@ class Coordinator(Reader):
             return self.finish(request, self.drafter.blind(wish, head))
         if not is_serial(head.environment) and not wants_serial(request):
             draft = self.draft(wish, head)
-            if draft is None and self._is_durable(head):
+            if draft is None and self.is_durable(head):
                 return Writing(self.answer(request, head.revision, head.environment.highest_stamp))
             draft = draft or self.drafter.empty(wish, head)
             if not draft.is_chained:
@@ -354,7 +380,7 @@ class Coordinator(Reader):
         self._last_logged = logged
         return logged, session_token(partition, uid, seq)
 
-    def _is_durable(self, head: StoredState) -> bool:
+    def is_durable(self, head: StoredState) -> bool:
         """Tell whether `head` is what readers see, with no commit on its way.
 
         Where one is, a write that changes nothing still makes a commit, an empty one: it is

@@ -159,8 +159,8 @@ class Drafter:
         ]
         return self._drafted(wish, head, changes)
 
-    def salvaging(self, late: Commit, operation: str) -> Draft:
-        """A commit that changes nothing and puts on record what came too late."""
+    def salvaging(self, late: Commit, operation: str, message: str = _SALVAGED) -> Draft:
+        """A commit that changes nothing and puts on record what another one wrote, as lost."""
         head = self.head(late.environment)
         now_ms = self._clock.wall_ms()
         commit = Commit(
@@ -169,7 +169,7 @@ class Drafter:
             changes=(),
             author=SALVAGER,
             time_ms=now_ms,
-            message=_SALVAGED,
+            message=message,
             operation=operation,
             node=self._node.name,
             region=self._node.region,

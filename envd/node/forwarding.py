@@ -12,7 +12,13 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Final
 
 from envd.core.answers import WriteAnswer
-from envd.core.errors import InvalidRequest, OutcomeUnknown, Unavailable
+from envd.core.errors import (
+    EnvdError,
+    InvalidRequest,
+    OutcomeUnknown,
+    Unavailable,
+    Unsupported,
+)
 from envd.core.requests import DeleteRequest, ResolveRequest, RollbackRequest, WriteRequest
 from envd.node.calls import UNDECIDED, Method, Patient
 from envd.node.handshake import Peer
@@ -72,6 +78,26 @@ class Forwarder:
                     problem = error  # It answered, and said why not.
             else:
                 return unpacked_answer(answer)
+        raise problem
+
+    async def ask_any(self, method: str, body: bytes) -> bytes:
+        """What the first peer answers to a question that does no harm where it is asked again.
+
+        Raises what it is refused with, Unavailable where nobody answers.
+        """
+        problem: EnvdError = Unavailable(
+            "no storage node can be reached", reason="NO_STORAGE_NODE", retry_after_ms=1000
+        )
+        for uid in self._targets():
+            try:
+                return await self._ask(uid, method, body)
+            except Unavailable as error:
+                if not error.reason.startswith("PEER_"):
+                    problem = error
+            except Unsupported as error:
+                if error.reason != "UNKNOWN_CALL":
+                    raise
+                problem = error
         raise problem
 
 

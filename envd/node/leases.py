@@ -134,6 +134,14 @@ class Leases:
         except (EnvdError, TimeoutError):
             return lease
 
+    def holder(self, name: str) -> int:
+        """Who holds a lease, as far as this node knows: a uid, 0 for nobody."""
+        _, said = self._read(_environment(name))
+        try:
+            return int(said.holder.partition(".")[0] or "0", 16)
+        except ValueError:
+            raise Corrupt("the holder of a lease is no node") from None
+
     # -- what is said ------------------------------------------------------------------
 
     def _read(self, environment: str) -> tuple[bytes, _Said]:
@@ -162,6 +170,12 @@ class Leases:
         except Conflict:
             return None
         return Lease(name, said.token, said.ttl_s, began_s + said.ttl_s * (1 - _MARGIN))
+
+
+def check_lease(name: str) -> str:
+    """Return `name` if a lease can have it, else raise InvalidRequest or LimitExceeded."""
+    _environment(name)
+    return name
 
 
 def _environment(name: str) -> str:

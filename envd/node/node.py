@@ -36,6 +36,7 @@ from envd.node.intake import MAX_AHEAD_MS, Intake
 from envd.node.joining import Discovery, join_methods
 from envd.node.membership import Membership
 from envd.node.pace import Pace
+from envd.node.peer_calls import PeerCalls
 from envd.node.peering import DIAL_S, Surroundings
 from envd.node.repair import Repairer
 from envd.node.repair_server import RepairServer
@@ -43,6 +44,7 @@ from envd.node.replication import Replication
 from envd.node.routing import Routing
 from envd.node.session_reads import SessionReads
 from envd.node.spread import SpreadWatches
+from envd.node.syncing import Syncing, SyncLeading, syncing_of
 from envd.node.tail import LogTail
 from envd.node.vectors import VectorFeed
 from envd.node.views import NodeIdentity
@@ -116,6 +118,7 @@ class Node:
         self.acknowledging = Acknowledging(
             lambda: self._tail.last_own_lsn, self.holdings, expecting=place.expects_others
         )
+        self._forwarder = Forwarder(self._forward_to, self._ask, always=self._is_agent)
         self.coordinator = self._coordinator(coordinator_store or ports.store, hlc)
         key, uid = place.digest_key, place.member.uid
         self.floors = self._floors()
@@ -131,12 +134,14 @@ class Node:
         self._held = Held(uid, ports.store, self.coordinator, self._routing)
         self._pages = WatchPages(ports.store, self._routing, self._held)
         self.gathering: Gathering | None = None
+        if not self._is_agent:  # An agent is fed everything.
+            self.gathering = Gathering(uid, self.coordinator, self._held, self._routing)
+        self.syncing = self._syncing()
         self.feeds: Feeds | None = None
         self.replication = self._replication(feed, propagated)
         self.coordinator.noticed = self.replication.mending.note_read
         self.coordinator.session_reads = SessionReads(feed, self.replication.holders, self._ask)
-        if not self._is_agent:  # An agent is fed everything.
-            self.gathering = Gathering(uid, self.coordinator, self._held, self._routing)
+        if self.gathering is not None:
             self.feeds = Feeds(uid, ports.store, self._held, self._routing, ports.rng)
             self.coordinator.routing = self._routing
             self.coordinator.layers_checked = self.gathering.check_layers
@@ -170,7 +175,7 @@ class Node:
             hlc=hlc,
             acknowledging=self.acknowledging,
             own_uids=place.own_uids,
-            forwarder=Forwarder(self._forward_to, self._ask, always=self._is_agent),
+            forwarder=self._forwarder,
         )
 
     def _consent(self) -> Consent:
@@ -195,6 +200,21 @@ class Node:
         self.coordinator.confirmed = consent.serial.confirm
         return consent
 
+    def _syncing(self) -> Syncing:
+        """What the reconciler is given."""
+        return syncing_of(
+            self._ports.store,
+            self.coordinator,
+            self._routing,
+            self._forwarder,
+            self.gathering,
+            SyncLeading(self.consent.leases, self._member, is_agent=self._is_agent),
+            PeerCalls(self._place.member.uid, self._ask_for),
+        )
+
+    def _member(self, uid: int) -> Member | None:
+        return self.membership.member(uid)
+
     def _others(self) -> Others:
         replication = self.replication
         behind, ahead = replication.all_behind(MAX_AHEAD_MS), replication.ahead(MAX_AHEAD_MS)
@@ -209,6 +229,7 @@ class Node:
             **self.consent.methods(),
             **self._held.methods(),
             **self._pages.methods(),
+            **self.syncing.methods(),
             "swim.push_pull": self._push_pull,
         }
         around = Surroundings(
@@ -263,7 +284,9 @@ class Node:
         the hub can. None on an agent, which has everything."""
         if self.gathering is None or self.feeds is None:
             return None
-        return SpreadWatches(hub, self.gathering, self.feeds, self._pages)
+        watches = SpreadWatches(hub, self.gathering, self.feeds, self._pages)
+        self.syncing.environments.watches = watches
+        return watches
 
     # -- running ---------------------------------------------------------------------------
 
@@ -492,6 +515,9 @@ class Node:
 
     async def _ask(self, uid: int, method: str, body: bytes) -> bytes:
         return await self.replication.ask(uid, method, body)
+
+    async def _ask_for(self, uid: int, method: str, body: bytes, patience_s: float) -> bytes:
+        return await self.replication.ask(uid, method, body, patience_s)
 
     def _lead_ms(self) -> int:
         """How far this node's stamps are ahead of its wall clock."""

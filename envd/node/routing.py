@@ -271,6 +271,14 @@ class Routing:
             raise self.no_holder(name)
         raise _told(refusal, name)
 
+    async def ask_holder(self, name: str, method: str, body: bytes, patience_s: float) -> bytes:
+        """What the first holder of an environment answers that does.
+
+        Of a question that does no harm where several are asked it. Raises what it is refused with,
+        NoHolder where none can be reached.
+        """
+        return await self._first(name, lambda uid: self.ask(uid, method, body, patience_s))
+
     # -- reads -----------------------------------------------------------------------------
 
     async def read(self, request: ReadRequest) -> EnvironmentView:
@@ -296,18 +304,14 @@ class Routing:
     async def history(self, request: HistoryRequest) -> HistoryPage:
         """A holder's page of commits; raises as the holder does."""
         body = wire.pack(wire.ForwardedRead(api.history_message(request).SerializeToString()))
-        raw = await self._first(
-            request.environment, lambda uid: self.ask(uid, HISTORY, body, READS_S)
-        )
+        raw = await self.ask_holder(request.environment, HISTORY, body, READS_S)
         return api.history_page_from(pb.HistoryResponse.FromString(raw))
 
     async def conflicts(self, request: ConflictsRequest) -> ConflictPage:
         """A holder's page of the conflicts of one environment; raises as the holder does."""
         message = api_conflicts.conflicts_message(request).SerializeToString()
         body = wire.pack(wire.ForwardedRead(message))
-        raw = await self._first(
-            request.environment, lambda uid: self.ask(uid, CONFLICTS, body, READS_S)
-        )
+        raw = await self.ask_holder(request.environment, CONFLICTS, body, READS_S)
         return api_conflicts.conflict_page_from(pb.ConflictsResponse.FromString(raw))
 
     # -- writes ----------------------------------------------------------------------------

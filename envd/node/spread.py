@@ -89,6 +89,10 @@ class SpreadWatches:
         """End every watch, once the hub is closed."""
         self.feeds.waiting.wake_all()
 
+    def now(self, request: WatchRequest) -> str:
+        """The token by which a watch begins without a snapshot; "" where it must have one."""
+        return self._hub.now() if self._is_near(request) else ""
+
     def _is_near(self, request: WatchRequest) -> bool:
         """Whether this node has all that a watch is about."""
         if self._routing.whole:

@@ -4,6 +4,9 @@ The index knows nothing of partitions, the keys of the environments begin with t
 two ways to list those of k partitions of Q: to read the index and pass over the others, which reads
 up to Q/k rows for each that is wanted, or to merge k sorted runs of environments, which costs a
 seek for each run. The first is cheaper from k*k = limit * Q on.
+
+The system's own are not in the index. They are listed only below a prefix of theirs, by the states
+themselves: they are few, and hardly anybody asks.
 """
 
 from __future__ import annotations
@@ -12,9 +15,11 @@ from collections.abc import Iterator
 from heapq import heapify, heappop, heapreplace
 from itertools import islice
 
-from envd.core.ring import PARTITIONS, partition_of
-from envd.storage.rows import PARTITION_BYTES, IndexEntry, index_entry
+from envd.core.names import is_system
+from envd.core.ring import PARTITIONS, SYSTEM_PARTITION, partition_of
+from envd.storage.rows import PARTITION_BYTES, IndexEntry, environment_key, index_entry
 from envd.storage.tables import Tables, row_at
+from envd.wire import records
 
 
 def listed(
@@ -30,7 +35,11 @@ def listed(
     Of these `partitions` only (None: of all), and of none that is `hidden`.
     """
     found: Iterator[IndexEntry]
-    if partitions is None:
+    if is_system(f"{prefix}/"):
+        wanted = frozenset((SYSTEM_PARTITION,)) if partitions is None else partitions
+        own = SYSTEM_PARTITION in wanted - hidden
+        found = _of_the_system(tables, prefix, after) if own else iter(())
+    elif partitions is None:
         found = _in_index(tables, prefix, after)
         if hidden:
             found = (one for one in found if partition_of(one.environment) not in hidden)
@@ -88,6 +97,27 @@ def _merged(
                 heappop(heads)
             else:
                 heapreplace(heads, (following, partition))
+
+
+def _of_the_system(tables: Tables, prefix: str, after: str) -> Iterator[IndexEntry]:
+    """Those of the system's own that are at or below a prefix, in order."""
+    itself = tables.get(b"environments", environment_key(prefix))
+    if itself is not None and prefix > after:
+        yield _entry_of(itself)
+    place, below = SYSTEM_PARTITION.to_bytes(PARTITION_BYTES), _below(prefix)
+    for key, value in tables.rows_from(b"environments", place + _first(below, after)):
+        if not key.startswith(place + below):
+            return
+        yield _entry_of(value)
+
+
+def _entry_of(stored: bytes) -> IndexEntry:
+    """What the index would say of an environment."""
+    state = records.decode_environment(stored).state
+    environment = state.environment
+    return IndexEntry(
+        environment.name, environment.exists, state.revision, environment.live_count()
+    )
 
 
 def _of_prefix_itself(tables: Tables, prefix: str, after: str) -> Iterator[IndexEntry]:

@@ -515,6 +515,38 @@ class WatchShare(msgspec.Struct, array_like=True, frozen=True):
     roots: Mapping[int, bytes] = {}
 
 
+class LostAsked(msgspec.Struct, array_like=True, frozen=True):
+    """Stored commits to one environment that were never applied, to be put on record as lost."""
+
+    environment: str
+    commits: Sequence[bytes]
+
+
+class LostShare(msgspec.Struct, array_like=True, frozen=True):
+    """The answer, once it is durable: the ids of those of their conflicts that are open."""
+
+    ids: Sequence[str]
+
+
+class NotesAsked(msgspec.Struct, array_like=True, frozen=True):
+    """Changes to one of the reconciler's documents, for another node to make."""
+
+    name: str
+    puts: Mapping[str, str]
+    unsets: Sequence[str] = ()
+
+
+class SyncAsked(msgspec.Struct, array_like=True, frozen=True):
+    """Something for the reconciler of another node to do: what, for whom, and the request.
+
+    The asker has checked who that is.
+    """
+
+    method: str
+    identity: str
+    body: bytes
+
+
 class JoinRequest(msgspec.Struct, array_like=True, frozen=True):
     """What a node without a cluster says of itself."""
 

@@ -58,6 +58,10 @@ BODIES: dict[str, msgspec.Struct] = {
     "export-share": peers.ExportShare(b"message", 1),
     "watch-asked": peers.WatchAsked(b"\x01" + bytes(511), "1.00.7", 5000, bytes(512)),
     "watch-share": peers.WatchShare(bytes(512), "1.00.8", [b"commit"], "too late", {7: b"r" * 16}),
+    "lost-asked": peers.LostAsked("web/prod", [b"commit"]),
+    "lost-share": peers.LostShare(["a1" * 16]),
+    "notes-asked": peers.NotesAsked("bindings/web", {"A": "1"}, ["B"]),
+    "sync-asked": peers.SyncAsked("plan", "ann", b"{}"),
     "join-request": peers.JoinRequest("n2"),
     "ticket": peers.Ticket("c1d2", b"k" * 32),
 }

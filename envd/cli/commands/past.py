@@ -91,8 +91,8 @@ def in_words(commit: CommitView) -> str:
     if commit.salvages is not None:
         names = [change.variable for change in commit.salvages.changes]
         more = f" and {len(names) - _NAMES_SHOWN} more" if len(names) > _NAMES_SHOWN else ""
-        late = ", ".join(names[:_NAMES_SHOWN]) + more
-        parts.append(f"put on record what came too late: {late}, by {commit.salvages.actor}")
+        lost = ", ".join(names[:_NAMES_SHOWN]) + more
+        parts.append(f"put on record as lost: {lost}, by {commit.salvages.actor}")
     return "; ".join(parts)
 
 
