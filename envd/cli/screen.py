@@ -67,14 +67,16 @@ class Screen:
         if live and not self._live:
             self.live(live)
 
-    def heading(self, title: str, detail: str, colour: str = "dim", gap: str = _GAP) -> None:
+    def heading(
+        self, title: str, detail: str, colour: str = "dim", gap: str = _GAP, indent: str = _GAP
+    ) -> None:
         """Write a title with its detail, which gets a row of its own where a terminal is narrow."""
         together = f"{title}{gap}{detail}".rstrip()
         if not self.on_terminal or columns_of(printable(together)) <= self._columns(self._stdout):
             self.line(together, colour)
         else:
             self.line(title, colour)
-            self.line(f"{_GAP}{detail}", colour)
+            self.line(f"{indent}{detail}", colour)
 
     def block(self, text: str) -> None:
         """Write ready lines of ours."""

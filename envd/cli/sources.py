@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from envd.cli.exits import Failed, UsageError
+from envd.cli.exits import Failed
 from envd.cli.invocation import Invocation
 from envd.formats.read import Assignment, guess_format, parse
 
@@ -61,12 +61,3 @@ def _bytes_of(invocation: Invocation, name: str) -> bytes:
     if len(raw) > MAX_FILE_BYTES:
         raise Failed(f"{shown} is larger than {MAX_FILE_BYTES >> 20} MiB; nothing was changed")
     return raw
-
-
-def refuse_backend(flag: str, value: str) -> None:
-    """Refuse what needs a cloud store."""
-    if value:
-        raise UsageError(
-            f"{flag}: this version imports from files only",
-            hint="write the store's variables to a file, and import that",
-        )

@@ -57,6 +57,13 @@ GROUPS = (
         ),
     ),
     (
+        "Stores",
+        (
+            ("sync", "sync:SYNC", "keep environments in step with stores elsewhere"),
+            ("backend", "backend:BACKEND", "which kinds of stores there are, and do they answer"),
+        ),
+    ),
+    (
         "Tools",
         (
             ("dev", "dev:DEV", "try envd on this machine, with a tour"),

@@ -46,6 +46,25 @@ from envd.core.requests import (
     WatchRequest,
     WriteRequest,
 )
+from envd.core.syncing import (
+    AppliedView,
+    ApplyRequest,
+    BackendList,
+    BindingList,
+    BindingsRequest,
+    BindingView,
+    BindRequest,
+    CheckList,
+    CheckRequest,
+    CostView,
+    FetchRequest,
+    FetchView,
+    PauseRequest,
+    PlanRequest,
+    PlanView,
+    SyncStatus,
+    UnbindRequest,
+)
 from envd.node.api import EnvironmentApi
 from envd.node.cluster_view import Cluster
 from envd.node.coordinator import Coordinator
@@ -54,11 +73,13 @@ from envd.node.views import NodeIdentity
 from envd.node.watch import WatchHub
 from envd.storage.memory import MemoryStore
 from tests.cut_off import CutOff
+from tests.syncing import FakeSync
 
 CANARY = "canary-7d1f-value"
 """A secret value; it must not be seen anywhere without the right to reveal."""
 
 AnswerT = TypeVar("AnswerT")
+RequestT = TypeVar("RequestT")
 
 
 @dataclass
@@ -118,6 +139,7 @@ class NodeInMemory:
         self.make_backup: Callable[[BackupRequest], Iterator[bytes]] = _no_backup
         self.backups_now = BackupListing()
         self.confirmed: list[str] = []
+        self.stores = FakeSync()
         self.loop = asyncio.new_event_loop()
         self._one_at_a_time = threading.Lock()
         store = self.store = MemoryStore()
@@ -158,30 +180,30 @@ class NodeInMemory:
         )
 
     def get(self, request: ReadRequest) -> EnvironmentView:
-        return self._run("get", request, self._api.get)
+        return self.run("get", request, self._api.get)
 
     def list(self, request: ListRequest) -> ListPage:
-        page = self._run("list", replace(request, limit=self.page_limit), self._api.list)
+        page = self.run("list", replace(request, limit=self.page_limit), self._api.list)
         reason = self.partial_reason
         return replace(page, partial=True, partial_reason=reason) if reason else page
 
     def write(self, request: WriteRequest) -> WriteAnswer:
-        return self._run("write", request, self._api.write)
+        return self.run("write", request, self._api.write)
 
     def delete(self, request: DeleteRequest) -> WriteAnswer:
-        return self._run("delete", request, self._api.delete)
+        return self.run("delete", request, self._api.delete)
 
     def rollback(self, request: RollbackRequest) -> WriteAnswer:
-        return self._run("rollback", request, self._api.rollback)
+        return self.run("rollback", request, self._api.rollback)
 
     def history(self, request: HistoryRequest) -> HistoryPage:
-        return self._run("history", request, self._api.history)
+        return self.run("history", request, self._api.history)
 
     def conflicts(self, request: ConflictsRequest) -> ConflictPage:
-        return self._run("conflicts", request, self._api.conflicts)
+        return self.run("conflicts", request, self._api.conflicts)
 
     def resolve(self, request: ResolveRequest) -> WriteAnswer:
-        return self._run("resolve", request, self._api.resolve)
+        return self.run("resolve", request, self._api.resolve)
 
     def status(self) -> Status:
         self.before("status", None)
@@ -192,20 +214,20 @@ class NodeInMemory:
         return self.loop.run_until_complete(self._api.cluster.members(self._identity))
 
     def join(self, request: JoinRequest) -> Membership:
-        return self._run("join", request, self._api.cluster.join)
+        return self.run("join", request, self._api.cluster.join)
 
     def leave(self, request: LeaveRequest) -> Membership:
-        return self._run("leave", request, self._api.cluster.leave)
+        return self.run("leave", request, self._api.cluster.leave)
 
     def remove(self, request: RemoveRequest) -> Membership:
-        return self._run("remove", request, self._api.cluster.remove)
+        return self.run("remove", request, self._api.cluster.remove)
 
     def topology(self, request: TopologyRequest | None = None) -> TopologyView:
         self.before("topology", None)
         return self.loop.run_until_complete(self._api.cluster.topology(self._identity))
 
     def recover(self, request: RecoverRequest) -> TopologyView:
-        return self._run("recover", request, self._api.cluster.recover)
+        return self.run("recover", request, self._api.cluster.recover)
 
     def watch(self, request: WatchRequest) -> Iterator[WatchEvent]:
         """Events of the real node; where there is none, the next of `while_watching` happens.
@@ -242,6 +264,10 @@ class NodeInMemory:
         self.before("backups", None)
         return self.backups_now
 
+    @property
+    def sync(self) -> SyncInMemory:
+        return SyncInMemory(self)
+
     def _settled(self, task: asyncio.Task[WatchEvent]) -> bool:
         """Let everything run that can; tell whether the task is done then."""
         for _ in range(10):
@@ -254,7 +280,7 @@ class NodeInMemory:
     def writes(self) -> Sequence[WriteRequest]:
         return [request for call, request in self.asked if call == "write"]
 
-    def _run(
+    def run(
         self,
         call: str,
         request: Any,
@@ -268,6 +294,57 @@ class NodeInMemory:
 
         with self._one_at_a_time:
             return self.loop.run_until_complete(performed())
+
+
+class SyncInMemory:
+    """A SyncConnection to the reconciler of a node in memory."""
+
+    def __init__(self, node: NodeInMemory) -> None:
+        self._node = node
+
+    def bind(self, request: BindRequest) -> BindingView:
+        return self._run("bind", request, self._node.stores.bind)
+
+    def unbind(self, request: UnbindRequest) -> BindingView:
+        return self._run("unbind", request, self._node.stores.unbind)
+
+    def bindings(self, request: BindingsRequest) -> BindingList:
+        return self._run("bindings", request, self._node.stores.bindings)
+
+    def pause(self, request: PauseRequest) -> BindingList:
+        return self._run("pause", request, self._node.stores.pause)
+
+    def status(self, request: BindingsRequest) -> SyncStatus:
+        return self._run("sync_status", request, self._node.stores.status)
+
+    def plan(self, request: PlanRequest) -> PlanView:
+        return self._run("sync_plan", request, self._node.stores.plan)
+
+    def apply(self, request: ApplyRequest) -> AppliedView:
+        return self._run("sync_apply", request, self._node.stores.apply)
+
+    def cost(self, request: BindingsRequest) -> CostView:
+        return self._run("cost", request, self._node.stores.cost)
+
+    def backends(self) -> BackendList:
+        async def listed(identity: Identity, request: None) -> BackendList:
+            return await self._node.stores.backends(identity)
+
+        return self._run("backends", None, listed)
+
+    def check(self, request: CheckRequest) -> CheckList:
+        return self._run("check", request, self._node.stores.check)
+
+    def fetch(self, request: FetchRequest) -> FetchView:
+        return self._run("fetch", request, self._node.stores.fetch)
+
+    def _run(
+        self,
+        call: str,
+        request: RequestT,
+        method: Callable[[Identity, RequestT], Awaitable[AnswerT]],
+    ) -> AnswerT:
+        return self._node.run(call, request, method)
 
 
 def _no_backup(request: BackupRequest) -> Iterator[bytes]:

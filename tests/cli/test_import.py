@@ -284,7 +284,12 @@ def test_a_missing_file_fails(envctl: Envctl) -> None:
     ("line", "complaint"),
     [
         ("import", "no file is named"),
-        ("import web/prod .env --from aws-ssm:/x", "imports from files only"),
+        ("import web/prod .env --from aws-ssm:/x", "too many arguments"),
+        ("import web/prod --from aws-ssm", "is no target"),
+        ("import web/prod --from aws-ssm:/x --format json", "--from is about a store"),
+        ("import web/prod --from aws-ssm:/x --rename a=b*", "is no OLD=NEW"),
+        ("import web/prod .env --rename a=b", "goes with --from"),
+        ("import web/prod .env --credentials x", "goes with --from"),
         ("import web/prod .env --exit-code", "goes with --dry-run"),
         ("import web/prod .env --format toml", "invalid choice"),
         ("import web/prod .env --secret 'D*' --plain 'D*'", "both --secret and --plain"),

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from importlib import import_module
-
-from envd.cli.exits import UsageError
+from envd.cli import parts
 from envd.cli.grammar import DRY_RUN, Command, Flag
 from envd.cli.invocation import Invocation
+from envd.cli.parts import Part
 
 _OPENING = ("--passphrase-file", "--recovery-key")
 _PARTS = {
-    "create": ("backup_making:create", ("--file", "--new-recovery-key", *_OPENING)),
-    "list": ("backup_reading:list_backups", ("--check",)),
-    "verify": ("backup_reading:verify", ("--open", *_OPENING)),
-    "restore": (
+    "create": Part("backup_making:create", ("--file", "--new-recovery-key", *_OPENING)),
+    "list": Part("backup_reading:list_backups", ("--check",)),
+    "verify": Part("backup_reading:verify", ("--open", *_OPENING)),
+    "restore": Part(
         "backup_restoring:restore",
         ("--data-dir", "--key-file", "--insecure", "--dry-run", *_OPENING),
     ),
@@ -21,25 +20,7 @@ _PARTS = {
 
 
 def _backup(invocation: Invocation) -> int:
-    words = invocation.take_words()
-    part = words[0] if words else ""
-    if part not in _PARTS:
-        what = f"there is no envctl backup {part[:32]!a}" if part else "what about backups?"
-        raise UsageError(what, hint=f"envctl backup {'|'.join(_PARTS)}")
-    place, flags = _PARTS[part]
-    for flag in BACKUP.flags:
-        given = invocation.arguments
-        if flag.name not in flags and (
-            given.on(flag.name) or given.text(flag.name) or given.texts(flag.name)
-        ):
-            raise UsageError(
-                f"envctl backup {part} has no {flag.name}", hint="see: envctl backup --help"
-            )
-    module, _, function = place.partition(":")
-    code: int = getattr(import_module(f"envd.cli.commands.{module}"), function)(
-        invocation, words[1:]
-    )
-    return code
+    return parts.perform(invocation, _PARTS, "what about backups?")
 
 
 BACKUP = Command(

@@ -21,7 +21,7 @@ _NAMES = (
 """Names and nothing else: bash's compgen would run what stands in $(...)."""
 _WITHOUT_ENVIRONMENT = {
     *("undelete", "find", "context", "login", "whoami", "dev", "doctor", "completion"),
-    *("plan", "apply", "scan", "bench", "backup", "cluster"),
+    *("plan", "apply", "scan", "bench", "backup", "cluster", "sync", "backend"),
 }
 _WITH_ENVIRONMENT = frozenset(SUMMARIES) - _WITHOUT_ENVIRONMENT
 _WITH_FILES = ("diff", "import", "scan")

@@ -1,12 +1,13 @@
-"""`envctl import`: a file of variables becomes one commit, shown before it is made.
+"""`envctl import`: a file of variables, or a place in a store, becomes one commit.
 
-The file is compared with the environment, and only what differs is written, under the
-condition that the environment is still at the revision that it was compared with. Where it
-is not, the comparison is made again, a few times.
+It is shown before it is made. What is read is compared with the environment, and only what
+differs is written, under the condition that the environment is still at the revision that it was
+compared with. Where it is not, the comparison is made again, a few times.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from fnmatch import fnmatchcase
 from typing import Any, NamedTuple
 
@@ -42,23 +43,20 @@ class Plan(NamedTuple):
 
 def _import(invocation: Invocation) -> int:
     arguments = invocation.arguments
-    sources.refuse_backend("--from", arguments.text("--from"))
-    sources.refuse_backend("--rename", arguments.text("--rename"))
     if arguments.on("--exit-code") and not arguments.on("--dry-run"):
         raise UsageError("--exit-code goes with --dry-run")
-    environment, file = _words(invocation)
-    assignments = read_file(invocation, file)
+    environment, assignments, left_out = _wanted(invocation)
     plan = make_plan(invocation, environment, assignments)
     if invocation.shows_tables():
         show_plan(invocation, plan)
     if arguments.on("--dry-run"):
-        return dry_exit(invocation, plan)
+        return dry_exit(invocation, plan, left_out)
     if plan.removed:
         invocation.confirm(f"remove {len(plan.removed)} variables from {environment}?")
     agreed = plan.removed
     for _ in range(_ATTEMPTS):
         try:
-            return perform_plan(invocation, plan, "imported")
+            return perform_plan(invocation, plan, "imported", left_out=left_out)
         except Conflict as conflict:
             if invocation.if_revision or conflict.reason == "OPERATION_REUSED":
                 raise
@@ -70,6 +68,29 @@ def _import(invocation: Invocation) -> int:
         hint="repeat it",
         reason="STALE_REVISION",
     )
+
+
+def _wanted(invocation: Invocation) -> tuple[str, list[Assignment], Mapping[str, str] | None]:
+    """The environment, and the variables that it shall have, of a file or of a store.
+
+    Of a store also the names there that are left out, and why.
+    """
+    arguments = invocation.arguments
+    store = arguments.text("--from")
+    if not store:
+        for flag in ("--rename", "--credentials"):
+            if arguments.text(flag):
+                raise UsageError(f"{flag} goes with --from STORE:PLACE")
+        environment, file = _words(invocation)
+        return environment, read_file(invocation, file), None
+    for flag in ("--format", "--dialect"):
+        if arguments.text(flag):
+            raise UsageError(f"{flag} is about a file, and --from is about a store")
+    environment = target.environment(invocation)
+    from envd.cli.fetching import fetch
+
+    fetched = fetch(invocation, store)
+    return environment, decided(invocation, fetched.assignments), fetched.left_out
 
 
 def _words(invocation: Invocation) -> tuple[str, str]:
@@ -84,17 +105,22 @@ def _words(invocation: Invocation) -> tuple[str, str]:
 def read_file(invocation: Invocation, file: str) -> list[Assignment]:
     """The variables of the file, each with its secret flag decided."""
     arguments = invocation.arguments
-    globs = {kind: arguments.texts(kind) for kind in ("--secret", "--plain")}
     found = sources.read_assignments(
         invocation,
         file,
         format_name=arguments.text("--format"),
         dialect=arguments.text("--dialect"),
     )
+    return decided(invocation, found)
+
+
+def decided(invocation: Invocation, found: list[Assignment]) -> list[Assignment]:
+    """The variables, each with its secret flag, as --secret and --plain have it."""
+    globs = {kind: invocation.arguments.texts(kind) for kind in ("--secret", "--plain")}
     for kind, patterns in globs.items():
         for pattern in patterns:
             if not any(fnmatchcase(each.name, pattern) for each in found):
-                invocation.screen.note(f"note: {kind} {pattern} matches no name in the file")
+                invocation.screen.note(f"note: {kind} {pattern} matches no name there")
     return select_secret(found, secret_globs=globs["--secret"], plain_globs=globs["--plain"])
 
 
@@ -138,23 +164,29 @@ def _newly_secret(plan: Plan) -> list[str]:
     ]
 
 
-def dry_exit(invocation: Invocation, plan: Plan) -> int:
+def dry_exit(invocation: Invocation, plan: Plan, left_out: Mapping[str, str] | None = None) -> int:
     """End a --dry-run: the plan for programs, and the exit code."""
     if not invocation.shows_tables():
-        invocation.document(_document(plan, None))
+        invocation.document(_document(plan, None, left_out))
     if plan.differences and invocation.arguments.on("--exit-code"):
         return exits.DIFFERENCES
     return exits.DONE
 
 
-def perform_plan(invocation: Invocation, plan: Plan, done: str, message: str = "") -> int:
+def perform_plan(
+    invocation: Invocation,
+    plan: Plan,
+    done: str,
+    message: str = "",
+    left_out: Mapping[str, str] | None = None,
+) -> int:
     """Write what differs, and tell; `done` is the word for it, `message` the history's.
 
     Raises Conflict where the environment has moved on.
     """
     answer = write_plan(invocation, plan, message) if plan.differences else None
     if not invocation.shows_tables():
-        invocation.document(_document(plan, answer))
+        invocation.document(_document(plan, answer, left_out))
     elif answer is None:
         invocation.screen.line("nothing differs; no commit was made")
     else:
@@ -193,8 +225,10 @@ def put_of(difference: Difference) -> Put:
     return Put(difference.name, after.value, after.secret if after.secret != was_secret else None)
 
 
-def _document(plan: Plan, answer: WriteAnswer | None) -> dict[str, Any]:
-    """The write answer, if there is one, with what it did."""
+def _document(
+    plan: Plan, answer: WriteAnswer | None, left_out: Mapping[str, str] | None
+) -> dict[str, Any]:
+    """The write answer, if there is one, with what it did; of a store with what it did not take."""
     revision = plan.view.revision if plan.view else ""
     head = to_plain(answer) if answer else {"environment": plan.environment, "revision": revision}
     return {
@@ -202,20 +236,30 @@ def _document(plan: Plan, answer: WriteAnswer | None) -> dict[str, Any]:
         **states.named(plan.differences),
         "unchanged": plan.unchanged,
         "secret": _newly_secret(plan),
+        **({} if left_out is None else {"left_out": dict(left_out)}),
     }
 
 
 IMPORT = Command(
-    usage=("[ENV] FILE|- [--prune] [--dry-run [--exit-code]]",),
+    usage=(
+        "[ENV] FILE|- [--prune] [--dry-run [--exit-code]]",
+        "[ENV] --from STORE:PLACE [--rename MAP] [--credentials REF]",
+    ),
     about="""
-    Bring the variables of a file into an environment, as one commit. What will be added (+),
-    changed (~) and removed (-) is shown first, without values; what is the same is not
-    written. A file that can't be read whole changes nothing.
+    Bring the variables of a file, or of a store elsewhere, into an environment, as one commit. What
+    will be added (+), changed (~) and removed (-) is shown first, without values; what is the same
+    is not written. A file that can't be read whole changes nothing.
 
     Variables that look like credentials, by name or by value, become secret, and the summary
     says which. --plain keeps them plain, --secret marks more; both take a pattern such as
     'AWS_*' and may be repeated. A variable that is secret already stays so unless --plain
     matches it.
+
+    With --from the node reads a place in a store once (envctl backend list tells the kinds; to
+    keep both sides in step use envctl sync). --rename gives names in the store others here:
+    OLD=NEW,OLD2=NEW2, or a file with one of them a line. One '*' in OLD stands for anything, and in
+    NEW for the same, so 'prod_*=*' takes a prefix off; 'OLD=' leaves a name out. Names that no
+    variable can have are left out and listed.
     """,
     examples=(
         ("envctl import web/prod .env --dry-run", "show what would change"),
@@ -224,6 +268,10 @@ IMPORT = Command(
         (
             "jq .data secrets.json | envctl import web/prod - --format json",
             "from a pipe",
+        ),
+        (
+            "envctl import web/prod --from aws-ssm:/web/prod --rename 'web-*=*' --dry-run",
+            "from a store",
         ),
     ),
     run=_import,
@@ -248,8 +296,9 @@ IMPORT = Command(
         DRY_RUN,
         Flag("--exit-code", "with --dry-run: exit 9 if something would change"),
         YES,
-        Flag("--from", "import from a cloud store (not in this version)", "BACKEND:PATH"),
-        Flag("--rename", "names in the cloud store (not in this version)", "MAP"),
+        Flag("--from", "read a place in a store instead of a file", "STORE:PLACE"),
+        Flag("--rename", "with --from: OLD=NEW,... or a file; names may hold one *", "MAP"),
+        Flag("--credentials", "with --from: which ones to use, such as profile:prod", "REF"),
         IF_REVISION,
         *WRITE_FLAGS,
     ),
