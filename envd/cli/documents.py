@@ -19,18 +19,19 @@ if TYPE_CHECKING:
 _MAX_DEPTH = 4
 _KINDS = {"bool": "a boolean", "int": "a number", "float": "a number", "null": "null"}
 _QUOTES = "values stand in quotes"
-_HEADER = re.compile(r"[ \t]*\[[ \t]*([A-Za-z0-9_-]+)[ \t]*\]")
+_HEADER = re.compile(r"[ \t]*\[{1,2}[ \t]*([A-Za-z0-9_-]+)[ \t]*\]")
 _KEY = re.compile(r"[ \t]*[\"']?([A-Za-z0-9_.-]+?)[\"']?[ \t]*=")
 
 
 class Item(NamedTuple):
     """One value and its line; `value` is None for a scalar that is no text, whose `kind` says
-    what it is. `moment` is the text of a date."""
+    what it is. `moment` is the text of a date, `number` that of a number."""
 
     value: str | bool | list[Item] | dict[str, Item] | None
     line: int
     kind: str
     moment: str = ""
+    number: str = ""
 
     def __repr__(self) -> str:
         """Leave the value out."""
@@ -100,7 +101,7 @@ def _item(value: Any, line: int, lines: _Lines, path: tuple[str, ...]) -> Item:
         case str():
             return Item(value, line, "text")
         case int() | float():
-            return Item(None, line, "a number")
+            return Item(None, line, "a number", number=str(value))
         case dict() | list():
             return Item(None, line, "nested too deep")
         case _:
@@ -203,6 +204,8 @@ class _YamlReader:
                 return Item(event.value == "true", line, "a boolean")
             case "timestamp":
                 return Item(None, line, "a date", event.value)
+            case "int" | "float":
+                return Item(None, line, _KINDS[name], number=event.value)
             case _:
                 return Item(None, line, _KINDS.get(name, "no plain text"))
 

@@ -12,6 +12,9 @@ The path of a file below the directory, without its suffix, is the environment's
     extends = ["web/base"]
     [variables]
     PORT = "8080"
+    [[bindings]]                    as in the settings of envd, of this environment
+    name = "web"
+    targets = ["aws-ssm:/web/prod"]
 
 Values are text and taken as they stand: `${...}` means nothing here. Everything that is
 wrong is refused before anything is asked of a node, with the file and the line or key; no
@@ -28,19 +31,20 @@ from typing import NamedTuple
 
 from envd.cli.documents import Item, read_document
 from envd.cli.exits import Failed
+from envd.cli.manifest_bindings import read_bindings
 from envd.cli.sources import MAX_FILE_BYTES
 from envd.core.errors import InvalidRequest, LimitExceeded, Unsupported
 from envd.core.layers import EXTENDS, bases_of
 from envd.core.metadata import check_setting, is_setting, unknown_setting
 from envd.core.names import MAX_VARIABLES, check_environment
+from envd.core.syncing import BindingView
 from envd.formats.read import Assignment, parse
 from envd.formats.secrets import select_secret
 from envd.formats.source import INVALID_FILE, Source
 
 SUFFIXES = (".toml", ".yaml", ".yml", ".env")
 _LISTS = ("keep", "secrets", "plain")
-_KEYS = (*_LISTS, "prune", "settings", "variables")
-_LATER = ("bindings",)
+_KEYS = (*_LISTS, "prune", "settings", "variables", "bindings")
 _PATTERN = re.compile(r"[*?\[]")
 
 
@@ -53,6 +57,7 @@ class Manifest(NamedTuple):
     keep: tuple[str, ...] = ()
     plain: tuple[str, ...] = ()
     prune: bool = False
+    bindings: tuple[BindingView, ...] = ()
 
     def __repr__(self) -> str:
         """Leave the values out."""
@@ -77,12 +82,14 @@ def _matches(name: str, patterns: Iterable[str]) -> bool:
 
 
 class Place(NamedTuple):
-    """One file of a directory; `extends` are the bases that it gives its environment."""
+    """One file of a directory; `extends` are the bases that it gives its environment, `binds`
+    tells whether it has bindings."""
 
     environment: str
     path: Path
     shown: str
     extends: tuple[str, ...] = ()
+    binds: bool = False
 
 
 class Directory(NamedTuple):
@@ -103,6 +110,7 @@ def read_directory(root: Path, shown: str) -> Directory:
         what = "is a file" if root.exists() else "does not exist"
         raise Failed(f"{shown} {what}", hint="-f takes the directory that holds the files")
     found: dict[str, Place] = {}
+    bound: dict[str, str] = {}
     passed_over = []
     for path in _files(root):
         name = f"{shown.rstrip('/')}/{path.relative_to(root)}"
@@ -113,8 +121,13 @@ def read_directory(root: Path, shown: str) -> Directory:
         other = found.get(place.environment)
         if other is not None:
             raise _refused(name, f"{other.shown} is about {place.environment} already")
-        extends = bases_of(read_manifest(place).settings.get(EXTENDS, ""))
-        found[place.environment] = place._replace(extends=extends)
+        manifest = read_manifest(place)
+        for each in manifest.bindings:
+            if each.name in bound:
+                raise _refused(name, f"{bound[each.name]} has a binding {each.name} already")
+            bound[each.name] = name
+        extends = bases_of(manifest.settings.get(EXTENDS, ""))
+        found[place.environment] = place._replace(extends=extends, binds=bool(manifest.bindings))
     if not found:
         raise Failed(
             f"{shown} holds no file of an environment",
@@ -221,6 +234,9 @@ class _Reader:
             patterns["keep"],
             patterns["plain"],
             bool(prune and prune.value),
+            read_bindings(self._root["bindings"], self._source, environment)
+            if "bindings" in self._root
+            else (),
         )
         for each in variables:
             if made.keeps(each.name):
@@ -234,8 +250,6 @@ class _Reader:
     def _unknown(self, name: str, item: Item) -> InvalidRequest:
         from difflib import get_close_matches
 
-        if name in _LATER:
-            return self._source.error(item.line, f"{name}: this version has no cloud stores")
         near = get_close_matches(name, _KEYS, 1)
         hint = f"did you mean {near[0]}?" if near else f"the keys are {', '.join(_KEYS)}"
         if isinstance(item.value, str):

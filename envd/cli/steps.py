@@ -8,24 +8,26 @@ the same change to the same state.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from hashlib import blake2b, scrypt
 from typing import NamedTuple
 
 from envd.cli import states
 from envd.cli.commands.importing import put_of
+from envd.cli.commands.sync_bindings import news, said
 from envd.cli.manifests import Manifest
 from envd.cli.states import Cell, Difference
 from envd.core.answers import EnvironmentView
 from envd.core.commit import Kind
 from envd.core.requests import DeleteRequest, Put, Unset, WriteRequest
+from envd.core.syncing import BindingView
 
 _ACTIONS = {"+": "create", "~": "update", "-": "delete", "!": "conflict"}
 _DIGEST_BYTES = 16
 
 
 class Operation(NamedTuple):
-    """One line of a plan: `kind` is variable, setting or environment.
+    """One line of a plan: `kind` is variable, setting, binding or environment.
 
     `difference` has the sign (`!` where something is in the way) and both sides.
     """
@@ -33,6 +35,7 @@ class Operation(NamedTuple):
     kind: str
     difference: Difference
     reason: str = ""
+    binding: BindingView | None = None
 
     @property
     def action(self) -> str:
@@ -66,6 +69,16 @@ class Step(NamedTuple):
         ]
         text = json.dumps([self.environment, self.revision, self.deletes, done])
         return blake2b(text.encode(), digest_size=_DIGEST_BYTES).hexdigest()
+
+    @property
+    def writes(self) -> bool:
+        """Whether the environment itself changes."""
+        return any(each.kind != "binding" for each in self.operations)
+
+    @property
+    def bindings(self) -> tuple[BindingView, ...]:
+        """What is to be bound, behind the write."""
+        return tuple(each.binding for each in self.operations if each.binding is not None)
 
     def write_request(self, message: str, operation: str) -> WriteRequest:
         """All of it as one commit, if the environment is still as it was."""
@@ -104,14 +117,21 @@ def plan_id(digests: Iterable[str]) -> str:
     return made.hex()
 
 
-def step_of(manifest: Manifest, view: EnvironmentView | None, *, prune: bool) -> Step:
-    """Compare a file with its environment as it is now."""
+def step_of(
+    manifest: Manifest,
+    view: EnvironmentView | None,
+    bound: Mapping[str, BindingView],
+    *,
+    prune: bool,
+) -> Step:
+    """Compare a file with its environment, and the bindings by name, as they are now."""
     operations = [
         *_variables(manifest, view, prune=prune or manifest.prune),
         *_settings(manifest, view),
     ]
     if view is None and not operations:
         operations = [Operation("environment", Difference("+", "", None, None))]
+    operations += _bindings(manifest, bound)
     return Step(manifest.environment, view, tuple(operations))
 
 
@@ -152,6 +172,21 @@ def _settings(manifest: Manifest, view: EnvironmentView | None) -> list[Operatio
         if not value:
             del after[name]
     return [Operation("setting", each) for each in states.differences(current, after)]
+
+
+def _bindings(manifest: Manifest, bound: Mapping[str, BindingView]) -> list[Operation]:
+    """The bindings that are not as the file says; those that it does not name are left alone."""
+    found = []
+    for wanted in manifest.bindings:
+        known = bound.get(wanted.name)
+        before = Cell(said(known), False) if known else None
+        after = Cell(said(wanted), False)
+        if before != after:
+            sign = "~" if before else "+"
+            difference = Difference(sign, wanted.name, before, after)
+            what = "; ".join(news(known, wanted)) if known else said(wanted)
+            found.append(Operation("binding", difference, what, wanted))
+    return found
 
 
 def _setting_put(difference: Difference) -> Put:

@@ -441,7 +441,6 @@ def test_comparing_without_the_right_to_reveal_tells_so(web: Envctl) -> None:
         ("a_toml", "[settings]\nextends = 'A B'\n", "a.toml:2: 'A B' is no environment name"),
         ("a_toml", "[settings]\nowner = 1\n", "a.toml:2: owner is a number"),
         ("a_toml", "[settings]\nprotected = true\n", "a.toml:2: this version has no approvals"),
-        ("a_toml", "bindings = []\n", "this version has no cloud stores"),
         ("a_toml", "plain=['A']\nsecrets=['A']\n[variables]\nA=''\n", "a.toml:4: A is matched by"),
         ("a_yaml", "variables:\n  PORT: 80\n", "envs/a.yaml:2: the value of PORT is a number"),
         ("a_yaml", "variables:\n  A: yes\n", "the value of A is a boolean"),

@@ -230,6 +230,17 @@ def test_what_is_held_back_alone_is_an_error_with_its_mend(envctl: Envctl) -> No
     assert "hint: envctl sync apply web --allow-deletes 63" in result.err
 
 
+@pytest.mark.parametrize("flag", ["--allow-deletes 63", "--allow-restart"])
+def test_what_is_held_back_can_be_let_pass(envctl: Envctl, flag: str) -> None:
+    envctl.node.stores.plan_now = PlanView("00", (), (BRAKE,))
+
+    envctl.ok(f"sync apply web --yes {flag}")
+
+    (request,) = applied(envctl)
+    assert (request.names, request.plan) == (("web",), "00")
+    assert (request.allow_deletes == 63) is not request.allow_restart
+
+
 def test_what_was_applied_is_a_document_with_the_results(envctl: Envctl) -> None:
     envctl.node.stores.results = {"POOL_SIZE": ("failed", "throttled")}
 

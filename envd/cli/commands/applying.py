@@ -12,6 +12,7 @@ from envd.cli.commands.planning import EXIT_CODE, SCOPE_FLAGS, Plan, Planned
 from envd.cli.exits import Failed, PartlyDone, UsageError
 from envd.cli.grammar import DRY_RUN, WRITE_FLAGS, YES, Command, Flag
 from envd.cli.invocation import Invocation, short
+from envd.cli.steps import Step
 from envd.core.answers import WriteAnswer
 from envd.core.errors import (
     Conflict,
@@ -21,6 +22,7 @@ from envd.core.errors import (
     Unauthenticated,
     Unavailable,
 )
+from envd.core.syncing import BindRequest
 from envd.wire.plain import to_plain
 
 _MAX_OPERATION_BYTES = 100
@@ -96,10 +98,22 @@ def _carried_out(invocation: Invocation, planned: Planned) -> WriteAnswer:
     try:
         if step.deletes:
             return invocation.delete(step.delete_request(message, operation))
-        return invocation.write(step.write_request(message, operation))
+        return _written(invocation, step, message, operation)
     except InvalidRequest as error:
         # It is the file that asks too much, not the command line.
         raise Failed(error.message, hint=error.hint, reason=error.reason) from error
+
+
+def _written(invocation: Invocation, step: Step, message: str, operation: str) -> WriteAnswer:
+    """Write the environment where it changes, then bind; the answer is that of the write."""
+    if step.writes:
+        answer = invocation.write(step.write_request(message, operation))
+    else:
+        assert step.view is not None, "an environment that is not there is written"
+        answer = WriteAnswer(step.environment, step.revision, step.view.stamp, token="")
+    for each in step.bindings:
+        invocation.connection.sync.bind(BindRequest(each))
+    return answer
 
 
 def _operation(invocation: Invocation, environment: str) -> str:

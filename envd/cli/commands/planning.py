@@ -25,6 +25,7 @@ from envd.cli.states import Cell
 from envd.cli.steps import Operation, Step, plan_id, removal_of, step_of
 from envd.core.errors import Conflict, NotFound, Unavailable
 from envd.core.names import check_prefix, has_prefix
+from envd.core.syncing import BindingsRequest, BindingView
 
 _MAX_VALUE = 40
 _COLOURS = {**states.COLOURS, "!": "red"}
@@ -69,10 +70,11 @@ def make_plan(invocation: Invocation) -> Plan:
     _note_files(invocation, directory)
     removals = _missing(invocation, directory, shown)
     steps = []
+    bound = bound_now(invocation, directory)
     detailed = not invocation.shows_tables()
     with invocation.progress("comparing environments", len(directory.places)) as progress:
         for place in directory.places:
-            step = step_now(invocation, place)
+            step = step_now(invocation, place, bound)
             steps.append(_planned(step, place, detailed=detailed))
             _show(invocation, step, place.shown)
             progress.advance()
@@ -84,11 +86,23 @@ def make_plan(invocation: Invocation) -> Plan:
     return Plan(plan_id(step.digest for step in found), tuple(found), len(steps) - len(found))
 
 
-def step_now(invocation: Invocation, place: Place) -> Step:
-    """What the file asks of its environment at this moment."""
+def bound_now(invocation: Invocation, directory: Directory) -> Mapping[str, BindingView]:
+    """The bindings by name, asked for only where a file has some."""
+    if not any(place.binds for place in directory.places):
+        return {}
+    listed = invocation.connection.sync.bindings(BindingsRequest())
+    return {each.name: each for each in listed.bindings}
+
+
+def step_now(
+    invocation: Invocation, place: Place, bound: Mapping[str, BindingView] | None = None
+) -> Step:
+    """What the file asks of its environment at this moment; `bound` where that is known."""
     manifest = read_manifest(place)
     view = states.read_comparable_if_there(invocation, place.environment)
-    return step_of(manifest, view, prune=invocation.arguments.on("--prune"))
+    if bound is None:
+        bound = bound_now(invocation, Directory((place,), ()))
+    return step_of(manifest, view, bound, prune=invocation.arguments.on("--prune"))
 
 
 def removal_now(invocation: Invocation, environment: str) -> Step:
@@ -178,6 +192,8 @@ def _title(operation: Operation) -> str:
     match operation.kind:
         case "setting":
             return f"setting {operation.difference.name}"
+        case "binding":
+            return f"binding {operation.difference.name}"
         case "environment":
             return "the environment"
         case _:
@@ -186,6 +202,8 @@ def _title(operation: Operation) -> str:
 
 def _change(operation: Operation) -> str:
     """Both values, secret ones masked, and what else there is to say."""
+    if operation.kind == "binding":
+        return operation.reason
     before, after = operation.difference.before, operation.difference.after
     hidden = any(
         cell is not None and (cell.secret or cell.value is None) for cell in (before, after)
@@ -293,10 +311,11 @@ PLAN = Command(
     Show what envctl apply would change to bring environments to what the files of a directory
     say. The file DIR/web/prod.toml is about web/prod; .env, .toml, .yaml and .yml are read. A
     .env file holds variables; the others are documents with [variables], [settings], secrets
-    and plain (patterns of names), keep and prune. Values are text, and ${...} means nothing.
+    and plain (patterns of names), keep, prune, and [[bindings]] of the environment with stores
+    (envctl sync). Values are text, and ${...} means nothing.
 
-    What stands in no file is left alone: environments, settings, and variables unless the file
-    says prune = true. Secrets need not be in the files: keep = ["API_KEY"] leaves one to the
+    What stands in no file is left alone: environments, settings, bindings, and variables unless the
+    file says prune = true. Secrets need not be in the files: keep = ["API_KEY"] leaves one to the
     server and refuses to go on without it.
 
     Lines begin with + for create, ~ for change, - for remove and ! for what is in the way;

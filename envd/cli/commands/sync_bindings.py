@@ -32,6 +32,7 @@ _WORDS = {
     "credentials": "--credentials",
 }
 _OF_THE_NODE = frozenset({"name", "paused_by", "origin", "revision"})
+_IN_WORDS = _OF_THE_NODE | {"environment", "prefix", "targets", "direction"}
 
 
 # -- bind --------------------------------------------------------------------------------
@@ -53,9 +54,9 @@ def bind(invocation: Invocation, words: Sequence[str]) -> int:
         return exits.DONE
     screen = invocation.screen
     screen.line(f"{bound.name} {'could be' if dry_run else 'is'} bound: {in_words(bound)}")
-    for line in _news(before, bound) if before else ():
+    for line in news(before, bound) if before else ():
         screen.line(f"  {line}")
-    if before and not dry_run and not list(_news(before, bound)):
+    if before and not dry_run and not list(news(before, bound)):
         screen.line("  as it was before")
     if not dry_run:
         screen.note(f"what it does at its next run: envctl sync plan {bound.name}")
@@ -141,7 +142,7 @@ def _dollars(invocation: Invocation) -> float:
     return amount
 
 
-def _news(before: BindingView, now: BindingView) -> Iterator[str]:
+def news(before: BindingView, now: BindingView) -> Iterator[str]:
     """What is not as it was: "direction: push, now both"."""
     for each in fields(BindingView):
         old, new = getattr(before, each.name), getattr(now, each.name)
@@ -282,6 +283,19 @@ def in_words(binding: BindingView) -> str:
     """Example: "payments/prod -> aws-ssm:/payments/prod"."""
     arrow = _ARROWS.get(binding.direction, binding.direction)
     return f"{bound_part(binding)} {arrow} {', '.join(binding.targets)}"
+
+
+def said(binding: BindingView) -> str:
+    """All that a binding says, in a line: what it ties, and what is not the default.
+
+    Two bindings of one name are the same if this is.
+    """
+    told = [in_words(binding)]
+    for each in fields(BindingView):
+        value = getattr(binding, each.name)
+        if each.name not in _IN_WORDS and value != each.default:
+            told.append(f"{each.name}={_shown(value)}")
+    return "  ".join(told)
 
 
 def bound_part(binding: BindingView) -> str:

@@ -158,7 +158,9 @@ def apply(invocation: Invocation, words: Sequence[str]) -> int:
         raise _moved(f"the plan is {made.plan} by now, not {named[:32]}; nothing was done")
     if given.on("--dry-run"):
         return _end_plan(invocation, words, made)
-    if not _to_do(made.operations):
+    # What the brake holds back is no operation, but may be let pass.
+    may_pass = made.held and (given.text("--allow-deletes") or given.on("--allow-restart"))
+    if not _to_do(made.operations) and not may_pass:
         return _nothing(invocation, made)
     invocation.confirm("do this?")
     return _told(invocation, _applied(invocation, words, made.plan), shown=True)
