@@ -25,8 +25,9 @@ _UNDER_WAY: Final = (
     "rebase-merge",
     "rebase-apply",
 )
+_LITERALLY: Final = "--literal-pathspecs"
+"""Names with `*` in them are names; `check-ignore` takes nothing else, and knows no such flag."""
 _SETTINGS: Final = (
-    "--literal-pathspecs",
     *("-c", "user.name=envd", "-c", "user.email=envd@localhost"),
     *("-c", "commit.gpgsign=false", "-c", "core.quotepath=false"),
 )
@@ -65,7 +66,9 @@ class GitTree:
                 f"{top}: a merge, rebase or the like is under way; nothing was written",
                 hint="finish it, or abort it",
             )
-        tracked, _ = await self._git(top, "ls-files", "--error-unmatch", "--", str(path))
+        tracked, _ = await self._git(
+            top, _LITERALLY, "ls-files", "--error-unmatch", "--", str(path)
+        )
         ignored, _ = await self._git(top, "check-ignore", "--quiet", "--", str(path))
         if tracked != 0 and ignored == 0:
             raise StoreUnsupported(
@@ -80,12 +83,14 @@ class GitTree:
         Raises StoreUnavailable where git did not: the files are written all the same.
         """
         files = [str(path) for path in paths]
-        added, _ = await self._git(top, "add", "--intent-to-add", "--", *files)
+        added, _ = await self._git(top, _LITERALLY, "add", "--intent-to-add", "--", *files)
         message = _message(top, paths, names)
         committed = 1
         if added == 0:
             committed, _ = await self._git(
-                top, "commit", "--quiet", "--only", "--message", message, "--", *files
+                top,
+                _LITERALLY,
+                *("commit", "--quiet", "--only", "--message", message, "--", *files),
             )
         if committed != 0 and await self._differs(top, files):
             raise StoreUnavailable(
@@ -94,7 +99,7 @@ class GitTree:
             )
 
     async def _differs(self, top: Path, files: Sequence[str]) -> bool:
-        _, out = await self._git(top, "status", "--porcelain", "--", *files)
+        _, out = await self._git(top, _LITERALLY, "status", "--porcelain", "--", *files)
         return out != ""
 
     async def _git(self, directory: Path, *arguments: str) -> tuple[int, str]:
