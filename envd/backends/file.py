@@ -104,6 +104,8 @@ class FileBackend:
         self._options = options
         self._git = git if git is not None else GitTree()
         self._sleep = sleep
+        # Those who write through this backend take turns; the lock on disk is for all others.
+        self._turn = asyncio.Lock()
 
     @property
     def capabilities(self) -> Capability:
@@ -295,7 +297,7 @@ class FileBackend:
             path, form = await self._in_thread(self._place.file, environment)
             real = await self._in_thread(real_path, path)
             top = await self._git.check(real) if self._settings.git_commit else None
-            async with self._locked(real):
+            async with self._turn, self._locked(real):
                 writing = Writing(self._name, self._version, self._options.wall_ms())
                 written = await self._in_thread(writing.write, path, form, ops)
         except BackendError as error:

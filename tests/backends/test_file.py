@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import stat
@@ -556,6 +557,14 @@ async def test_who_waits_for_the_lock_goes_on_when_it_is_free(tmp_path: Path) ->
     outcome = await one(FileBackend(Options(str(path)), sleep=sleep), put("A", "1"))
 
     assert outcome.result.value == "applied"
+
+
+async def test_of_writers_at_once_one_wins(tmp_path: Path) -> None:
+    file = opened(tmp_path / ".env")
+
+    outcomes = await asyncio.gather(*(one(file, put("A", f"{n}")) for n in range(16)))
+
+    assert sorted(results(outcomes)) == ["applied"] + ["conflict"] * 15
 
 
 async def test_items_are_read_by_name(tmp_path: Path) -> None:
