@@ -154,6 +154,11 @@ class MemoryStore:
         """
         self._faults += [Fault(call, error, done)] * times
 
+    def heal(self) -> None:
+        """Have no more calls end with an error, nor edits happen meanwhile."""
+        self._faults.clear()
+        self._meanwhile.clear()
+
     # What there is.
 
     def look(self, native: str) -> Stored | None:

@@ -40,15 +40,20 @@ AnswerT = TypeVar("AnswerT")
 
 
 @dataclass(slots=True)
-class Traffic:
-    """Calls to one place since `since_s` (steady seconds)."""
+class Counts:
+    """Calls to one place since `since_s` (steady seconds); `scan_reads` are those of listings."""
 
     since_s: float
-    reads: int = 0
+    scan_reads: int = 0
+    other_reads: int = 0
     writes: int = 0
     errors: int = 0
     throttled: int = 0
     last_error: str = ""
+
+    @property
+    def reads(self) -> int:
+        return self.scan_reads + self.other_reads
 
 
 @dataclass(slots=True)
@@ -70,7 +75,7 @@ class Paced:
         self._turns = asyncio.Semaphore(self._pace.concurrency)
         self._circuit = StoreCircuit()
         self.wellness = Wellness()
-        self.traffic = Traffic(clock.monotonic_s())
+        self.counts = Counts(clock.monotonic_s())
 
     @property
     def capabilities(self) -> Capability:
@@ -104,7 +109,7 @@ class Paced:
         began_s = self._clock.monotonic_s()
         health = await self._backend.probe()
         now_s = self._clock.monotonic_s()
-        self.traffic.reads += 1
+        self.counts.other_reads += 1
         if health.ok:
             self._heard(now_s, (now_s - began_s) * 1000)
         else:
@@ -131,14 +136,14 @@ class Paced:
             async for page in self._backend.scan(scope, cursor):
                 pages.append(page)
                 if not page.complete:
-                    await self._turn(write=False)
+                    await self._turn(write=False, scans=True)
             return pages
 
-        for page in await self._call(whole, write=False):
+        for page in await self._call(whole, scans=True):
             yield page
 
     async def get_many(self, keys: Sequence[Key]) -> dict[Key, Item | BackendError]:
-        return await self._call(lambda: self._backend.get_many(keys), write=False)
+        return await self._call(lambda: self._backend.get_many(keys))
 
     async def apply(self, ops: Sequence[Op], *, idempotency: str) -> list[Outcome]:
         """As the backend does; what was not even begun, as it came too fast, is tried again.
@@ -169,17 +174,19 @@ class Paced:
 
     # -- one call --------------------------------------------------------------------------
 
-    async def _call(self, call: Callable[[], Awaitable[AnswerT]], *, write: bool) -> AnswerT:
+    async def _call(
+        self, call: Callable[[], Awaitable[AnswerT]], *, scans: bool = False
+    ) -> AnswerT:
         """Make a call that may be repeated, until it is answered or there is no use."""
         attempt = _Attempt()
         while True:
-            await self._allowed(write=write)
+            await self._allowed(write=False, scans=scans)
             began_s = self._clock.monotonic_s()
             try:
                 async with self._turns:
                     answer = await call()
             except BackendError as error:
-                self._failed(self._clock.monotonic_s(), error, write=write)
+                self._failed(self._clock.monotonic_s(), error, write=False)
                 if not await self._is_worth_another(error, attempt):
                     raise
             else:
@@ -218,7 +225,9 @@ class Paced:
             self._pace.answered(now_s, write=True)
         return outcomes
 
-    async def _allowed(self, *, write: bool, items: Sequence[str] = ()) -> None:
+    async def _allowed(
+        self, *, write: bool, scans: bool = False, items: Sequence[str] = ()
+    ) -> None:
         """Wait for a turn; raises StoreUnavailable where the circuit lets nothing through."""
         if not self._circuit.begin(self._clock.monotonic_s()):
             raise StoreUnavailable(
@@ -226,9 +235,9 @@ class Paced:
                 hint="see: envctl sync status",
                 reason="CIRCUIT_OPEN",
             )
-        await self._turn(write=write, items=items)
+        await self._turn(write=write, scans=scans, items=items)
 
-    async def _turn(self, *, write: bool, items: Sequence[str] = ()) -> None:
+    async def _turn(self, *, write: bool, scans: bool = False, items: Sequence[str] = ()) -> None:
         while True:
             now_s = self._clock.monotonic_s()
             wait_s = self._pace.write(now_s, items) if write else self._pace.read(now_s)
@@ -236,9 +245,11 @@ class Paced:
                 break
             await self._clock.sleep(wait_s)
         if write:
-            self.traffic.writes += max(1, len(items)) if self.limits.batch <= 1 else 1
+            self.counts.writes += max(1, len(items)) if self.limits.batch <= 1 else 1
+        elif scans:
+            self.counts.scan_reads += 1
         else:
-            self.traffic.reads += 1
+            self.counts.other_reads += 1
 
     def _native(self, op: Op) -> str:
         try:
@@ -253,9 +264,9 @@ class Paced:
     def _failed(self, now_s: float, error: BackendError, *, write: bool) -> None:
         self._circuit.answered(now_s, error)
         self._pace.answered(now_s, error, write=write)
-        self.traffic.errors += 1
-        self.traffic.throttled += isinstance(error, Throttled)
-        self.traffic.last_error = error.message
+        self.counts.errors += 1
+        self.counts.throttled += isinstance(error, Throttled)
+        self.counts.last_error = error.message
         if not error.is_refusal:
             self.wellness.failed(now_s)
 

@@ -19,7 +19,7 @@ from envd.sync import anchors, binding
 from envd.sync.anchors import ABSENT, Anchor
 from envd.sync.layouts import Known, Place
 from envd.sync.merge import Sides, needs_value
-from envd.sync.ports import Environments, Fingerprint, LocalState, Records
+from envd.sync.ports import Environments, Fingerprint, Local, LocalState, Records
 
 ENVIRONMENT: Final = "ENVIRONMENT"
 TARGET: Final = "TARGET"
@@ -44,6 +44,14 @@ class Bound:
 
 
 @dataclass(frozen=True, slots=True)
+class Compared:
+    """The variables that may differ, and how many are in step."""
+
+    differing: Sequence[tuple[Bound, Key, Sides]]
+    in_step: int
+
+
+@dataclass(frozen=True, slots=True)
 class Picture:
     """Both sides. `unsure` are keys whose absence in the store could not be confirmed.
 
@@ -61,9 +69,26 @@ class Picture:
     unread: Mapping[Key, BackendError] = field(default_factory=dict)
     illegal: frozenset[str] = frozenset()
 
-    def sides(self) -> Iterator[tuple[Bound, Key, Sides]]:
-        """Every variable that is known on any side, in order."""
-        hidden = Capability.WRITE_ONLY in self.capabilities
+    def compared(self) -> Compared:
+        """Every variable that is known on any side, in order: those that may differ, and how many.
+
+        Most are as they were when they were last equal, and nothing more is asked of those.
+        """
+        differing: list[tuple[Bound, Key, Sides]] = []
+        in_step = 0
+        for bound, key in self._known():
+            here = bound.state.variables.get(key.variable)
+            there = self.items.get(key)
+            anchor = bound.anchors.get(key.variable)
+            if anchor is not None and here is not None and there is not None:
+                same = anchor.version == there.version and anchor.stamp == here.stamp.hex()
+                if same and not anchor.conflict and anchor.intent is None:
+                    in_step += 1
+                    continue
+            differing.append((bound, key, self._sides(bound, key, here, there, anchor)))
+        return Compared(differing, in_step)
+
+    def _known(self) -> Iterator[tuple[Bound, Key]]:
         there: dict[str, set[str]] = {}
         for key in self.items:
             there.setdefault(key.environment, set()).add(key.variable)
@@ -71,19 +96,22 @@ class Picture:
             here = bound.state.variables
             names = here.keys() | bound.anchors.keys() | there.get(bound.relative, set())
             for name in sorted(names):
-                key = Key(bound.relative, name)
-                anchor = bound.anchors.get(name)
-                settled = bool(
-                    anchor and anchor.conflict and anchor.conflict not in bound.open_conflicts
-                )
-                item = self.items.get(key)
-                if item is not None:
-                    item = self._with_own_stamp(bound.environment, item)
-                yield (
-                    bound,
-                    key,
-                    Sides(here.get(name), item, anchor, settled, key in self.unsure, hidden),
-                )
+                yield bound, Key(bound.relative, name)
+
+    def _sides(
+        self,
+        bound: Bound,
+        key: Key,
+        here: Local | None,
+        there: Item | None,
+        anchor: Anchor | None,
+    ) -> Sides:
+        waited = anchor is not None and bool(anchor.conflict)
+        settled = waited and anchor is not None and anchor.conflict not in bound.open_conflicts
+        if there is not None:
+            there = self._with_own_stamp(bound.environment, there)
+        hidden = Capability.WRITE_ONLY in self.capabilities
+        return Sides(here, there, anchor, settled, key in self.unsure, hidden)
 
     def _with_own_stamp(self, environment: str, item: Item) -> Item:
         """An item with the stamp that envd gave it for this very variable, "" for any other."""
@@ -147,7 +175,8 @@ async def take(looking: Looking, bound: BindingView, target: str, place: Place) 
         frozenset(unsure),
         illegal=frozenset(illegal),
     )
-    wanted = [key for _, key, sides in picture.sides() if needs_value(bound, sides)]
+    compared = picture.compared()
+    wanted = [key for _, key, sides in compared.differing if needs_value(bound, sides)]
     return await with_values(picture, place, wanted)
 
 

@@ -86,9 +86,10 @@ class Plan:
 
 def make(picture: Picture, place: Place, fingerprint: Fingerprint) -> Plan:
     """The plan that a picture leads to."""
+    compared = picture.compared()
     decided = [
         Planned(bound, key, sides, _decided(picture, key, sides, fingerprint))
-        for bound, key, sides in picture.sides()
+        for bound, key, sides in compared.differing
     ]
     named = _with_names(decided, place)
     operations = tuple(each for each in named if each.decision.action is not None)
@@ -102,11 +103,15 @@ def make(picture: Picture, place: Place, fingerprint: Fingerprint) -> Plan:
         picture.target,
         operations,
         notes,
-        in_step=sum(each.decision.action is None for each in named),
-        names=sum(each.sides.here is not None or each.sides.there is not None for each in named),
+        in_step=compared.in_step + sum(each.decision.action is None for each in named),
+        names=compared.in_step + sum(map(_is_there, named)),
     )
     plan = replace(plan, held=tuple(_held(plan, picture)))
     return replace(plan, id=_name(plan))
+
+
+def _is_there(planned: Planned) -> bool:
+    return planned.sides.here is not None or planned.sides.there is not None
 
 
 def _decided(picture: Picture, key: Key, sides: Sides, fingerprint: Fingerprint) -> Decision:
@@ -217,18 +222,18 @@ def _name(plan: Plan) -> str:
 def view(plans: Sequence[Plan]) -> PlanView:
     """What users see of plans; several have one name together."""
     return PlanView(
-        joined_name(plans),
+        joined_name([each.id for each in plans]),
         tuple(operation_view(plan, each) for plan in plans for each in plan.operations),
         tuple(held for plan in plans for held in plan.held),
         sum(plan.in_step for plan in plans),
     )
 
 
-def joined_name(plans: Sequence[Plan]) -> str:
+def joined_name(names: Sequence[str]) -> str:
     """The name of several plans together; of one, its own."""
-    if len(plans) == 1:
-        return plans[0].id
-    text = "\0".join(plan.id for plan in plans)
+    if len(names) == 1:
+        return names[0]
+    text = "\0".join(names)
     return blake2b(text.encode(), digest_size=_PLAN_BYTES, person=b"envd plans").hexdigest()
 
 

@@ -37,6 +37,7 @@ from envd.sync.paced import Paced
 from envd.sync.picture import Looking, Picture
 from envd.sync.plan import Plan
 from envd.sync.ports import Clock, Held
+from envd.sync.pricing import Traffic, Usage
 from envd.sync.routing import Facts, Route, choose
 
 OpenBackend = Callable[[BindingView, str], Awaitable[Backend]]
@@ -45,6 +46,17 @@ Tell = Callable[[BindingStatus], Awaitable[None]]
 TELLS_S: Final = 600.0
 """So often a status that stays the same is told again."""
 _log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """How much a binding has in the store it uses, as of the last run."""
+
+    items: int = 0
+    environments: int = 0
+    value_bytes: int = 0
+    document_bytes: int = 0
+    secrets: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +81,7 @@ class Runner:
         node: str = "",
         tell: Tell | None = None,
         note: Callable[[Spent], None] = lambda _: None,
-        dollars: Callable[[BindingView, str, Paced], float] = lambda *_: 0.0,
+        dollars: Callable[[Usage], float] = lambda _: 0.0,
     ) -> None:
         """`tell` gets the status whenever there is news; `dollars` estimates a month's cost."""
         self.binding = binding
@@ -89,6 +101,7 @@ class Runner:
         self._in_use = ""
         self._status = BindingStatus(binding.name, "behind", leader=node)
         self._told: tuple[BindingStatus, float] | None = None
+        self._sizes = Sizes()
 
     # -- leading ---------------------------------------------------------------------------
 
@@ -148,7 +161,7 @@ class Runner:
         opens_ms = windows.next_open_ms(self._windows, wall_ms + int(wait_s * 1000))
         waits_s = (opens_ms - wall_ms) / 1000
         self._status = replace(self._status, next_run=iso_time(opens_ms))
-        if wait_s <= 0 < waits_s:
+        if self._windows and waits_s > max(0.0, wait_s) + 1.0:
             self._status = replace(self._status, state="waiting")
         return max(0.0, wait_s, waits_s if self._windows else 0.0)
 
@@ -212,6 +225,7 @@ class Runner:
         backend = await self._backend(target)
         place = place_of(self.binding, backend, self._looking.fingerprint)
         pictured = await picture.take(self._looking, self.binding, target, place)
+        self._sizes = _sizes(pictured, documents=place.has_documents)
         return plan.make(pictured, place, self._looking.fingerprint), pictured, place
 
     async def _done(self, made: Plan, pictured: Picture, place: Place, leave: Leave) -> AppliedView:
@@ -242,7 +256,7 @@ class Runner:
                 f"a write to {made.target} restarts what runs there",
                 f"envctl sync apply {binding.name} --allow-restart",
             )
-        spends = self._dollars(binding, made.target, self._backends[made.target])
+        spends = self._spends()
         if binding.budget_stops and 0 < binding.budget_dollars < spends:
             return HeldView(
                 binding.name,
@@ -290,7 +304,7 @@ class Runner:
             usable=backend.circuit is not Circuit.OPEN,
             well_since_s=backend.wellness.well_since_s,
             round_trip_ms=backend.wellness.round_trip_ms,
-            dollars_month=self._dollars(self.binding, target, backend),
+            dollars_month=self._spends() if target == self._in_use else None,
             region=backend.prices.region,
         )
 
@@ -307,8 +321,38 @@ class Runner:
         return self._backends
 
     def _last_error(self) -> str:
-        errors = [each.traffic.last_error for each in self._backends.values()]
+        errors = [each.counts.last_error for each in self._backends.values()]
         return next(filter(None, errors), self._status.detail or "none could be opened")
+
+    def _spends(self) -> float:
+        """The estimated cost of a month, in US dollars."""
+        usage = self.usage()
+        return 0.0 if usage is None else self._dollars(usage)
+
+    def usage(self) -> Usage | None:
+        """What it has in the store that it uses, and what it did there; None before it looked."""
+        backend = self._backends.get(self._in_use)
+        if backend is None:
+            return None
+        binding, counts = self.binding, backend.counts
+        measured_s = self._clock.monotonic_s() - counts.since_s
+        return Usage(
+            binding.name,
+            self._in_use,
+            self._in_use.partition(":")[0],
+            backend.prices,
+            self._sizes.items,
+            self._sizes.environments,
+            Traffic(counts.scan_reads, counts.other_reads, counts.writes, measured_s),
+            layout=binding.layout,
+            interval_s=binding.interval_seconds,
+            region=backend.prices.region,
+            secrets=self._sizes.secrets,
+            value_bytes=self._sizes.value_bytes,
+            document_bytes=self._sizes.document_bytes,
+            limit_bytes=backend.limits.max_value_bytes,
+            budget_dollars=binding.budget_dollars,
+        )
 
     # -- status ----------------------------------------------------------------------------
 
@@ -327,19 +371,19 @@ class Runner:
         backend = self._backends.get(target)
         if backend is None:
             return TargetStatus(target, target == self._in_use, Circuit.CLOSED.value)
-        traffic = backend.traffic
+        counts = backend.counts
         closed_s = backend.closed_for_s()
         until = iso_time(self._clock.wall_ms() + int(closed_s * 1000)) if closed_s else ""
         return TargetStatus(
             target,
             target == self._in_use,
             backend.circuit.value,
-            traffic.reads,
-            traffic.writes,
-            traffic.errors,
-            traffic.throttled,
+            counts.reads,
+            counts.writes,
+            counts.errors,
+            counts.throttled,
             round(backend.wellness.round_trip_ms or 0.0, 1),
-            traffic.last_error,
+            counts.last_error,
             until,
         )
 
@@ -367,9 +411,7 @@ class Runner:
             conflicts=waiting,
             detail=detail,
             hint=hint,
-            dollars_month=round(
-                self._dollars(self.binding, made.target, self._backends[made.target]), 2
-            ),
+            dollars_month=round(self._spends(), 2),
         )
 
     def _failed(self, error: EnvdError) -> None:
@@ -407,6 +449,19 @@ def _news(status: BindingStatus) -> tuple[object, ...]:
     """What of a status is worth telling at once: not what grows with every run."""
     circuits = tuple((each.target, each.in_use, each.circuit) for each in status.targets)
     return (status.state, status.leader, status.drift, status.conflicts, status.detail, circuits)
+
+
+def _sizes(pictured: Picture, *, documents: bool) -> Sizes:
+    """What a picture has: items are documents where there are some."""
+    states = [bound.state.variables.values() for bound in pictured.bound.values()]
+    sizes = [[len(local.value.encode()) for local in state] for state in states]
+    return Sizes(
+        len(pictured.documents) if documents else len(pictured.items),
+        sum(map(bool, states)),
+        max((size for each in sizes for size in each), default=0),
+        max(map(sum, sizes), default=0),
+        any(local.secret for state in states for local in state),
+    )
 
 
 def plan_moved() -> Conflict:

@@ -679,8 +679,7 @@ class TwoSides(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         world = self.world
-        world.store._faults.clear()
-        world.store._meanwhile.clear()
+        world.store.heal()
         for _ in range(4):
             run(world.run(self.binding, Leave(deletes=99)))
             for conflict in set(world.environments.on_record) - world.environments.settled:

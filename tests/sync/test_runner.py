@@ -1,0 +1,355 @@
+"""One binding over time: quiet while nothing changes, gathering what does, and patient in outages.
+
+Time is virtual: a day takes a second or two.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from dataclasses import replace
+
+import pytest
+
+from chaos.sim.loop import SimLoop
+from envd.backends.contract import Backend, Capability, Limits, Options
+from envd.backends.errors import MissingLibrary, StoreUnavailable
+from envd.backends.memory import CAPABILITIES, MemoryBackend
+from envd.backends.memory_store import MemoryStore
+from envd.core.errors import Conflict, EnvdError, Unavailable
+from envd.core.syncing import BindingStatus, BindingView
+from envd.sync.applying import Leave
+from envd.sync.picture import Looking
+from envd.sync.ports import Held
+from envd.sync.pricing import Usage
+from envd.sync.runner import Runner, Spent
+from tests.sync.world import Environments, LoopClock, Records, bound, fingerprint
+
+DAY_S = 86_400
+SLOW = Limits(reads_per_s=1, writes_per_s=2, burst=5, page_items=10, batch=1)
+
+
+class Desk:
+    """A runner with its world, on a loop whose time is virtual."""
+
+    def __init__(
+        self,
+        binding: BindingView,
+        *,
+        limits: Limits | None = None,
+        capabilities: Capability = CAPABILITIES & ~Capability.WATCH,
+    ) -> None:
+        self.clock = LoopClock()
+        self.environments = Environments(self.clock)
+        self.records = Records()
+        self.stores: dict[str, MemoryStore] = {}
+        self.limits = limits or Limits(page_items=100, batch=100, get_batch=100)
+        self.capabilities = capabilities
+        self.told: list[BindingStatus] = []
+        self.spent: list[Spent] = []
+        self.problem: EnvdError | None = None
+        self.dollars = 0.0
+        looking = Looking(self.environments, self.records, fingerprint)
+        self.runner = Runner(
+            binding,
+            looking,
+            self.clock,
+            self._open,
+            node="n1",
+            tell=self._tell,
+            note=self.spent.append,
+            dollars=lambda _: self.dollars,
+        )
+
+    @property
+    def store(self) -> MemoryStore:
+        return self.at("memory:place")
+
+    def at(self, target: str) -> MemoryStore:
+        return self.stores.setdefault(target, MemoryStore(target))
+
+    async def _open(self, binding: BindingView, target: str) -> Backend:
+        if self.problem is not None:
+            raise self.problem
+        options = Options(target, below=binding.environment is None, wall_ms=self.clock.wall_ms)
+        return MemoryBackend(
+            options, store=self.at(target), capabilities=self.capabilities, limits=self.limits
+        )
+
+    async def _tell(self, status: BindingStatus) -> None:
+        self.told.append(status)
+
+    async def led_for(self, seconds: float, during: Callable[[], Awaitable[None]]) -> None:
+        """Lead for so long, while something else happens."""
+        leading = asyncio.ensure_future(self.runner.lead(Held("b", 1)))
+        other = asyncio.ensure_future(during())
+        await asyncio.sleep(seconds)
+        await other
+        leading.cancel()
+        with suppress(asyncio.CancelledError):
+            await leading
+
+
+async def nothing() -> None:
+    """Nobody does anything."""
+
+
+def simulate(work: Awaitable[None]) -> None:
+    async def main() -> None:
+        await work
+
+    loop = SimLoop()
+    try:
+        loop.simulate(main())
+    finally:
+        loop.close()
+
+
+def test_an_idle_day_writes_nothing_anywhere_and_reads_what_was_predicted() -> None:
+    async def work() -> None:
+        desk = Desk(bound(interval_seconds=60), limits=Limits(page_items=20, batch=100))
+        desk.environments.set("web", **{f"K{number}": "1" for number in range(50)})
+        await desk.runner.apply(Leave())
+        calls, updates = replace(desk.store.calls), desk.records.updates
+
+        await desk.led_for(DAY_S, nothing)
+
+        pages = desk.store.calls.pages - calls.pages
+        predicted = DAY_S / 60 * 3
+        assert desk.store.calls.writes == calls.writes
+        assert desk.store.calls.gets == calls.gets
+        assert (desk.records.updates, desk.environments.commits) == (updates, 0)
+        assert 0.9 * predicted <= pages <= 1.1 * predicted
+        assert len(desk.told) <= DAY_S / 600 + 2
+
+    simulate(work())
+
+
+def test_fifty_changes_in_ten_seconds_are_one_batch() -> None:
+    async def work() -> None:
+        desk = Desk(bound(interval_seconds=3600))
+
+        async def people() -> None:
+            await asyncio.sleep(60)
+            for number in range(50):
+                desk.environments.set("web", **{f"K{number}": "1"})
+                await asyncio.sleep(0.19)
+
+        await desk.led_for(120, people)
+
+        writing = [spent for spent in desk.spent if spent.operations]
+        assert len(writing) == 1
+        assert len(writing[0].operations) == 50
+        assert desk.store.calls.puts == 50
+
+    simulate(work())
+
+
+def test_a_change_is_in_the_store_within_two_seconds() -> None:
+    async def work() -> None:
+        desk = Desk(bound(interval_seconds=3600))
+
+        async def people() -> None:
+            await asyncio.sleep(60)
+            desk.environments.set("web", A="1")
+            await asyncio.sleep(2)
+            assert desk.store.values() == {"A": "1"}
+
+        await desk.led_for(70, people)
+
+    simulate(work())
+
+
+def test_an_hour_without_the_store_costs_envd_nothing_and_is_made_up_within_the_quotas() -> None:
+    async def work() -> None:
+        desk = Desk(bound(interval_seconds=60), limits=SLOW)
+        states: list[BindingStatus] = []
+
+        async def people() -> None:
+            await asyncio.sleep(30)
+            desk.store.fail("page", StoreUnavailable("cut off"), times=100_000)
+            for number in range(360):
+                desk.environments.set("web", **{f"K{number % 100}": f"{number}"})
+                await asyncio.sleep(10)
+                states.append(desk.runner.status())
+            desk.store.heal()
+
+        await desk.led_for(3600 + 30 + 600, people)
+
+        circuits = {status.targets[0].circuit for status in states}
+        assert {"open"} <= circuits
+        assert any(status.state == "failing" and "cut off" in status.detail for status in states)
+        assert max(status.targets[0].errors for status in states) < 120
+        assert desk.store.values() == desk.environments.values("web")
+        assert desk.store.calls.puts == 100
+        assert desk.runner.status().state == "in step"
+
+    simulate(work())
+
+
+def test_the_quota_holds_when_much_is_to_be_written() -> None:
+    async def work() -> None:
+        desk = Desk(bound(), limits=SLOW)
+        desk.environments.set("web", **{f"K{number}": "1" for number in range(100)})
+        began_s = desk.clock.monotonic_s()
+
+        await desk.runner.apply(Leave())
+
+        took_s = desk.clock.monotonic_s() - began_s
+        assert (100 - 5) / 2 <= took_s < 60
+        assert len(desk.store.values()) == 100
+
+    simulate(work())
+
+
+def test_a_plan_that_was_overtaken_is_refused_and_nothing_is_done() -> None:
+    async def work() -> None:
+        desk = Desk(bound())
+        desk.environments.set("web", A="1")
+        made = await desk.runner.plan()
+        desk.environments.set("web", A="2")
+
+        with pytest.raises(Conflict) as caught:
+            await desk.runner.apply(Leave(), wanted=made.id)
+
+        assert caught.value.reason == "PLAN_MOVED"
+        assert desk.store.calls.writes == 0
+
+    simulate(work())
+
+
+def test_a_plan_is_done_just_as_it_was_shown() -> None:
+    async def work() -> None:
+        desk = Desk(bound(), limits=Limits(batch=1))
+        desk.environments.set("web", A="1", B="1")
+        desk.store.edit("C", "1")
+        made = await desk.runner.plan()
+
+        _, view = await desk.runner.apply(Leave(), wanted=made.id)
+
+        shown = [(each.decision.action, each.key.variable) for each in made.operations]
+        did = [(each.action, each.variable) for each in view.operations]
+        assert [(action.value if action else "", name) for action, name in shown] == did
+        assert desk.store.calls.writes == sum(each.side == "store" for each in view.operations)
+
+    simulate(work())
+
+
+@pytest.mark.parametrize("how", [{"suspended": True}, {"paused_by": "ann"}])
+def test_a_binding_that_rests_does_nothing(how: dict[str, object]) -> None:
+    async def work() -> None:
+        desk = Desk(bound(interval_seconds=5, **how))
+        desk.environments.set("web", A="1")
+
+        await desk.led_for(600, nothing)
+
+        assert desk.store.calls.reads == 0
+        assert desk.runner.status().state in ("suspended", "paused")
+
+    simulate(work())
+
+
+def test_outside_its_windows_a_binding_waits() -> None:
+    async def work() -> None:
+        # The clock of the tests begins at 22:13:20 UTC on a Tuesday, 1,000 s before this loop.
+        desk = Desk(bound(interval_seconds=60, windows=("daily 01:00-02:00",)))
+        desk.environments.set("web", A="1")
+
+        await desk.led_for(3600, nothing)
+        waiting = (desk.store.calls.reads, desk.runner.status().state)
+        await desk.led_for(2 * 3600, nothing)
+
+        assert waiting == (0, "waiting")
+        assert desk.store.values() == {"A": "1"}
+
+    simulate(work())
+
+
+def test_when_the_first_target_is_away_the_next_is_used_and_later_the_first_again() -> None:
+    async def work() -> None:
+        targets = ("memory:first", "memory:second")
+        desk = Desk(bound(targets=targets, direction="push", interval_seconds=30))
+        desk.environments.set("web", A="1")
+        desk.at("memory:first").fail("page", StoreUnavailable("away"), times=100_000)
+        desk.at("memory:first").fail("probe", StoreUnavailable("away"), times=100_000)
+
+        await desk.led_for(600, nothing)
+        second = dict(desk.at("memory:second").values())
+        desk.at("memory:first").heal()
+        await desk.led_for(1200, nothing)
+
+        assert second == {"A": "1"}
+        assert desk.at("memory:first").values() == {"A": "1"}
+        assert next(each for each in desk.runner.status().targets if each.in_use).target == (
+            "memory:first"
+        )
+
+    simulate(work())
+
+
+def test_a_store_that_cannot_be_opened_is_told_with_its_mend() -> None:
+    async def work() -> None:
+        desk = Desk(bound())
+        desk.problem = MissingLibrary("it needs boto3", hint="pip install 'x[aws]'")
+
+        with pytest.raises(Unavailable, match="boto3"):
+            await desk.runner.apply(Leave())
+
+        assert desk.runner.status().state == "failing"
+
+    simulate(work())
+
+
+def test_a_target_that_would_be_restarted_waits_for_consent() -> None:
+    async def work() -> None:
+        desk = Desk(bound(), capabilities=CAPABILITIES | Capability.RESTARTS_TARGET)
+        desk.environments.set("web", A="1")
+
+        _, refused = await desk.runner.apply(Leave())
+        written = desk.store.calls.writes
+        _, done = await desk.runner.apply(Leave(restart=True))
+
+        assert refused.held[0].reason == "RESTARTS"
+        assert [each.result for each in refused.operations] == ["not tried"]
+        assert written == 0
+        assert [each.result for each in done.operations] == ["applied"]
+
+    simulate(work())
+
+
+def test_over_its_budget_a_binding_writes_nothing_where_that_is_wanted() -> None:
+    async def work() -> None:
+        desk = Desk(bound(budget_dollars=1.0, budget_stops=True))
+        desk.environments.set("web", A="1")
+        desk.dollars = 2.0
+
+        _, view = await desk.runner.apply(Leave())
+
+        assert view.held[0].reason == "OVER_BUDGET"
+        assert desk.store.calls.writes == 0
+        assert desk.runner.status().state == "over budget"
+
+    simulate(work())
+
+
+def test_the_cost_is_of_what_was_counted() -> None:
+    async def work() -> None:
+        desk = Desk(bound(interval_seconds=60))
+        desk.environments.set("web", A="1", LONG="x" * 500)
+
+        usages: list[Usage | None] = []
+
+        async def look() -> None:
+            await asyncio.sleep(3600)
+            usages.append(desk.runner.usage())
+
+        await desk.led_for(3601, look)
+
+        (usage,) = usages
+        assert usage is not None
+        assert (usage.items, usage.environments, usage.value_bytes) == (2, 1, 500)
+        assert 50 <= usage.traffic.scan_reads <= 75
+        assert usage.traffic.measured_s == pytest.approx(3600, rel=0.01)
+
+    simulate(work())
