@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from envd.storage.disk import TimedDisk
     from envd.storage.registers import RegisterLog
     from envd.storage.store import DurableStore, StoreOptions
+    from envd.syncing import NodeSync
     from envd.system import SystemClock
     from envd.telemetry.node import Telemetry
 
@@ -72,6 +73,7 @@ class _Parts:
     access: LocalAccess
     telemetry: Telemetry
     backups: Backups
+    sync: NodeSync | None
 
 
 class Daemon:
@@ -152,7 +154,7 @@ class Daemon:
 
     async def _start(self, stack: AsyncExitStack) -> None:
         """Open the store and the servers; each is closed by `stack`, the last one first."""
-        from envd import backups, clustering
+        from envd import backups, clustering, syncing
         from envd.node.api import EnvironmentApi
         from envd.node.cluster import NodeCluster
         from envd.node.watch import WatchHub
@@ -206,7 +208,9 @@ class Daemon:
         )
         reporting.begin(telemetry, store, hub, self._ready, directory.path, node, ways.gossip)
         kept = backups.begin(settings, directory, store, AllowAll(), clock, SystemRng(), stack)
-        await self._serve(stack, _Parts(directory, store, ways, node, api, access, telemetry, kept))
+        sync = syncing.node_sync(settings, node, directory, AllowAll())
+        parts = _Parts(directory, store, ways, node, api, access, telemetry, kept, sync)
+        await self._serve(stack, parts)
 
     async def _open_store(
         self,
@@ -282,6 +286,7 @@ class Daemon:
 
         settings, api, access = self._settings, parts.api, parts.access
         calls = settings.limits.max_concurrent_requests + settings.limits.max_watches
+        sync = None if parts.sync is None else parts.sync.api
         grpc_server = GrpcServer(
             api,
             access,
@@ -290,6 +295,7 @@ class Daemon:
             parts.telemetry,
             parts.backups,
             parts.ways.transport.service,
+            sync=sync,
         )
 
         def http_at(kind: type[HttpServer], address: Address) -> HttpServer:
@@ -305,7 +311,12 @@ class Daemon:
 
         http_server = http_at(HttpServer, settings.node.http)
         unix_server = UnixServer(
-            api, access, settings.node.socket, telemetry=parts.telemetry, backups=parts.backups
+            api,
+            access,
+            settings.node.socket,
+            telemetry=parts.telemetry,
+            backups=parts.backups,
+            sync=sync,
         )
         servers: list[GrpcServer | HttpServer | UnixServer]
         servers = [grpc_server, http_server, unix_server]
@@ -316,6 +327,8 @@ class Daemon:
         clustering.locate(parts.node, settings, parts.ways, grpc_port, http_port)
         await self._be_member(membership, parts)
         await unix_server.start()
+        if parts.sync is not None:
+            parts.sync.start()
         also = {}
         if address := reporting.metrics_address(settings):
             metrics_server = http_at(MetricsServer, address)
@@ -338,6 +351,8 @@ class Daemon:
         """Refuse what comes, let the other nodes have what was taken, and leave."""
         parts.api.stop()
         parts.backups.stop()
+        if parts.sync is not None:
+            await parts.sync.stop()
         # What arrives now is told that the node stops; after it, connections just end.
         await asyncio.sleep(LAME_DUCK_S)
         if not await parts.node.drain(GRACE_S):

@@ -111,3 +111,8 @@ def _is_fresh(columns: EntryColumns) -> bool:
 
 def _keyed(data: bytes, key: bytes, person: bytes) -> bytes:
     return blake2b(data, digest_size=REVISION_BYTES, key=key, person=person).digest()
+
+
+def value_print(value: str, digest_key: bytes) -> str:
+    """32 hexadecimal digits for one value, equal for equal ones, by which stores are compared."""
+    return _keyed(value.encode(), digest_key, b"envd value").hex()
