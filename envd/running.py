@@ -328,6 +328,7 @@ class Daemon:
         await self._be_member(membership, parts)
         await unix_server.start()
         if parts.sync is not None:
+            parts.telemetry.sync = parts.sync.figures
             parts.sync.start()
         also = {}
         if address := reporting.metrics_address(settings):

@@ -19,6 +19,7 @@ from envd.datadir import DataDirectory
 from envd.settings import Settings
 from envd.settings.model import Binding, Providers
 from envd.system import SystemClock
+from envd.telemetry.sync import SyncFigures
 
 if TYPE_CHECKING:
     from envd.node.node import Node
@@ -58,6 +59,20 @@ class NodeSync:
 
         work = partial(self._keeper.run, self._seeded)
         self._running = asyncio.create_task(guarded("sync", work), name="sync")
+
+    def figures(self) -> SyncFigures:
+        """What it did, and how the bindings do that it leads."""
+        totals = self.api.totals
+        states = {name: runner.status() for name, runner in self.api.runners().items()}
+        return SyncFigures(
+            dict(totals.operations),
+            totals.errors,
+            dict(totals.requests),
+            dict(totals.dollars),
+            {name: status.state == "in step" for name, status in states.items()},
+            {name: status.drift for name, status in states.items()},
+            {name: status.lag_s for name, status in states.items()},
+        )
 
     async def stop(self) -> None:
         """Let go of all that it leads, so that another node takes over at once."""

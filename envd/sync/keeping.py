@@ -15,6 +15,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Final
 
+from envd.backends.contract import PriceSheet
 from envd.core.errors import Corrupt, EnvdError, NotFound
 from envd.core.syncing import BindingStatus, BindingView, SyncStatus
 from envd.sync import binding
@@ -39,6 +40,16 @@ class Totals:
     operations: dict[tuple[str, str], int] = field(default_factory=dict)
     """By what was done ("create", ...) and its result."""
     errors: int = 0
+    requests: dict[tuple[str, str], int] = field(default_factory=dict)
+    """Calls to stores, by backend and what became of them."""
+    dollars: dict[str, float] = field(default_factory=dict)
+    """What those calls cost, by backend."""
+
+    def called(self, backend: str, prices: PriceSheet, write: bool, calls: int, code: str) -> None:
+        """Count calls to a store."""
+        self.requests[backend, code] = self.requests.get((backend, code), 0) + calls
+        price = prices.writes_10k if write else prices.reads_10k
+        self.dollars[backend] = self.dollars.get(backend, 0.0) + calls * price / 10_000
 
     def note(self, spent: Spent) -> None:
         self.errors += spent.errors
@@ -234,5 +245,6 @@ class Keeper:
             node=self._node,
             tell=tell if told else None,
             note=self.totals.note,
+            called=self.totals.called,
             dollars=self._dollars,
         )

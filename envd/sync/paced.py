@@ -37,6 +37,7 @@ from envd.sync.ports import Clock
 from envd.sync.routing import Wellness
 
 AnswerT = TypeVar("AnswerT")
+_OK = "ok"
 
 
 @dataclass(slots=True)
@@ -67,11 +68,20 @@ class _Attempt:
 class Paced:
     """One backend, with its pace, circuit and counts. It is a `Backend` itself."""
 
-    def __init__(self, backend: Backend, clock: Clock, retries: Retries | None = None) -> None:
+    def __init__(
+        self,
+        backend: Backend,
+        clock: Clock,
+        retries: Retries | None = None,
+        *,
+        called: Callable[[bool, int, str], None] = lambda _write, _calls, _code: None,
+    ) -> None:
+        """`called` is told of calls as they end: whether they wrote, how many, "ok" or a reason."""
         self._backend = backend
         self._clock = clock
         self._retries = retries or Retries()
         self._pace = Pace(backend.limits)
+        self._called = called
         self._turns = asyncio.Semaphore(self._pace.concurrency)
         self._circuit = StoreCircuit()
         self.wellness = Wellness()
@@ -111,6 +121,7 @@ class Paced:
         now_s = self._clock.monotonic_s()
         self.counts.other_reads += 1
         if health.ok:
+            self._called(False, 1, _OK)
             self._heard(now_s, (now_s - began_s) * 1000)
         else:
             self._failed(now_s, StoreUnavailable(health.detail or "the probe failed"), write=False)
@@ -191,6 +202,7 @@ class Paced:
                     raise
             else:
                 now_s = self._clock.monotonic_s()
+                self._called(False, 1, _OK)
                 self._heard(now_s, (now_s - began_s) * 1000)
                 return answer
 
@@ -221,6 +233,7 @@ class Paced:
         if problems:
             self._failed(now_s, problems[0], write=True)
         else:
+            self._called(True, self._calls(len(ops)), _OK)
             self._heard(now_s, (now_s - began_s) * 1000)
             self._pace.answered(now_s, write=True)
         return outcomes
@@ -245,11 +258,15 @@ class Paced:
                 break
             await self._clock.sleep(wait_s)
         if write:
-            self.counts.writes += max(1, len(items)) if self.limits.batch <= 1 else 1
+            self.counts.writes += self._calls(len(items))
         elif scans:
             self.counts.scan_reads += 1
         else:
             self.counts.other_reads += 1
+
+    def _calls(self, operations: int) -> int:
+        """How many calls so many operations take."""
+        return max(1, operations) if self.limits.batch <= 1 else 1
 
     def _native(self, op: Op) -> str:
         try:
@@ -264,6 +281,7 @@ class Paced:
     def _failed(self, now_s: float, error: BackendError, *, write: bool) -> None:
         self._circuit.answered(now_s, error)
         self._pace.answered(now_s, error, write=write)
+        self._called(write, 1, error.reason.lower())
         self.counts.errors += 1
         self.counts.throttled += isinstance(error, Throttled)
         self.counts.last_error = error.message

@@ -12,9 +12,10 @@ import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Final
 
-from envd.backends.contract import Backend, Capability
+from envd.backends.contract import Backend, Capability, PriceSheet
 from envd.backends.errors import BackendError
 from envd.core.breaker import Circuit
 from envd.core.errors import Conflict, EnvdError, Unavailable
@@ -43,6 +44,8 @@ from envd.sync.routing import Facts, Route, choose
 OpenBackend = Callable[[BindingView, str], Awaitable[Backend]]
 """(binding, target) -> a backend that is open; raises BackendError or InvalidRequest."""
 Tell = Callable[[BindingStatus], Awaitable[None]]
+Called = Callable[[str, PriceSheet, bool, int, str], None]
+"""(backend, its prices, whether it wrote, how many calls, "ok" or a reason)."""
 TELLS_S: Final = 600.0
 """So often a status that stays the same is told again."""
 _log = logging.getLogger(__name__)
@@ -82,8 +85,10 @@ class Runner:
         tell: Tell | None = None,
         note: Callable[[Spent], None] = lambda _: None,
         dollars: Callable[[Usage], float] = lambda _: 0.0,
+        called: Called = lambda _backend, _prices, _write, _calls, _code: None,
     ) -> None:
-        """`tell` gets the status whenever there is news; `dollars` estimates a month's cost."""
+        """`tell` gets the status whenever there is news; `dollars` estimates a month's cost;
+        `called` is told of calls to stores as they end."""
         self.binding = binding
         self._looking = looking
         self._clock = clock
@@ -93,6 +98,7 @@ class Runner:
         self._tell = tell
         self._note = note
         self._dollars = dollars
+        self._called = called
         self._backends: dict[str, Paced] = {}
         self._one_at_a_time = asyncio.Lock()
         self._schedule = Schedule(binding.interval_seconds, clock.monotonic_s(), draw=clock.random)
@@ -312,7 +318,9 @@ class Runner:
         known = self._backends.get(target)
         if known is None:
             opened = await self._open_backend(self.binding, target)
-            known = self._backends.setdefault(target, Paced(opened, self._clock))
+            called = partial(self._called, target.partition(":")[0], opened.prices)
+            paced = Paced(opened, self._clock, called=called)
+            known = self._backends.setdefault(target, paced)
         return known
 
     @property

@@ -1,8 +1,8 @@
 """The metrics of a node: names, meanings, labels, and where each figure comes from.
 
-Names are those that dashboards and alerts are written against: they stay. What this version
-has no subject for (sync with other stores) is not here: a figure that is always 0 would say that
-all is well with something that does not exist. Those of the cluster are in `cluster_families`.
+Names are those that dashboards and alerts are written against: they stay. What a node has no
+subject for is left out: a figure that is always 0 would say that all is well with something that
+does not exist. Those of the cluster are in `cluster_families`, of stores in `sync_families`.
 
 This module imports prometheus_client, so it is imported by the first who asks.
 """
@@ -25,6 +25,7 @@ from envd.telemetry.cluster_families import cluster_families
 from envd.telemetry.node import NodeFigures, Telemetry
 from envd.telemetry.requests import MethodFigures
 from envd.telemetry.samples import counter, gauge, histogram, observed
+from envd.telemetry.sync_families import sync_families
 
 _CONFLICT_CODES: Final = frozenset({"FAILED_PRECONDITION", "ALREADY_EXISTS", "409", "412"})
 _THREADS: Final = "/proc/self/task"
@@ -72,6 +73,8 @@ class _Node:
             yield from _storage(figures)
         if telemetry.cluster is not None:
             yield from cluster_families(telemetry.cluster, telemetry.propagation)
+        if (sync := telemetry.sync()) is not None:
+            yield from sync_families(sync)
         yield from _times(telemetry)
         if os.path.isdir(_THREADS):  # noqa: PTH112 - a Path made per scrape says no more
             threads = len(os.listdir(_THREADS))  # noqa: PTH208

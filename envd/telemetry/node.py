@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final, Protocol, TypeVar
 from envd.telemetry.cluster import ClusterFigures
 from envd.telemetry.pulse import Pulse
 from envd.telemetry.requests import Histogram, Requests, Spans
+from envd.telemetry.sync import SyncFigures
 
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
@@ -86,6 +87,7 @@ class Telemetry:
         self.propagation = Histogram(PROPAGATION_BOUNDS_S)
         self.cluster: ClusterFigures | None = None
         self.fault_counts: list[Callable[[], int]] = []
+        self.sync: Callable[[], SyncFigures | None] = lambda: None
         self.pulse: Pulse | None = None
         self._export = export
         self._read: Callable[[], NodeFigures] | None = None

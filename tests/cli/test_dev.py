@@ -277,7 +277,8 @@ def test_the_others_join_the_first_with_its_secret_and_its_token(tmp_path: Path)
         *("--cluster-secret-file", str(first.data / "cluster.secret")),
         *("--config", str(settings)),
     ]
-    assert settings.read_text() == f'[security]\nadmin_token = "{"t" * 40}"\n'
+    wanted = f'[cloud]\nenabled = true\n[security]\nadmin_token = "{"t" * 40}"\n'
+    assert settings.read_text() == wanted
     assert settings.stat().st_mode & 0o777 == 0o600
     assert envd_settings.load({}, {}, settings).security.admin_token == "t" * 40
 

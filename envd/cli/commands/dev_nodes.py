@@ -191,7 +191,7 @@ def running(nodes: Sequence[Node], environ: Mapping[str, str]) -> Iterator[list[
     """Start them, wait until all of them answer, and stop them at the end."""
     connections: list[UnixConnection] = []
     try:
-        nodes[0].start(environ)
+        nodes[0].start(environ, settings_of(nodes[0]))
         connections.append(nodes[0].ready())
         for node in nodes[1:]:
             node.start(environ, joining(nodes[0], node))
@@ -205,19 +205,24 @@ def running(nodes: Sequence[Node], environ: Mapping[str, str]) -> Iterator[list[
 
 def joining(first: Node, node: Node) -> Sequence[str]:
     """The flags by which `node` joins the cluster of the first, and takes its token."""
-    from envd.files import write_private
-
     seed = first.addresses().get("gossip", "")
     if not seed:
         raise Failed(f"{first.name} does not say where to join it", hint=f"its log is {first.log}")
     flags = ["--join", seed, "--cluster-secret-file", str(first.data / "cluster.secret")]
+    token = ""
     with suppress(OSError):
         token = (first.data / "admin.token").read_text().strip()
-        settings = node.data / "envd.toml"
-        node.data.mkdir(mode=0o700, parents=True, exist_ok=True)
-        write_private(settings, f'[security]\nadmin_token = "{token}"\n'.encode())
-        flags += ["--config", str(settings)]
-    return flags
+    return [*flags, *settings_of(node, f'[security]\nadmin_token = "{token}"\n' if token else "")]
+
+
+def settings_of(node: Node, more: str = "") -> Sequence[str]:
+    """The flags by which a node takes its settings: stores can be tried here, and `more`."""
+    from envd.files import write_private
+
+    node.data.mkdir(mode=0o700, parents=True, exist_ok=True)
+    settings = node.data / "envd.toml"
+    write_private(settings, f"[cloud]\nenabled = true\n{more}".encode())
+    return ["--config", str(settings)]
 
 
 def stop(nodes: Sequence[Node]) -> None:
