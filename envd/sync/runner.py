@@ -46,6 +46,7 @@ OpenBackend = Callable[[BindingView, str], Awaitable[Backend]]
 Tell = Callable[[BindingStatus], Awaitable[None]]
 Called = Callable[[str, PriceSheet, bool, int, str], None]
 """(backend, its prices, whether it wrote, how many calls, "ok" or a reason)."""
+RESTS_S: Final = 3600.0
 TELLS_S: Final = 600.0
 """So often a status that stays the same is told again."""
 _log = logging.getLogger(__name__)
@@ -156,13 +157,13 @@ class Runner:
                 await asyncio.wait((sleeping, waking))
 
     def _wait_s(self) -> float:
-        """How long until the next run; an hour where it rests, which a change ends."""
+        """How long until the next run; RESTS_S at most, which whatever happens ends."""
         binding, now_s = self.binding, self._clock.monotonic_s()
-        wait_s = self._schedule.next_run(now_s) - now_s
+        wait_s = min(RESTS_S, self._schedule.next_run(now_s) - now_s)  # One may be under way.
         if binding.suspended or binding.paused_by:
             state = "suspended" if binding.suspended else "paused"
             self._status = replace(self._status, state=state, next_run="")
-            return 3600.0
+            return RESTS_S
         wall_ms = self._clock.wall_ms()
         opens_ms = windows.next_open_ms(self._windows, wall_ms + int(wait_s * 1000))
         waits_s = (opens_ms - wall_ms) / 1000
@@ -223,6 +224,7 @@ class Runner:
                 raise
             finally:
                 self._schedule.ended(self._clock.monotonic_s(), done)
+                self._awake.set()
                 await self._tell_if_new()
             return made, view
 

@@ -99,7 +99,9 @@ class Reader:
         self._work = home / "work"
         self._work.mkdir()
         shutil.copy(ROOT / "config" / "example.env", self._work / ".env")
-        self._ready = self.node.start()
+        settings = home / "envd.toml"
+        settings.write_text("[cloud]\nenabled = true\n")
+        self._ready = self.node.start("--config", str(settings))
 
     def close(self) -> None:
         self.node.stop()

@@ -236,6 +236,27 @@ def test_a_plan_is_done_just_as_it_was_shown() -> None:
     simulate(work())
 
 
+def test_an_apply_that_is_asked_for_goes_together_with_the_runs_by_the_interval() -> None:
+    async def work() -> None:
+        desk = Desk(bound(interval_seconds=60), limits=SLOW)
+        desk.environments.set("web", **{f"K{number}": "1" for number in range(20)})
+
+        async def people() -> None:
+            await asyncio.sleep(30)
+            desk.environments.set("web", **{f"K{number}": "2" for number in range(20)})
+            asking = asyncio.ensure_future(desk.runner.apply(Leave()))
+            await asyncio.sleep(2)
+            desk.environments.set("web", A="1")
+            await asking
+
+        await desk.led_for(200, people)
+
+        assert desk.store.values() == desk.environments.values("web")
+        assert len(desk.spent) >= 4
+
+    simulate(work())
+
+
 @pytest.mark.parametrize("how", [{"suspended": True}, {"paused_by": "ann"}])
 def test_a_binding_that_rests_does_nothing(how: dict[str, object]) -> None:
     async def work() -> None:
