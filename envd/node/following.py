@@ -19,9 +19,15 @@ MAX_WAITING: Final = 10_000
 class Following:
     """All followers of one store."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, *, max_waiting: int = MAX_WAITING) -> None:
+        self._max_waiting = max_waiting
         self._followers: dict[_Follower, None] = {}
         store.subscribe(self._applied)
+
+    @property
+    def followers(self) -> int:
+        """How many there are now."""
+        return len(self._followers)
 
     def _applied(self, applied: Applied) -> None:
         for follower in self._followers:
@@ -32,7 +38,7 @@ class Following:
 
         It follows from the moment on in which the first one is asked for.
         """
-        follower = _Follower(prefix)
+        follower = _Follower(prefix, self._max_waiting)
         self._followers[follower] = None
         try:
             while True:
@@ -45,8 +51,9 @@ class Following:
 class _Follower:
     """One follower, and what it was not told yet."""
 
-    def __init__(self, prefix: str) -> None:
+    def __init__(self, prefix: str, max_waiting: int) -> None:
         self._prefix = prefix
+        self._max_waiting = max_waiting
         self._names: dict[str, None] = {}
         self._any = asyncio.Event()
 
@@ -54,7 +61,7 @@ class _Follower:
         """Something changed."""
         if not has_prefix(name, self._prefix):
             return
-        if len(self._names) == MAX_WAITING and name not in self._names:
+        if len(self._names) == self._max_waiting and name not in self._names:
             self._names = {"": None}
         self._names[name] = None
         self._any.set()

@@ -202,14 +202,15 @@ class Node:
 
     def _syncing(self) -> Syncing:
         """What the reconciler is given."""
+        uid = self._place.member.uid
         return syncing_of(
             self._ports.store,
             self.coordinator,
             self._routing,
             self._forwarder,
             self.gathering,
-            SyncLeading(self.consent.leases, self._member, is_agent=self._is_agent),
-            PeerCalls(self._place.member.uid, self._ask_for),
+            SyncLeading(uid, self.consent.leases, self._member, is_agent=self._is_agent),
+            PeerCalls(uid, self._ask_for),
         )
 
     def _member(self, uid: int) -> Member | None:

@@ -190,11 +190,13 @@ class SyncLeading:
     """
 
     def __init__(
-        self, leases: Leases, member: Callable[[int], Member | None], *, is_agent: bool
+        self, uid: int, leases: Leases, member: Callable[[int], Member | None], *, is_agent: bool
     ) -> None:
+        self._uid = uid
         self._leases = leases
         self._member = member
         self._is_agent = is_agent
+        self._led: set[str] = set()
 
     async def lead(self, name: str, ttl_s: float, work: Callable[[Held], Awaitable[None]]) -> None:
         """Do `work` whenever this node holds the lease, for ever; see `Leases.hold`.
@@ -206,7 +208,11 @@ class SyncLeading:
             await asyncio.Event().wait()
 
         async def held(lease: Lease) -> None:
-            await work(Held(name, lease.token))
+            self._led.add(name)
+            try:
+                await work(Held(name, lease.token))
+            finally:
+                self._led.discard(name)
 
         await self._leases.hold(lease_name, ttl_s, held)
 
@@ -214,7 +220,8 @@ class SyncLeading:
         """Who leads, as far as this node knows; nobody where that one seems to be gone."""
         uid = self._leases.holder(check_lease(f"{_LEASE}{name}"))
         member = self._member(uid) if uid else None
-        if member is None or not member.reachable:
+        stopped = uid == self._uid and name not in self._led
+        if member is None or not member.reachable or stopped:
             return "", 0
         return member.name, uid
 
