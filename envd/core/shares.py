@@ -10,11 +10,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Generic, TypeVar
 
-from envd.core.ring import PARTITIONS, SYSTEM_PARTITION
+from envd.core.ring import PARTITIONS
 
 MASK_BYTES: Final = PARTITIONS // 8
-EVERY: Final = (1 << PARTITIONS) - 1 & ~(1 << SYSTEM_PARTITION)
-"""All partitions but the system's own, whose environments are in no list."""
+EVERY: Final = (1 << PARTITIONS) - 1
+"""All partitions. That of the system's own has environments of users too, and every node has it."""
 ItemT = TypeVar("ItemT")
 
 

@@ -33,7 +33,7 @@ from envd.core.errors import (
 from envd.core.members import Member
 from envd.core.names import check_environment
 from envd.core.requests import ConflictsRequest, Consistency, HistoryRequest, ReadRequest
-from envd.core.ring import PARTITIONS, partition_of
+from envd.core.ring import PARTITIONS, SYSTEM_PARTITION, partition_of
 from envd.node.calls import UNDECIDED, NotAsked
 from envd.node.forwarding import packed, unpacked_answer
 from envd.node.holdings import Holdings
@@ -144,10 +144,12 @@ class Routing:
     def readable(self) -> dict[int, int]:
         """The set of partitions (`core.shares`) that each node may be read for; not to be changed.
 
-        The system's own is in none.
+        That of the system's own, which all have, is in this node's alone: no other is asked for it.
         """
         if self._readable is None:
-            self._readable = self._by_uid(self._holdings.readers)
+            found = {self._uid: 0, **self._by_uid(self._holdings.readers)}
+            found[self._uid] |= 1 << SYSTEM_PARTITION
+            self._readable = dict(sorted(found.items()))
         return self._readable
 
     def writable(self) -> dict[int, int]:
@@ -187,7 +189,7 @@ class Routing:
         if self._followable is None:
             complete = self._holdings.complete
             found = shares.mask_of(filter(complete, range(PARTITIONS)))
-            self._followable = found & shares.EVERY | self.readable().get(self._uid, 0)
+            self._followable = found | self.readable().get(self._uid, 0)
         return self._followable
 
     def named(self, uids: Iterable[int]) -> list[str]:

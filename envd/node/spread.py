@@ -448,7 +448,7 @@ class _Watch:
             wanted = self._wanted
             if self._request.exact:
                 layers = {self._request.prefix, *self._graph.below(self._request.prefix)}
-                wanted = shares.mask_of(map(partition_of, layers)) & shares.EVERY
+                wanted = shares.mask_of(map(partition_of, layers))
                 for layer in layers:
                     self._hear(layer)
             if not wanted & ~self._wanted:

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from envd.core import shares
-from envd.core.ring import PARTITIONS, SYSTEM_PARTITION
+from envd.core.ring import PARTITIONS
 from envd.core.shares import MASK_BYTES, Page, cover, merged
 
 MASKS = st.integers(0, (1 << 12) - 1)
@@ -15,11 +15,9 @@ PEERS = st.dictionaries(st.integers(1, 9), MASKS, max_size=6)
 KEYS = st.sampled_from("abcdefghij")
 
 
-def test_every_partition_but_that_of_the_system_is_asked_for() -> None:
-    asked = [at for at in range(PARTITIONS) if shares.holds(shares.EVERY, at)]
-
-    assert len(asked) == PARTITIONS - 1
-    assert SYSTEM_PARTITION not in asked
+def test_every_partition_is_asked_for_that_of_the_system_too() -> None:
+    assert all(shares.holds(shares.EVERY, at) for at in range(PARTITIONS))
+    assert len(shares.pack_mask(shares.EVERY)) == MASK_BYTES
 
 
 @given(st.sets(st.integers(0, PARTITIONS - 1), max_size=20))

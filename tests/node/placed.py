@@ -12,6 +12,10 @@ HOLDERS = ("n1", "n2", "n3")
 VOTES_S = 10.0
 
 
+BESIDE_THE_SYSTEM = "many/0485"
+"""An environment of users in the partition that has the system's own."""
+
+
 async def placed(
     machines: Machines,
     rows: Mapping[str, Sequence[str]] | None = None,

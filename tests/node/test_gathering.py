@@ -26,13 +26,13 @@ from envd.core.requests import (
     ReadRequest,
     WriteRequest,
 )
-from envd.core.ring import partition_of
+from envd.core.ring import SYSTEM_PARTITION, partition_of
 from envd.node.api import EnvironmentApi
 from envd.node.routing import NO_HOLDER
 from envd.node.watch import WatchHub
 from envd.security.access import AllowAll
 from tests.node.machines import TESTER, Machines, simulate
-from tests.node.placed import count_calls, placed
+from tests.node.placed import BESIDE_THE_SYSTEM, count_calls, placed
 
 NAMES = [f"web/{number:02}" for number in range(40)]
 SPREAD = {name: (f"n{1 + at % 3}",) for at, name in enumerate(NAMES)}
@@ -206,6 +206,33 @@ def test_a_list_has_what_all_nodes_hold_in_order() -> None:
             assert [each.environment for each in page.environments] == NAMES
             assert (page.next, page.partial, page.partial_reason) == ("", False, "")
             assert {each.variables for each in page.environments} == {1}
+
+    simulate(story, 4)
+
+
+@pytest.mark.parametrize("name", ["n1", "n4"])
+def test_an_environment_in_the_partition_of_the_system_is_in_every_answer(name: str) -> None:
+    async def story(machines: Machines) -> None:
+        assert partition_of(BESIDE_THE_SYSTEM) == SYSTEM_PARTITION
+        await placed(machines, SPREAD)
+        machines.cluster.network.partition(["n1"], ["n2", "n3", "n4"])
+        for writer in ("n1", "n2"):
+            await machines.write(writer, BESIDE_THE_SYSTEM, A=writer)
+        machines.cluster.network.heal()
+        await machines.until(lambda: len(machines.conflicts(name)) == 1, 30.0)
+        await asyncio.sleep(TELLS_S)
+        api = machines.node(name).api
+
+        page = await listed(machines, name, ListRequest())
+        below = await listed(machines, name, ListRequest("many"))
+        found = await exported(machines, name)
+        conflicts = await machines.run(name, api.conflicts(TESTER, ConflictsRequest()))
+
+        for one in (page, below):
+            assert [each.environment for each in one.environments] == [BESIDE_THE_SYSTEM]
+            assert not one.partial
+        assert [getattr(each, "environment", "") for each in found] == [BESIDE_THE_SYSTEM]
+        assert [each.environment for each in conflicts.conflicts] == [BESIDE_THE_SYSTEM]
 
     simulate(story, 4)
 

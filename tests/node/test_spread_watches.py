@@ -25,7 +25,7 @@ from envd.node.watch import WatchHub
 from envd.security.access import AllowAll
 from tests.node.following import Watch, watching
 from tests.node.machines import TESTER, Machines
-from tests.node.placed import count_calls, follow, placed, table
+from tests.node.placed import BESIDE_THE_SYSTEM, count_calls, follow, placed, table
 
 ENVIRONMENT = "web/prod"
 NAMES = [f"web/{number:02}" for number in range(12)]
@@ -54,6 +54,39 @@ def test_any_node_follows_an_environment_that_others_hold() -> None:
             SnapshotEnd,
             *3 * [Changed],
         ]
+
+    watching(story)
+
+
+def test_what_lies_in_the_partition_of_the_system_is_followed_below_a_prefix_too() -> None:
+    async def story(machines: Machines, watch: Watch) -> None:
+        await placed(machines, SPREAD)
+        followed = watch("n4", WatchRequest("many", values=True))
+        await followed.whole()
+
+        await machines.write("n1", BESIDE_THE_SYSTEM, A="1")
+        await followed.until(BESIDE_THE_SYSTEM, A="1")
+        later = watch("n4", WatchRequest("", values=True))
+        await later.until(BESIDE_THE_SYSTEM, A="1")
+
+        assert not followed.of(SnapshotEnd)[0].partial
+
+    watching(story)
+
+
+def test_a_base_in_the_partition_of_the_system_is_followed_with_what_extends_it() -> None:
+    async def story(machines: Machines, watch: Watch) -> None:
+        await placed(machines, SPREAD)
+        await machines.write("n1", BESIDE_THE_SYSTEM, A="1")
+        put = Put("extends", BESIDE_THE_SYSTEM, kind=Kind.METADATA)
+        request = WriteRequest(NAMES[0], (put, Put("B", "1")))
+        await machines.run("n1", machines.node("n1").api.write(TESTER, request))
+        followed = watch("n4", WatchRequest(NAMES[0], values=True, resolve=True, exact=True))
+        await followed.until(NAMES[0], A="1", B="1")
+
+        await machines.write("n1", BESIDE_THE_SYSTEM, A="2")
+
+        await followed.until(NAMES[0], A="2", B="1")
 
     watching(story)
 
