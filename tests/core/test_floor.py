@@ -14,7 +14,7 @@ from envd.core import digest
 from envd.core.commit import Change, Commit, Kind
 from envd.core.environment import Entry, Environment
 from envd.core.floor import collected, guarded, is_empty, is_zombie, salvaged
-from envd.core.history import DAY_MS, Retention, conflicts, state_at
+from envd.core.history import DAY_MS, Retention, conflicts, contests, state_at
 from envd.core.stamp import COUNTER_BITS, ZERO, Stamp
 
 NAME = "team/app"
@@ -471,3 +471,41 @@ def test_no_value_shows_in_a_repr() -> None:
     )
 
     assert "hunter2" not in repr((made, conflicts([made]), done))
+
+
+def test_what_lost_in_the_history_is_not_salvaged_besides() -> None:
+    lost, kept = write(3, {"a": "lost"}), write(4, {"a": "kept"})
+    history = [lost, kept, write(5, {"a": "newer"}), salvaging(8, replace(lost, author="store"))]
+    found = conflicts(history)
+    settled = Commit(NAME, stamp(9), (), resolves=tuple(each.id for each in found))
+
+    assert [(each.lost.value, each.kept.value) for each in found] == [
+        ("lost", "kept"),
+        ("kept", "newer"),
+    ]
+    assert conflicts([*history, settled]) == []
+
+
+def test_what_the_reconciler_notes_for_itself_has_no_conflicts() -> None:
+    noted = [replace(write(day, {"a": str(day)}), environment="sys/sync/web") for day in (1, 2)]
+
+    assert conflicts(noted) == []
+    assert len(conflicts([replace(each, environment="sys/syncs/web") for each in noted])) == 1
+
+
+@given(histories(), histories(), days)
+def test_what_a_salvaging_commit_makes_a_conflict_of_can_be_told_before(
+    commits: list[Commit], others: list[Commit], day: float
+) -> None:
+    late = replace(others[0] if others else write(day, {"a": "late"}), stamp=stamp(day, 7))
+    end = stamp(99, era=1)
+    state = state_at(Environment(NAME), commits, end)
+
+    found = conflicts([*commits, Commit(NAME, end, (), salvages=late)])
+
+    contested = {
+        (late.stamp, change.kind, change.name)
+        for change in late.changes
+        if contests(late, change, state)
+    }
+    assert {each.place for each in found if each.lost.stamp == late.stamp} == contested

@@ -145,6 +145,8 @@ def test_by_default_a_hundred_commits_and_ninety_days_are_kept() -> None:
         ("team/app", Retention(20, 7)),
         ("sys/topology", Retention(20, 0)),
         ("sys/leases/backups", Retention(16, 0)),
+        ("sys/sync/bindings/web", Retention(16, 0)),
+        ("sys/sync", Retention(20, 7)),
         ("sys/leases", Retention(20, 7)),
         ("sys/topology/x", Retention(20, 7)),
         ("a/sys/topology", Retention(20, 7)),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 
 import pytest
 
@@ -35,6 +36,10 @@ async def conflicts(machines: Machines, name: str) -> list[ConflictView]:
 async def resolve(machines: Machines, name: str, variable: str, take: str) -> None:
     request = ResolveRequest(ENVIRONMENT, variable, take)
     await machines.run(name, machines.node(name).api.resolve(TESTER, request))
+
+
+def settled(machines: Machines, name: str) -> bool:
+    return not machines.node(name).store.conflicts(ENVIRONMENT, "", 1)
 
 
 def salvaging(machines: Machines, name: str) -> list[Commit]:
@@ -83,8 +88,7 @@ def test_a_user_settles_it_from_any_node(take: str, value: str) -> None:
         await resolve(machines, "n2", "A", take)
 
         for name in ALL:
-            node = machines.node(name)
-            await machines.until(lambda node=node: not node.store.conflicts(ENVIRONMENT, "", 1))
+            await machines.until(partial(settled, machines, name))
             assert machines.shows(name, ENVIRONMENT, "A", value)
             assert await open_conflicts(machines, name, ENVIRONMENT) == frozenset()
 
@@ -102,10 +106,10 @@ def test_again_from_any_node_there_is_no_second_record_even_once_it_is_settled()
         again = [await put_on_record(machines, name, ENVIRONMENT, *writes) for name in ALL]
         await resolve(machines, "n3", "A", "kept")
         await machines.until(lambda: len(machines.conflicts("n1")) == 1)
-        settled = await put_on_record(machines, "n1", ENVIRONMENT, *writes)
+        left = await put_on_record(machines, "n1", ENVIRONMENT, *writes)
 
         assert again == [first] * 3
-        assert settled == first[1:]
+        assert left == first[1:]
         assert len(salvaging(machines, "n1")) == 1
 
     simulate(story)
@@ -299,8 +303,8 @@ def test_of_a_serial_environment_too_and_its_chain_goes_on() -> None:
 
         assert again == ids
         for name in ALL:
-            await machines.until(lambda name=name: machines.shows(name, ENVIRONMENT, "A", "there"))
-            await machines.until(lambda name=name: machines.conflicts(name) == [])
+            await machines.until(partial(machines.shows, name, ENVIRONMENT, "A", "there"))
+            await machines.until(partial(settled, machines, name))
         await machines.until(machines.equal, 30.0)
 
     simulate(story)

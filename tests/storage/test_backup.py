@@ -179,6 +179,7 @@ async def test_the_topology_stays_behind_and_the_system_s_other_environments_do_
             assert found.base(name).variables
         assert {record.environment for record in found.conflicts("sys", "", 99)} == {"sys/other"}
         assert [each.environment for each in found.environments("", "", 99)] == ["sysadmin"]
+        assert [each.environment for each in found.environments("sys", "", 99)] == ["sys/other"]
         assert (found.environment_count(), found.variable_count()) == (1, 1)
         assert (figures.environments, figures.variables) == (1, 1)
 

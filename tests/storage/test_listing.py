@@ -70,6 +70,25 @@ async def test_the_systems_own_are_in_no_list_of_their_partition(kept: Kept) -> 
     assert listed == ["a"]
 
 
+async def test_the_systems_own_are_listed_below_a_prefix_of_theirs_alone(kept: Kept) -> None:
+    names = ["sys/leases/web", "sys/sync", "sys/sync/a", "sys/sync/a-2", "sys/sync/a/b"]
+    for name in reversed(names):
+        await kept.put(name, X="1")
+    await kept.put("sysadmin", X="1")
+    await kept.put("sys/sync/gone", X="1")
+    await kept.put("sys/sync/gone", X=None)
+    below = sorted(names[1:])
+
+    assert names_in(kept.store, None, "sys/sync") == below
+    assert names_in(kept.store, None, "sys/sync/a") == ["sys/sync/a", "sys/sync/a/b"]
+    assert names_in(kept.store, None, "sys/sync", after="sys/sync/a") == below[2:]
+    assert names_in(kept.store, None, "sys/sync", limit=2) == below[:2]
+    assert names_in(kept.store, None, "sys") == sorted(names)
+    assert names_in(kept.store, {partition_of("sys/x")}, "sys/sync") == below
+    assert names_in(kept.store, {partition_of("sys/x") ^ 1}, "sys/sync") == []
+    assert names_in(kept.store, None) == ["sysadmin"]
+
+
 @pytest.mark.parametrize("count", [1, 7, 60, 700, 3000, PARTITIONS])
 async def test_however_many_partitions_pages_are_those_of_the_whole_list(
     tmp_path: Path, count: int
