@@ -61,12 +61,16 @@ class Recording:
         """Put writes on record that lost against what stands there; see `Environments`.
 
         What stands there may have seen one (`core.history.contests`), or be equal to it: that is no
-        conflict. Returns the ids of those of them that nobody has settled.
+        conflict. Returns the id of each, in their order: "" for what is none, or is settled.
         """
         lates = commits_of(environment, lost)
-        held = self._routing.writes(environment)
         if not lates:
             return ()
+        ids = dict(zip(_places(lates), await self._recorded(environment, lates), strict=True))
+        return tuple(ids[each.stamp, Kind.VARIABLE, each.variable] for each in lost)
+
+    async def _recorded(self, environment: str, lates: Sequence[Commit]) -> Sequence[str]:
+        held = self._routing.writes(environment)
         if held and not self._coordinator.hands_over:
             return await self._record(environment, lates)
         rows = [records.encode_commit(late) for late in lates]
@@ -75,7 +79,7 @@ class Recording:
             raw = await self._forwarder.ask_any(METHOD, asked)
         else:
             raw = await self._routing.ask_holder(environment, METHOD, asked, PATIENCE_S)
-        return tuple(wire.unpack(wire.LostShare, raw).ids)
+        return wire.unpack(wire.LostShare, raw).ids
 
     def methods(self) -> Mapping[str, Method]:
         """What a channel for calls serves; it waits for other nodes to have a copy."""
@@ -99,9 +103,8 @@ class Recording:
             for late in lates:
                 await self._coordinator.admit()
                 await self._salvage(late, known)
-        wanted = {(late.stamp, each.kind, each.name) for late in lates for each in late.changes}
-        found = conflicts.of(self._store, environment)
-        return tuple(record.id for record in found if record.place in wanted)
+        found = {record.place: record.id for record in conflicts.of(self._store, environment)}
+        return tuple(found.get(place, "") for place in _places(lates))
 
     async def _salvage(self, late: Commit, known: set[_Place]) -> None:
         """Put on record what is not `known` to be, and conflicts with what stands there.
@@ -129,6 +132,10 @@ class Recording:
             if late is not None:
                 found |= {(late.stamp, change.kind, change.name) for change in late.changes}
         return found
+
+
+def _places(lates: Sequence[Commit]) -> list[_Place]:
+    return [(late.stamp, each.kind, each.name) for late in lates for each in late.changes]
 
 
 def commits_of(environment: str, lost: Sequence[Lost]) -> list[Commit]:

@@ -29,13 +29,14 @@ from envd.formats.secrets import looks_secret
 from envd.sync import anchors
 from envd.sync.anchors import NOTHING, Anchor, Intent
 from envd.sync.layouts import Place
-from envd.sync.merge import ENVD, STORE
+from envd.sync.merge import ENVD, SETTLED, STORE
 from envd.sync.picture import DOCUMENT, ENVIRONMENT, TARGET, Bound, Looking, Picture
 from envd.sync.plan import Plan, Planned, final_anchor, op_of, operation_view
 from envd.sync.ports import Lost
 
 NOT_TRIED: Final = "not tried"
 WAITS: Final = "waits"
+_ABOVE_ERAS: Final = (1 << 32) - 1
 _FAILED: Final = {
     Result.CONFLICT: "conflict",
     Result.REJECTED: "rejected",
@@ -131,6 +132,8 @@ async def _put_on_record(course: _Course, todo: Sequence[Planned]) -> None:
         for planned, conflict in zip(group, ids, strict=True):
             anchor = planned.decision.anchor
             if not planned.decision.side and anchor is not None:
+                if not conflict:  # Somebody settled it before: what is here is right.
+                    anchor = replace(anchor, stamp=SETTLED)
                 course.keep(planned, replace(anchor, conflict=conflict))
                 course.ended(planned, WAITS)
 
@@ -138,7 +141,8 @@ async def _put_on_record(course: _Course, todo: Sequence[Planned]) -> None:
 def _lost(course: _Course, planned: Planned, item: Item | None) -> Lost:
     """What the store had, as a write of its own: after what is here, and by the store's time.
 
-    The stamp follows from what it was and what is here, so the same loss is the same record.
+    The stamp follows from what it was and what is here, so the same loss is the same record. Where
+    nothing is here, it may have been deleted later than the store's write, and not known of it.
     """
     assert item is not None, "what is lost was in the store"
     here = planned.sides.here
@@ -146,9 +150,9 @@ def _lost(course: _Course, planned: Planned, item: Item | None) -> Lost:
     actor = int.from_bytes(blake2b(named, digest_size=8, person=b"envd store actor").digest())
     when_ms = min(item.changed_ms or 0, course.wall_ms)
     hlc = when_ms << COUNTER_BITS
+    era = _ABOVE_ERAS
     if here is not None:
-        hlc = max(hlc, here.stamp.hlc + 1)
-    era = 0 if here is None else here.stamp.era
+        era, hlc = here.stamp.era, max(hlc, here.stamp.hlc + 1)
     secret = item.secret if item.secret is not None else here is None or here.secret
     return Lost(
         planned.key.variable,

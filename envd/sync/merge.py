@@ -25,7 +25,7 @@ Side = Literal["store", "envd", ""]
 STORE: Final = "store"
 ENVD: Final = "envd"
 NEITHER: Final = ""
-_SETTLED: Final = "settled"
+SETTLED: Final = "settled"
 """In place of a stamp: whatever is here now counts as changed since."""
 
 
@@ -98,7 +98,7 @@ def decide(binding: BindingView, sides: Sides, fingerprint: Fingerprint) -> Deci
             return waits
         if sides.there is None or sides.there.version == anchor.version:
             # Somebody has seen what the store had, and said that what is here is right.
-            anchor = replace(anchor, conflict="", stamp=_SETTLED, print="")
+            anchor = replace(anchor, conflict="", stamp=SETTLED, print="")
             sides = replace(sides, anchor=anchor)
         else:
             sides = replace(sides, anchor=None)

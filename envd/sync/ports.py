@@ -66,7 +66,9 @@ class Environments(Protocol):
     async def put_on_record(self, environment: str, lost: Sequence[Lost]) -> Sequence[str]:
         """Have these be conflicts, lost against what stands here now; return the conflicts' ids.
 
-        Doing it again with equal stamps makes no second record.
+        They are in the order of `lost`: "" for one that is no conflict, as what stands here has
+        seen it or is equal, and for one that is settled. Doing it again with equal stamps makes no
+        second record.
         """
         ...
 

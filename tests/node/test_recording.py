@@ -109,7 +109,7 @@ def test_again_from_any_node_there_is_no_second_record_even_once_it_is_settled()
         left = await put_on_record(machines, "n1", ENVIRONMENT, *writes)
 
         assert again == [first] * 3
-        assert left == first[1:]
+        assert left == ["", *first[1:]]
         assert len(salvaging(machines, "n1")) == 1
 
     simulate(story)
@@ -161,7 +161,7 @@ def test_of_what_stands_there_seen_or_equal_nothing_is_lost() -> None:
             machines, "n1", ENVIRONMENT, seen, lost("B", "b"), lost("C", None)
         )
 
-        assert ids == []
+        assert ids == ["", "", ""]
         assert salvaging(machines, "n1") == []
 
     simulate(story, 1)

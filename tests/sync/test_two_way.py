@@ -112,6 +112,22 @@ async def test_a_settled_conflict_goes_to_the_store(take_lost: bool) -> None:
     assert not (await world.run(bound())).operations
 
 
+async def test_a_conflict_that_was_settled_before_the_anchors_were_lost_stays_settled() -> None:
+    world = World()
+    world.environments.set("web", A="here")
+    world.store.edit("A", "there")
+    await world.run(bound())
+    (conflict,) = world.environments.on_record
+
+    world.environments.settle(conflict)
+    world.records.lose()
+    for _ in range(3):
+        await world.run(bound())
+
+    assert world.store.values() == {"A": "here"}
+    assert list(world.environments.on_record) == [conflict]
+
+
 async def test_a_store_that_changes_again_while_a_conflict_waits_is_on_record_again() -> None:
     world = World()
     world.environments.set("web", A="here")

@@ -198,7 +198,8 @@ class Environments:
                 self.on_record.setdefault(
                     conflict, OnRecord(conflict, environment, each.variable, each.value, value)
                 )
-            ids.append(conflict)
+            is_open = conflict in self.on_record and conflict not in self.settled
+            ids.append(conflict if is_open else "")
         return ids
 
     async def open_conflicts(self, environment: str) -> frozenset[str]:
