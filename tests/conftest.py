@@ -16,6 +16,8 @@ os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
 settings.register_profile("envd", deadline=None)
 settings.load_profile("envd")
 
+pytest_plugins = ["envd.testing.report"]  # Its rule holds for our own backends too.
+
 _GOLDEN = Path(__file__).parent / "golden"
 _LINE = 64
 

@@ -239,7 +239,8 @@ class PriceSheet:
 class Load:
     """What a month asks of a place: `items` kept, of `bytes` in all, so many scanned and changed.
 
-    `scans` counts full scans, `changed` items written, `read` items read by name.
+    `scans` counts full scans, `changed` items written, each in an `apply` of its own, `read` items
+    read by name, as many at once as fit: also those whose values a scan does not bring.
     """
 
     items: int

@@ -292,6 +292,9 @@ class MemoryBackend:
         fault = self._fault_of_batch(ops)
         if fault is not None and not fault.done:
             return [unsuccessful(op, fault.error) for op in ops]
+        for at, op in enumerate(ops):
+            if at not in refused:  # What others write is not undone with the batch.
+                self.store.let_others_write(self.encode(op.key))
         before = self.store.freeze()
         outcomes = [
             refused[at] if at in refused else self._look_and_write(op, attempt)
@@ -463,8 +466,6 @@ class MemoryBackend:
 
     def cost(self, load: Load) -> Cost:
         reads = scan_calls(load, self._limits.page_items) + self._gets(load.read)
-        if Capability.LIST_VALUES not in self._capabilities:
-            reads += load.scans * self._gets(load.items)
         each = 2 if Capability.STAMP_SIDE in self._capabilities else 1
         return priced(self._prices, items=load.items, reads=reads, writes=load.changed * each)
 
