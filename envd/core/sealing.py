@@ -12,7 +12,9 @@ rounds; each step is a change of the topology, and needs all storage nodes that 
  3. raise: when all have gathered, each has all that there is, and may forget.
 
 A node that joins ends the round, because nobody asked that one; so does a partition that moves. Who
-is away ends up none, until it is given up: then what it alone had comes too late.
+is away is waited for until it is given up: then what it alone had comes too late. So is a node that
+is seen and not in the topology yet, because who governs can't reach it. Only one of which that one
+has not heard is left behind when the floor is raised, and begins anew.
 
 Of the rounds each node remembers the last in which it gathered. A node below the floor that did not
 gather for it was away, or put back: what it has may be what all others deleted and forgot. It must

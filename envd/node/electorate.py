@@ -254,6 +254,21 @@ class Electorate:
                 found.setdefault(member.uid, member)
         return found
 
+    def _seen(self) -> set[int]:
+        """The other storage nodes that are not known to be down, reached from here or not."""
+        others = self._others().members
+        return {each.uid for each in others if each.role == "storage" and each.reachable}
+
+    def _there(self) -> Collection[int]:
+        """Whom a round of the floor takes: who can be reached, and who is about to join.
+
+        That one is seen by others, and is not taken in before it can be reached from here: a floor
+        that was raised until then would leave it behind. Where that takes too long it is given up.
+        """
+        known = () if self.current is None else (site.uid for site in self.current.nodes)
+        joins = self._seen().difference(known, self._gone(self._lost()))
+        return {*self._able(), *joins}
+
     # -- a first topology --------------------------------------------------------------
 
     async def _found(self) -> None:
@@ -335,7 +350,7 @@ class Electorate:
             await self.write(topology.begin(wanted), f"{len(wanted)} are to vote")
         else:
             change = await self.balancing.change(topology, able, lost)
-            change = change or await self.rounds.change(topology, able)
+            change = change or await self.rounds.change(topology, self._there)
             if change is not None and self.current is topology:
                 await self.write(*change)
 
@@ -351,7 +366,7 @@ class Electorate:
     def _note_away(self, topology: Topology) -> None:
         """Note who can't be reached, whoever governs: that one may be back, and away again."""
         now = self._loop.time()
-        away = {site.uid for site in topology.nodes}.difference(self._able())
+        away = {site.uid for site in topology.nodes}.union(self._seen()).difference(self._able())
         self._away = {uid: self._away.get(uid, now) for uid in away}
 
     def _lost(self) -> set[int]:

@@ -38,19 +38,22 @@ class Rounds:
         self.awaited: tuple[int, ...] = ()
         """The nodes for which the floor waits, as they were when that was last looked at."""
 
-    async def change(self, topology: Topology, able: Collection[int]) -> Change | None:
+    async def change(
+        self, topology: Topology, there: Callable[[], Collection[int]]
+    ) -> Change | None:
         """What is to be changed next about the floor; None for nothing.
 
-        `able` are the storage nodes that can be reached.
+        `there` tells the storage nodes that can be reached, and those that are about to join.
         """
         nodes = [site.uid for site in topology.nodes]
         to = next_floor(topology.floor, self._pace, self._clock.wall_ms())
         if topology.sealing is None and (to is None or self._is_early() or _moves(topology)):
             return None
-        if set(able) != set(nodes):  # Who came, or is away, has to be waited for.
-            self._wait_for(set(able).symmetric_difference(nodes))
+        if self._waits_for_others(there(), nodes):
             return None
         told = await self._ask_all(nodes)
+        if self._waits_for_others(there(), nodes):  # Who came meanwhile was not asked.
+            return None
         if topology.sealing is None:
             assert to is not None
             begins = may_begin(topology.floor, to, nodes, told)
@@ -63,6 +66,13 @@ class Rounds:
             change = Change(topology.gather(), "what is below the floor is gathered")
         self._wait_for(() if change is not None else _behind(topology, nodes, told))
         return change
+
+    def _waits_for_others(self, there: Collection[int], nodes: Collection[int]) -> bool:
+        """Whether somebody came, or is away, and has to be waited for."""
+        others = {*there}.symmetric_difference(nodes)
+        if others:
+            self._wait_for(others)
+        return bool(others)
 
     def _wait_for(self, uids: Collection[int]) -> None:
         """Note for whom the floor waits; log it where others are waited for than before."""

@@ -163,3 +163,55 @@ def test_two_that_join_at_once_are_both_filled() -> None:
         assert machines.shows("n1", "web", "A", "19")
 
     simulate(story, settings=SETTINGS)
+
+
+def governor(machines: Machines) -> str:
+    """The machine whose node raises the floor."""
+    first = min(topology(machines, "n1").voters)
+    return next(name for name in NAMES if machines.node(name).uid == first)
+
+
+async def joins_unreached(machines: Machines) -> str:
+    """n4 joins and is filled, and only who governs can't reach it; returns who that is."""
+    await machines.start()
+    await passes(machines, 0)
+    who = governor(machines)
+    machines.cluster.add("n4")
+    machines.cluster.network.partition(["n4"], [who])
+    await machines.cluster.start(machines.machine("n4"))
+    await machines.until(lambda: len(floors(machines)) == 1, 30.0)
+    return who
+
+
+def test_who_joins_is_not_left_behind_where_who_governs_can_not_reach_it_yet() -> None:
+    async def story(machines: Machines) -> None:
+        who = await joins_unreached(machines)
+        before, joined = now(machines), machines.node("n4").uid
+        await asyncio.sleep(QUICK.gives_up_s / 2)
+        rounds = machines.node(who).node.consent.electorate.rounds
+        assert agreed(machines, who).hlc < before
+        assert rounds.awaited == (joined,)
+
+        machines.cluster.network.heal()
+
+        await passes(machines, before)
+        assert machines.node("n4").uid == joined
+        assert not machines.emptied
+
+    simulate(story, settings=SETTINGS)
+
+
+def test_who_joins_and_is_not_reached_for_too_long_is_given_up() -> None:
+    async def story(machines: Machines) -> None:
+        await joins_unreached(machines)
+        before = now(machines)
+        await passes(machines, before, QUICK.gives_up_s + 40.0, NAMES)
+
+        machines.cluster.network.heal()
+
+        await machines.until(lambda: machines.emptied == ["n4"], 60.0)
+        await machines.until(
+            lambda: len(machines.cluster.nodes) == 4 and len(floors(machines)) == 1, 60.0
+        )
+
+    simulate(story, settings=SETTINGS)
