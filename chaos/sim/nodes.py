@@ -98,12 +98,12 @@ class EnvdFactory:
         identity_lost: Callable[[str, str], None],
         sabotage: Sabotage = lambda ports: ports,
         dropped: Callable[[str, int, Commits], None] = lambda *_: None,
-        emptied: Callable[[str, str], None] = lambda *_: None,
+        emptied: Callable[[Sighting, str], None] = lambda *_: None,
         amend: Amend = lambda _: None,
     ) -> None:
         """`identity_lost(machine, why)` hears of nodes that had to take a new uid,
-        `dropped(machine, partition, commits)` of what a node lets go of, and `emptied(machine,
-        why)` of those that begin anew with nothing, after they gave what others lack."""
+        `dropped(machine, partition, commits)` of what a node lets go of, and `emptied(node, why)`
+        of those that begin anew with nothing, after they gave what others lack."""
         self.directories: dict[str, Directory] = {}
         self.machine_of: dict[int, str] = {}
         self.agents: set[str] = set()
@@ -254,7 +254,7 @@ class EnvdFactory:
             place,
             renew=renew,
             on_identity_lost=lambda why: self._renew_identity(boot, directory, why),
-            on_stale=lambda why: self._renew_empty(boot, directory, why),
+            on_stale=lambda why: self._renew_empty(boot, directory, ports.store, why),
         )
         self._amend(node)
         node.membership.subscribe(lambda _, __: self._remember(directory, node))
@@ -429,10 +429,6 @@ class EnvdFactory:
         alone = self._settings.pace == DEFAULT_FLOOR_PACE  # Else no floor would rise any more.
         return all((alone and len(each.members) == 1) or each.is_met(left) for each in quorums)
 
-    def uids(self, machine: str) -> set[int]:
-        """Those of all nodes that ever ran on a machine."""
-        return {uid for uid, name in self.machine_of.items() if name == machine}
-
     def _is_stale(self, name: str) -> bool:
         """Whether what a machine has was given up, so that its node votes no more before long."""
         topology = self.shares().topology
@@ -456,11 +452,12 @@ class EnvdFactory:
         directory.former_uids = (directory.uid, *directory.former_uids)
         self._take_new_uid(boot, directory, partial(self._identity_lost, boot.machine.name, why))
 
-    def _renew_empty(self, boot: Boot, directory: Directory, why: str) -> None:
+    def _renew_empty(self, boot: Boot, directory: Directory, store: Store, why: str) -> None:
         """A node must not go on with what it has either: it comes back as one that joins."""
+        node = Sighting(boot.machine.name, directory.uid, boot.number, store)
         directory.former_uids = ()
         directory.empties = directory.joined = True
-        self._take_new_uid(boot, directory, partial(self._emptied, boot.machine.name, why))
+        self._take_new_uid(boot, directory, partial(self._emptied, node, why))
 
     def _take_new_uid(self, boot: Boot, directory: Directory, told: Callable[[], None]) -> None:
         directory.replaced_uids |= {directory.uid}

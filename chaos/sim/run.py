@@ -267,14 +267,13 @@ class Run:
     def _raised(self, topology: Topology) -> None:
         self._trace.note("floor", f"{topology.floor.hlc} {topology.epoch}")
 
-    def _emptied(self, machine: str, why: str) -> None:
-        """A node gave what it had and begins anew: it was given up, or its disk went back, or it
-        joined and took something from such a node."""
-        self._trace.note("emptied", f"{machine}: {why}")
-        below, uids = self._below, self._factory.uids(machine)
-        if machine not in self._losers and uids & below.were_there and not uids & below.given_up:
-            told = f"{machine} begins anew though it was never given up and its disk never lost"
-            self._fail(Violation("identity: only who was given up begins anew", told))
+    def _emptied(self, node: Sighting, why: str) -> None:
+        """A node gave what it had and begins anew: its disk went back, or a floor was raised
+        without it."""
+        self._trace.note("emptied", f"{node.machine}: {why}")
+        if node.machine not in self._losers and not self._below.may_begin_anew(node):
+            told = f"{node.machine} begins anew though it was in each round and its disk never lost"
+            self._fail(Violation("identity: only whom a floor left behind begins anew", told))
 
     def _logged(self, record: logging.LogRecord) -> None:
         if self._loop.unwinding:

@@ -321,6 +321,43 @@ def _another(record: LogRecord) -> Commit:
     return replace(record.commit, stamp=Stamp(0, 5 << 40, 3), changes=())
 
 
+# -- who begins anew ---------------------------------------------------------------------------
+
+
+async def test_who_was_in_each_round_has_no_reason_to_begin_anew() -> None:
+    world = World(7, OTHER)
+    await world.commit_floor(7, 7, OTHER)
+    await world.commit_floor(7, 7, OTHER)
+
+    assert not world.checker.may_begin_anew(world.nodes[OTHER].seen)
+
+
+async def test_whom_a_floor_left_behind_may_begin_anew_until_it_is_there() -> None:
+    world = World(7, OTHER, 9)
+    await world.commit_floor(7, 7, OTHER)
+    struck, joins = world.nodes[OTHER], world.nodes[9]
+    floor = await world.commit_floor(7, 7)
+    assert world.checker.may_begin_anew(struck.seen)
+    assert world.checker.may_begin_anew(joins.seen)
+
+    await joins.store.raise_floor(floor.hlc)
+    await world.commit_floor(7, 7, 9)
+
+    assert not world.checker.may_begin_anew(joins.seen)
+    assert world.checker.may_begin_anew(struck.seen)
+
+
+async def test_who_is_struck_has_no_reason_before_a_floor_is_raised_without_it() -> None:
+    world = World(7, OTHER)
+    floor = await world.commit_floor(7, 7, OTHER)
+    struck = Topology(floor.round + 2, sites([7]), (7,), floor=floor)
+
+    await world.nodes[7].put({VARIABLE: struck.encode()}, TOPOLOGY)
+
+    assert world.checker.counts["given up"] == 1
+    assert not world.checker.may_begin_anew(world.nodes[OTHER].seen)
+
+
 # -- faults and figures ----------------------------------------------------------------------------
 
 

@@ -42,7 +42,7 @@ class Machines:
             settings,
             lambda _, __: None,
             lambda machine, _: self.renewed.append(machine),
-            emptied=lambda machine, _: self.emptied.append(machine),
+            emptied=lambda node, _: self.emptied.append(node.machine),
         )
         self.trace = Trace(loop.time)
         self.cluster: Cluster[SimNode] = Cluster(loop, chance, self.trace, self.factory)

@@ -48,10 +48,8 @@ class BelowFloor(Checker):
         self._went_back: set[int] = set()
         self._members: set[int] = set()
         self._epoch = 0
-        self.given_up: set[int] = set()
-        """Nodes that were in the topology, and then were not, be it that they left."""
-        self.were_there: set[int] = set()
-        """Nodes that were at some floor."""
+        self._rounds: list[tuple[int, frozenset[int]]] = []
+        """The floors (hlc), and the nodes that were in the topology that raised each."""
 
     @property
     def counts(self) -> Counter[str]:
@@ -71,7 +69,6 @@ class BelowFloor(Checker):
         if topology.epoch > self._epoch:
             self._epoch, before = topology.epoch, self._members
             self._members = {site.uid for site in topology.nodes}
-            self.given_up |= before - self._members
             self.counts["given up"] += len(before - self._members)
         if topology.floor.hlc > self.truth.floor.hlc:
             self.rose(topology)
@@ -92,7 +89,17 @@ class BelowFloor(Checker):
                 if known.has_all(uid, partition_of(commit.environment)):
                     told = f"{commit.stamp.hex()} of {commit.environment}"
                     raise Violation(self.name, f"{uid:016x} had not gathered {told}")
+        self._rounds.append((topology.floor.hlc, frozenset(site.uid for site in topology.nodes)))
         self._raised(topology)
+
+    def may_begin_anew(self, node: Sighting) -> bool:
+        """Whether what a node has may be what others forgot, if its disk never went back.
+
+        A floor above its own was raised without it: it was given up before, or not taken in yet.
+        Where it was in the topology it gathered what there was, and can go up.
+        """
+        own = node.store.floor()
+        return any(own < floor and node.uid not in members for floor, members in self._rounds)
 
     def disk_lost(self, machine: str, others: Mapping[str, Sighting], back_to_s: float) -> None:
         self._went_back |= self._uids.get(machine, set())
@@ -100,7 +107,6 @@ class BelowFloor(Checker):
     # -- what is shown -------------------------------------------------------------------------
 
     def looked(self, nodes: Sequence[Sighting], now_s: float) -> None:
-        self.were_there.update(node.uid for node in nodes if node.store.floor())
         self.ended(nodes)
 
     def ended(self, nodes: Sequence[Sighting]) -> None:
