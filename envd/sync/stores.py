@@ -64,6 +64,9 @@ class Stores:
             return CheckView(target, ok=False, detail=f"no answer within {PROBE_S:.0f} s")
         except EnvdError as error:
             return CheckView(target, ok=False, detail=error.message, hint=error.hint)
+        except Exception as error:  # noqa: BLE001 - a backend that others wrote may raise anything
+            detail = f"the backend failed with {type(error).__name__}; this is a mistake in it"
+            return CheckView(target, ok=False, detail=detail)
 
     async def _probed(self, target: str, credentials: str) -> CheckView:
         backend, _ = await self._either(parse_target(target), credentials)
