@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Coroutine
+import json
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
 from hypothesis import settings
-from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from envd.backends.contract import Capability
+from envd.backends.contract import Capability, Options
 from envd.backends.errors import Forbidden, StoreUnavailable
+from envd.backends.file import FileBackend
 from envd.backends.memory import CAPABILITIES
 from envd.core.errors import EnvdError
 from envd.core.syncing import BindingView
 from envd.sync.applying import Leave
-from tests.sync.world import World, bound, done
+from envd.sync.layouts import Place, place_of
+from tests.sync.two_sides import TwoSides
+from tests.sync.world import World, bound, done, fingerprint
 
 PLAIN = Capability.POSTCHECK | Capability.LIST_VALUES
 """A store that keeps no stamps and compares nothing: SSM, Key Vault."""
@@ -541,189 +543,6 @@ async def test_what_no_environment_can_be_called_is_told_and_left_alone() -> Non
 # -- random edits ---------------------------------------------------------------------------
 
 
-def run(work: Coroutine[Any, Any, Any]) -> Any:
-    return asyncio.run(work)
-
-
-NAMES = st.sampled_from("ABCD")
-VALUES = st.sampled_from(["1", "2", "3"])
-
-
-class TwoSides(RuleBasedStateMachine):
-    """Edits on both sides, cuts, crashes and lost anchors; in the end both sides are equal.
-
-    Each edit has a value of its own, so that none can be taken for another. What an edit of one
-    side replaced is known; what both sides edited since they were last equal is a true conflict.
-    """
-
-    capabilities = CAPABILITIES
-    layout = "per-variable"
-
-    @initialize(policy=st.sampled_from(["lww", "envd", "store"]))
-    def begin(self, policy: str) -> None:
-        self.world = World(capabilities=self.capabilities)
-        self.binding: BindingView = bound(conflict_policy=policy, layout=self.layout)
-        self.edits = 0
-        self.written: set[tuple[str, str]] = set()
-        self.replaced: set[tuple[str, str]] = set()
-        self.anchors_lost = False
-        self.known_records: set[tuple[str, str | None]] = set()
-        self.replaced_here: set[tuple[str, str | None]] = set()
-
-    def _value(self) -> str:
-        self.edits += 1
-        return f"v{self.edits}"
-
-    @rule(name=NAMES)
-    def edit_here(self, name: str) -> None:
-        before = self.world.environments.values("web").get(name)
-        if before is not None:
-            self.replaced.add((name, before))
-            self.replaced_here.add((name, before))
-        value = self._value()
-        self.world.environments.set("web", **{name: value})
-        self.written.add((name, value))
-
-    @rule(name=NAMES)
-    def edit_there(self, name: str) -> None:
-        before = self._there().get(name)
-        if before is not None:
-            self.replaced.add((name, before))
-        value = self._value()
-        self._edit(name, value)
-        self.written.add((name, value))
-
-    @rule(name=NAMES)
-    def unset_here(self, name: str) -> None:
-        before = self.world.environments.values("web").get(name)
-        if before is not None:
-            self.replaced.add((name, before))
-            self.replaced_here.add((name, before))
-            self.world.environments.unset("web", name)
-
-    @rule(name=NAMES)
-    def remove_there(self, name: str) -> None:
-        before = self._there().get(name)
-        if before is not None:
-            self.replaced.add((name, before))
-            self._remove(name)
-
-    @rule()
-    def compare(self) -> None:
-        try:
-            run(self.world.run(self.binding, Leave(deletes=99)))
-        except EnvdError:
-            return
-
-    @rule(done=st.booleans())
-    def lose_the_answer_to_a_write(self, done: bool) -> None:
-        self.world.store.fail("put", StoreUnavailable("no answer"), done=done)
-
-    @rule(name=NAMES)
-    def edit_in_the_very_moment(self, name: str) -> None:
-        if Capability.POSTCHECK in self.capabilities and self.layout == "per-variable":
-            value = self._value()
-            self.world.store.meanwhile(name, value)
-            self.maybe = getattr(self, "maybe", set()) | {(name, value)}
-
-    @rule()
-    def cut_off_the_store_once(self) -> None:
-        self.world.store.fail("page", StoreUnavailable("cut off"))
-
-    @precondition(lambda self: not self.world.environments.away)
-    @rule()
-    def crash_before_the_anchors_are_kept(self) -> None:
-        async def crash() -> None:
-            made, pictured, place = await self.world.plan(self.binding)
-            update = self.world.records.update
-            calls = 0
-
-            async def dies(name: str, puts: dict[str, str], unsets: Any = ()) -> None:
-                nonlocal calls
-                calls += 1
-                if calls > 2:
-                    raise asyncio.CancelledError
-                await update(name, puts, unsets)
-
-            records = self.world.looking.records
-            records.update = dies  # type: ignore[method-assign]
-            from envd.sync import applying
-
-            try:
-                await applying.apply(
-                    made,
-                    pictured,
-                    place,
-                    self.world.looking,
-                    Leave(deletes=99),
-                    self.world.clock.wall_ms(),
-                )
-            except (EnvdError, asyncio.CancelledError):
-                pass
-            finally:
-                records.update = update  # type: ignore[method-assign]
-
-        try:
-            run(crash())
-        except EnvdError:
-            return
-
-    @rule()
-    def lose_the_anchors(self) -> None:
-        self.world.records.lose()
-        self.anchors_lost = True
-
-    @invariant()
-    def only_true_conflicts_are_on_record(self) -> None:
-        """What was replaced here knowingly is no loss; without anchors nobody knows."""
-        records = {
-            (each.variable, each.lost) for each in self.world.environments.on_record.values()
-        }
-        if not self.anchors_lost:
-            assert not (records - self.known_records) & self.replaced_here
-        self.known_records |= records
-
-    @invariant()
-    def nothing_is_thrown_away(self) -> None:
-        """Every value that was ever written and not replaced by its own side is somewhere."""
-        here = set(self.world.environments.values("web").items())
-        there = set(self._there().items())
-        on_record = {(name, value) for name, value in self.world.environments.lost("web")}
-        deleted = self.replaced
-        for edit in self.written - deleted:
-            assert edit in here | there | on_record, edit
-
-    def teardown(self) -> None:
-        world = self.world
-        world.store.heal()
-        for _ in range(4):
-            run(world.run(self.binding, Leave(deletes=99)))
-            for conflict in set(world.environments.on_record) - world.environments.settled:
-                world.environments.settle(conflict)
-        final = run(world.run(self.binding, Leave(deletes=99)))
-        self.nothing_is_thrown_away()
-        skipped = {each.variable for each in final.operations if each.action == "skip"}
-        here, there = world.environments.values("web"), self._there()
-        assert {name: here[name] for name in here.keys() - skipped} == {
-            name: there[name] for name in there.keys() - skipped
-        }
-        assert not [each for each in final.operations if each.action != "skip"]
-        writes = world.store.calls.writes
-        run(world.run(self.binding, Leave(deletes=99)))
-        assert world.store.calls.writes == writes
-
-    # The store, as those who edit it see it.
-
-    def _there(self) -> dict[str, str]:
-        return dict(self.world.store.values())
-
-    def _edit(self, name: str, value: str) -> None:
-        self.world.store.edit(name, value)
-
-    def _remove(self, name: str) -> None:
-        self.world.store.remove(name)
-
-
 class WithoutStamps(TwoSides):
     capabilities = PLAIN
 
@@ -732,8 +551,85 @@ class WithoutValues(TwoSides):
     capabilities = READS
 
 
+class InDocuments(TwoSides):
+    """All variables lie in one item, which others edit as a whole."""
+
+    capabilities = CAPABILITIES & ~Capability.LIST_VALUES
+    layout = "document"
+
+    @property
+    def native(self) -> str:
+        return self.world.place(self.binding).name(_key())
+
+    def there(self) -> dict[str, str]:
+        text = self.world.store.values().get(self.native, "{}")
+        found: dict[str, str] = json.loads(text)
+        return found
+
+    def edit(self, name: str, value: str) -> None:
+        self.world.store.edit(self.native, json.dumps({**self.there(), name: value}))
+
+    def remove(self, name: str) -> None:
+        left = {key: value for key, value in self.there().items() if key != name}
+        self.world.store.edit(self.native, json.dumps(left))
+
+
+class InDocumentsWithoutStamps(InDocuments):
+    capabilities = PLAIN
+
+
+class FileWorld(World):
+    """A world whose store is a file."""
+
+    def __init__(self, file: Path) -> None:
+        super().__init__()
+        self.file = file
+
+    def place(self, binding: BindingView) -> Place:
+        options = Options(str(self.file), wall_ms=self.clock.wall_ms, fingerprint=fingerprint)
+        return place_of(binding, FileBackend(options), fingerprint)
+
+
+class InAFile(TwoSides):
+    """The store is a file that people edit; nothing of it fails but as a file does."""
+
+    def make_world(self) -> World:
+        self.directory = TemporaryDirectory()
+        self.file = Path(self.directory.name) / "web.env"
+        self.file.write_text("# by hand\n")
+        return FileWorld(self.file)
+
+    def teardown(self) -> None:
+        super().teardown()
+        assert self.file.read_text().startswith("# by hand\n")
+        self.directory.cleanup()
+
+    def there(self) -> dict[str, str]:
+        lines = self.file.read_text().splitlines()
+        return dict(line.split("=", 1) for line in lines if "=" in line)
+
+    def edit(self, name: str, value: str) -> None:
+        self.remove(name)
+        self.file.write_text(f"{self.file.read_text()}{name}={value}\n")
+
+    def remove(self, name: str) -> None:
+        lines = self.file.read_text().splitlines(keepends=True)
+        self.file.write_text("".join(line for line in lines if not line.startswith(f"{name}=")))
+
+    def writes(self) -> int:
+        return self.file.stat().st_mtime_ns
+
+
+ROUNDS = settings(max_examples=40, stateful_step_count=25, deadline=None)
 TestWithStamps = TwoSides.TestCase
+TestWithStamps.settings = ROUNDS
 TestWithoutStamps = WithoutStamps.TestCase
+TestWithoutStamps.settings = ROUNDS
 TestWithoutValues = WithoutValues.TestCase
-for case in (TestWithStamps, TestWithoutStamps, TestWithoutValues):
-    case.settings = settings(max_examples=60, stateful_step_count=25, deadline=None)
+TestWithoutValues.settings = ROUNDS
+TestInDocuments = InDocuments.TestCase
+TestInDocuments.settings = ROUNDS
+TestInDocumentsWithoutStamps = InDocumentsWithoutStamps.TestCase
+TestInDocumentsWithoutStamps.settings = ROUNDS
+TestInAFile = InAFile.TestCase
+TestInAFile.settings = settings(ROUNDS, max_examples=20)

@@ -1,0 +1,207 @@
+"""A state machine over both sides of a binding, for every kind of store that can be two-way."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from typing import Any
+
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from envd.backends.contract import Capability
+from envd.backends.errors import StoreUnavailable
+from envd.backends.memory import CAPABILITIES
+from envd.core.errors import EnvdError
+from envd.core.syncing import BindingView
+from envd.sync import applying
+from envd.sync.applying import Leave
+from tests.sync.world import World, bound
+
+
+def run(work: Coroutine[Any, Any, Any]) -> Any:
+    return asyncio.run(work)
+
+
+NAMES = st.sampled_from("ABCD")
+VALUES = st.sampled_from(["1", "2", "3"])
+
+
+class TwoSides(RuleBasedStateMachine):
+    """Edits on both sides, cuts, crashes and lost anchors; in the end both sides are equal.
+
+    Each edit has a value of its own, so that none can be taken for another. What an edit of one
+    side replaced is known; what both sides edited since they were last equal is a true conflict.
+    """
+
+    capabilities = CAPABILITIES
+    layout = "per-variable"
+
+    @initialize(policy=st.sampled_from(["lww", "envd", "store"]))
+    def begin(self, policy: str) -> None:
+        self.world = self.make_world()
+        self.binding: BindingView = bound(conflict_policy=policy, layout=self.layout)
+        self.edits = 0
+        self.written: set[tuple[str, str]] = set()
+        self.replaced: set[tuple[str, str]] = set()
+        self.anchors_lost = False
+        self.known_records: set[tuple[str, str | None]] = set()
+        self.replaced_here: set[tuple[str, str | None]] = set()
+
+    def make_world(self) -> World:
+        return World(capabilities=self.capabilities)
+
+    def _value(self) -> str:
+        self.edits += 1
+        return f"v{self.edits}"
+
+    @rule(name=NAMES)
+    def edit_here(self, name: str) -> None:
+        before = self.world.environments.values("web").get(name)
+        if before is not None:
+            self.replaced.add((name, before))
+            self.replaced_here.add((name, before))
+        value = self._value()
+        self.world.environments.set("web", **{name: value})
+        self.written.add((name, value))
+
+    @rule(name=NAMES)
+    def edit_there(self, name: str) -> None:
+        before = self.there().get(name)
+        if before is not None:
+            self.replaced.add((name, before))
+        value = self._value()
+        self.edit(name, value)
+        self.written.add((name, value))
+
+    @rule(name=NAMES)
+    def unset_here(self, name: str) -> None:
+        before = self.world.environments.values("web").get(name)
+        if before is not None:
+            self.replaced.add((name, before))
+            self.replaced_here.add((name, before))
+            self.world.environments.unset("web", name)
+
+    @rule(name=NAMES)
+    def remove_there(self, name: str) -> None:
+        before = self.there().get(name)
+        if before is not None:
+            self.replaced.add((name, before))
+            self.remove(name)
+
+    @rule()
+    def compare(self) -> None:
+        try:
+            run(self.world.run(self.binding, Leave(deletes=99)))
+        except EnvdError:
+            return
+
+    @rule(done=st.booleans())
+    def lose_the_answer_to_a_write(self, done: bool) -> None:
+        self.world.store.fail("put", StoreUnavailable("no answer"), done=done)
+
+    @rule(name=NAMES)
+    def edit_in_the_very_moment(self, name: str) -> None:
+        if Capability.POSTCHECK in self.capabilities and self.layout == "per-variable":
+            value = self._value()
+            self.world.store.meanwhile(name, value)
+            self.maybe = getattr(self, "maybe", set()) | {(name, value)}
+
+    @rule()
+    def cut_off_the_store_once(self) -> None:
+        self.world.store.fail("page", StoreUnavailable("cut off"))
+
+    @precondition(lambda self: not self.world.environments.away)
+    @rule()
+    def crash_before_the_anchors_are_kept(self) -> None:
+        async def crash() -> None:
+            made, pictured, place = await self.world.plan(self.binding)
+            update = self.world.records.update
+            calls = 0
+
+            async def dies(name: str, puts: dict[str, str], unsets: Any = ()) -> None:
+                nonlocal calls
+                calls += 1
+                if calls > 2:
+                    raise asyncio.CancelledError
+                await update(name, puts, unsets)
+
+            records = self.world.looking.records
+            records.update = dies  # type: ignore[method-assign]
+            try:
+                await applying.apply(
+                    made,
+                    pictured,
+                    place,
+                    self.world.looking,
+                    Leave(deletes=99),
+                    self.world.clock.wall_ms(),
+                )
+            except (EnvdError, asyncio.CancelledError):
+                pass
+            finally:
+                records.update = update  # type: ignore[method-assign]
+
+        try:
+            run(crash())
+        except EnvdError:
+            return
+
+    @rule()
+    def lose_the_anchors(self) -> None:
+        self.world.records.lose()
+        self.anchors_lost = True
+
+    @invariant()
+    def only_true_conflicts_are_on_record(self) -> None:
+        """What was replaced here knowingly is no loss; without anchors nobody knows."""
+        records = {
+            (each.variable, each.lost) for each in self.world.environments.on_record.values()
+        }
+        if not self.anchors_lost:
+            assert not (records - self.known_records) & self.replaced_here
+        self.known_records |= records
+
+    @invariant()
+    def nothing_is_thrown_away(self) -> None:
+        """Every value that was ever written and not replaced by its own side is somewhere."""
+        here = set(self.world.environments.values("web").items())
+        there = set(self.there().items())
+        on_record = {(name, value) for name, value in self.world.environments.lost("web")}
+        deleted = self.replaced
+        for edit in self.written - deleted:
+            assert edit in here | there | on_record, edit
+
+    def teardown(self) -> None:
+        world = self.world
+        world.store.heal()
+        for _ in range(4):
+            run(world.run(self.binding, Leave(deletes=99)))
+            for conflict in set(world.environments.on_record) - world.environments.settled:
+                world.environments.settle(conflict)
+        final = run(world.run(self.binding, Leave(deletes=99)))
+        self.nothing_is_thrown_away()
+        skipped = {each.variable for each in final.operations if each.action == "skip"}
+        here, there = world.environments.values("web"), self.there()
+        assert {name: here[name] for name in here.keys() - skipped} == {
+            name: there[name] for name in there.keys() - skipped
+        }
+        assert not [each for each in final.operations if each.action != "skip"]
+        writes = self.writes()
+        run(world.run(self.binding, Leave(deletes=99)))
+        assert self.writes() == writes
+
+    # The store, as those who edit it see it. Other kinds of stores say it in their own way.
+
+    def writes(self) -> int:
+        """A number that changes with each write of envd's."""
+        return self.world.store.calls.writes
+
+    def there(self) -> dict[str, str]:
+        return dict(self.world.store.values())
+
+    def edit(self, name: str, value: str) -> None:
+        self.world.store.edit(name, value)
+
+    def remove(self, name: str) -> None:
+        self.world.store.remove(name)
