@@ -34,6 +34,7 @@ BUILT_IN: Final[Mapping[str, str]] = MappingProxyType(
     {
         "file": "envd.backends.file:registration",
         "memory": "envd.backends.memory:registration",
+        "vault": "envd.backends.vault:registration",
     }
 )
 """Where the registration of each backend of this distribution is."""

@@ -237,10 +237,13 @@ class Vault(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     mount: Text = "secret"
     path_prefix: Text = "envd"
     auth: Literal["token", "approle", "kubernetes"] = "token"
+    auth_mount: Text | None = None
     token_env: VariableName = "VAULT_TOKEN"  # noqa: S105 - a name, not a token
+    token_file: Path | None = None
     role_id_env: VariableName | None = None
     secret_id_env: VariableName | None = None
     kubernetes_role: Text | None = None
+    kubernetes_token_file: Path | None = None
     ca_file: Path | None = None
 
 
@@ -254,7 +257,7 @@ class Providers(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     aws: Annotated[Aws, INERT] = Aws()
     azure: Annotated[Azure, INERT] = Azure()
     gcp: Annotated[Gcp, INERT] = Gcp()
-    vault: Annotated[Vault, INERT] = Vault()
+    vault: Vault = Vault()
     file: File = File()
 
 

@@ -20,6 +20,7 @@ It is a server in the running loop. An SDK that blocks is called from a thread.
 from __future__ import annotations
 
 import asyncio
+import io
 import re
 import socket
 import ssl
@@ -252,7 +253,7 @@ class Proxy:
         return self._session.request(
             incoming.method,
             URL(f"{self._upstream}{incoming.rel_url.raw_path_qs}", encoded=True),
-            data=body or None,
+            data=io.BytesIO(body) if body else None,  # aiohttp warns of large bytes.
             headers=headers,
             allow_redirects=False,
             skip_auto_headers=("Accept", "Accept-Encoding", "Content-Type", "User-Agent"),
