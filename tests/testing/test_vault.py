@@ -1,4 +1,7 @@
-"""The `vault` backend passes the conformance kit, over a fake of Vault, in both of its layouts."""
+"""The `vault` backend passes the conformance kit, over a fake of Vault, in both of its layouts.
+
+With one secret for everything it is tried over a real server (`test_vault_real`).
+"""
 
 from __future__ import annotations
 
@@ -50,11 +53,3 @@ class TestVaultDocuments(BackendConformance):
     @pytest.fixture
     def harness(self) -> Harness:
         return FakeVaultHarness("fake, documents", "document", below=True)
-
-
-class TestVaultDocument(BackendConformance):
-    """... with one secret."""
-
-    @pytest.fixture
-    def harness(self) -> Harness:
-        return FakeVaultHarness("fake, one document", "document", below=False)
