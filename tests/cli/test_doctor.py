@@ -10,6 +10,7 @@ import pytest
 
 from envd import __version__
 from envd.core.errors import Unauthenticated, Unavailable
+from envd.core.syncing import SyncStatus
 from tests.cli.bench import Envctl
 
 
@@ -41,6 +42,8 @@ def local(envctl: Envctl, tmp_path: Path) -> Path:
 
 
 def test_a_sound_node_passes(envctl: Envctl, local: Path) -> None:
+    envctl.node.stores.status_now = SyncStatus(())
+
     found = checks(envctl)
 
     assert found.keys() >= {
@@ -64,6 +67,20 @@ def test_another_version_and_an_insecure_node_are_warned_about(envctl: Envctl) -
     found = checks(envctl)
 
     assert (found["version"], found["security"]) == ("warn", "warn")
+
+
+def test_stores_that_are_not_in_step_are_told_with_their_reason(envctl: Envctl) -> None:
+    known = envctl.node.stores.status_now.bindings
+    envctl.node.stores.status_now = SyncStatus(
+        (replace(known[0], binding="web", state="failing", detail="no answer", hint=""),)
+    )
+
+    found = envctl("doctor -o json").out
+    envctl.node.stores.status_now = SyncStatus((replace(known[0], state="in step"),))
+    well = envctl("doctor")
+
+    assert "web is failing: no answer" in found
+    assert "ok    bindings: 1 store is well" in well.out
 
 
 def test_no_daemon_fails(envctl: Envctl) -> None:

@@ -20,9 +20,11 @@ from envd.cli.invocation import Invocation
 from envd.client.connection import Connection
 from envd.core.answers import Status
 from envd.core.errors import Denied, EnvdError, Unauthenticated, Unsupported
+from envd.core.syncing import BindingsRequest
 
 _LOW_DISK_BYTES = 1 << 30
 _NO_DISK_BYTES = 64 << 20
+_WELL = frozenset(("in step", "paused", "suspended", "waiting"))
 _COLOURS = {"ok": "green", "warn": "yellow", "fail": "red"}
 
 
@@ -65,6 +67,7 @@ def _node_checks(invocation: Invocation) -> Iterator[Check]:
     yield _version(status)
     yield _security(status)
     yield from _cluster_checks(connection, status, invocation.world.wall_ms())
+    yield from _binding_checks(connection)
     if connection.address.startswith("unix:"):
         yield from _data_checks(Path(status.data_dir))
 
@@ -79,6 +82,24 @@ def _cluster_checks(connection: Connection, status: Status, now_ms: int) -> Iter
         yield Check("members", "fail", error.message, error.hint or "try again")
         return
     yield from doctor_cluster.checks(status, membership, voting, now_ms)
+
+
+def _binding_checks(connection: Connection) -> Iterator[Check]:
+    """Whether stores are in step, where there are any to be."""
+    try:
+        bindings = connection.sync.status(BindingsRequest()).bindings
+    except Unsupported:
+        return  # It keeps nothing in step, or is older than that.
+    except EnvdError as error:
+        yield Check("bindings", "fail", error.message, error.hint or "try again")
+        return
+    for each in bindings:
+        if each.state not in _WELL:
+            detail = f"{each.binding} is {each.state}" + (f": {each.detail}" if each.detail else "")
+            yield Check("bindings", "warn", detail, each.hint or "envctl sync status")
+    if bindings and all(each.state in _WELL for each in bindings):
+        count = len(bindings)
+        yield Check("bindings", "ok", f"{count} {'store is' if count == 1 else 'stores are'} well")
 
 
 def _version(status: Status) -> Check:
@@ -165,7 +186,8 @@ DOCTOR = Command(
     its data directory and token are closed to others and its disk has room. Of a cluster it looks
     at who is down, whether enough voters can be reached, whether seeds answer and ports are open,
     how far the clocks are apart, what waits to be sent, what is held back, and for whom deletions
-    are remembered. Each finding says what mends it. The exit code is 1 if a check fails.
+    are remembered; of bindings, whether their stores are in step. Each finding says what mends it.
+    The exit code is 1 if a check fails.
     """,
     examples=(
         ("envctl doctor", "the node that is used here"),
