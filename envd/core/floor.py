@@ -10,7 +10,9 @@ to trimming further. So it does not matter what came, was trimmed or was collect
 with the same commits and the same floor are equal once each has collected.
 
  1. Where an environment did not exist for more days than retention keeps, the commits up to there
-    leave its history, as if they had been trimmed.
+    leave its history, as if they had been trimmed. This goes by time, not by stamps: a straggler,
+    of an older era and made later by who did not know of the newer one, may be here or still come.
+    It holds nothing back, and stays where commits with higher stamps leave.
  2. A tombstone in the base goes, and with it the entry that it made in the state. Not where a
     commit is retained, at or below the floor, that wrote this name before it (a peer's base may be
     further than the history here): that one would come back.
@@ -25,6 +27,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import reduce
+from itertools import islice
 from typing import NamedTuple
 
 from envd.core.commit import Commit, Kind
@@ -73,8 +77,8 @@ class Removed:
 class Collected:
     """What is left of an environment, and what went.
 
-    `folded` are the stamps of the commits that leave the history, oldest first; `removed` is what
-    goes from the base and from the state. `due_hlc` is the lowest floor at which there may be more
+    `folded` are the stamps, in order, of the commits that leave the history; `removed` is what goes
+    from the base and from the state. `due_hlc` is the lowest floor at which there may be more
     to collect, None where that takes another commit.
     """
 
@@ -107,6 +111,9 @@ def collected(
     These are in order of their stamps. All goes where state, base and history are empty after it.
     What has a value stays: the revision is the same, and so is that of every retained commit. So do
     conflicts but for those of commits that leave the history and of tombstones that go.
+
+    Where commits leave that are above a straggler, what that shows is another state than before: it
+    follows a base which is further than it, as it does where it comes only after they left.
     """
     stamps = [commit.stamp for commit in commits]
     return collected_of(environment, base, stamps, commits.__getitem__, floor, retention)
@@ -121,8 +128,11 @@ def collected_of(
     retention: Retention,
 ) -> Collected:
     """The same, reading only the commits that matter: `commit_at(n)` is that of the n-th stamp."""
-    folded, before = _ended(base, stamps, commit_at, floor, retention)
-    left = set(folded)
+    order = sorted(range(len(stamps)), key=lambda place: stamps[place].hlc)
+    gaps = _gaps([stamps[place] for place in order], retention)
+    ends = [count for count, due_hlc in gaps if due_hlc <= floor]
+    count, before = _ended(base, map(commit_at, order), ends, floor)
+    left = set(order[:count])
     retained = (
         commit_at(place)
         for place, stamp in enumerate(stamps)
@@ -132,37 +142,30 @@ def collected_of(
     after = removed.of(before) if removed else before
     due = [stamp.hlc for stamp in tombstones_of(after) if stamp.hlc > floor]
     due += [floor + 1] if guarded else []
-    due += [at for place, at in _gaps(stamps, retention) if at > floor and place < len(stamps)]
-    if stamps and not environment.exists:
-        due += [at for place, at in _gaps(stamps, retention)[-1:] if at > floor]
+    due += [at for end, at in gaps if at > floor and (end < len(stamps) or not environment.exists)]
     return Collected(
         removed.of(environment) if removed else environment,
         after,
-        tuple(stamps[place] for place in folded),
+        tuple(stamps[place] for place in sorted(left)),
         removed,
         min(due, default=None),
     )
 
 
 def _ended(
-    base: Environment,
-    stamps: Sequence[Stamp],
-    commit_at: Callable[[int], Commit],
-    floor: int,
-    retention: Retention,
-) -> tuple[Sequence[int], Environment]:
-    """Which commits go because an environment did not exist for long after; the base with them."""
-    below = [place for place, stamp in enumerate(stamps) if stamp.hlc <= floor]
-    state, cut, best, done = base, 0, base, 0
-    for end, due_hlc in _gaps([stamps[place] for place in below], retention):
-        if due_hlc > floor:
-            continue
-        for place in below[done:end]:
-            state = state.apply(commit_at(place))
+    base: Environment, commits: Iterator[Commit], ends: Sequence[int], floor: int
+) -> tuple[int, Environment]:
+    """How many commits go because an environment did not exist for long after; the base with them.
+
+    These are in order of their times; `ends` are after how many the floor has passed such a time.
+    """
+    state, done, gone, best = base, 0, 0, base
+    for end in ends:
+        state = reduce(Environment.apply, islice(commits, end - done), state)
         done = end
         if not state.exists and state.summary.highest.hlc <= floor:
-            cut, best = end, state
-    return below[:cut], best
+            gone, best = end, state
+    return gone, best
 
 
 def has_ended(
@@ -171,8 +174,7 @@ def has_ended(
     """Tell whether all the commits leave the history, without reading any."""
     if environment.exists or not stamps or environment.summary.highest.hlc > floor:
         return False
-    _, due_hlc = _gaps(stamps, retention)[-1]
-    return due_hlc <= floor and all(stamp.hlc <= floor for stamp in stamps)
+    return _passed(max(stamp.time_ms for stamp in stamps), retention) <= floor
 
 
 def due_after(
@@ -186,27 +188,31 @@ def due_after(
     `base` is the base where that changed. None: nothing more than before.
     """
     due = [] if base is None else [stamp.hlc for stamp in tombstones_of(base)]
-    kept_ms = retention.days * DAY_MS
+    times_ms = [stamp.time_ms for stamp in stamps]
+    highest_ms = environment.summary.highest.time_ms
     if not environment.exists:
-        newest = max((environment.summary.highest, *stamps), key=lambda stamp: stamp.hlc)
-        due.append((newest.time_ms + kept_ms + 1) << COUNTER_BITS)
-    if stamps and environment.summary.highest.time_ms - min(stamps).time_ms > kept_ms:
+        due.append(_passed(max([highest_ms, *times_ms]), retention))
+    if times_ms and highest_ms - min(times_ms) > retention.days * DAY_MS:
         due.append(0)  # What came late may tell of an end long ago.
     return min(due, default=None)
 
 
+def _passed(time_ms: int, retention: Retention) -> int:
+    """The floor (hlc) from which on nobody can have missed what came in the days after a time."""
+    return (time_ms + retention.days * DAY_MS + 1) << COUNTER_BITS
+
+
 def _gaps(stamps: Sequence[Stamp], retention: Retention) -> list[tuple[int, int]]:
     """After how many commits there was none for more than the retention's days, and the floor from
-    which on nobody can have missed one; the last is the end of the history."""
+    which on nobody can have missed one; the last is the end of the history.
+
+    The stamps are in order of their times: all that come before a gap are below its floor.
+    """
     kept_ms, found = retention.days * DAY_MS, []
-    nexts = [MAX_HLC] * (len(stamps) + 1)
-    for place in range(len(stamps) - 1, -1, -1):
-        nexts[place] = min(nexts[place + 1], stamps[place].time_ms)
-    newest_ms = 0
-    for place, stamp in enumerate(stamps, 1):
-        newest_ms = max(newest_ms, stamp.time_ms)
-        if newest_ms + kept_ms < nexts[place]:
-            found.append((place, (newest_ms + kept_ms + 1) << COUNTER_BITS))
+    nexts = [*(stamp.time_ms for stamp in stamps[1:]), MAX_HLC]
+    for count, (stamp, next_ms) in enumerate(zip(stamps, nexts, strict=False), 1):
+        if stamp.time_ms + kept_ms < next_ms:
+            found.append((count, _passed(stamp.time_ms, retention)))
     return found
 
 

@@ -2,151 +2,75 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import reduce
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from envd.core import digest
 from envd.core.commit import Change, Commit, Kind
 from envd.core.environment import Entry, Environment
-from envd.core.floor import collected, guarded, is_empty, is_zombie, salvaged
-from envd.core.history import DAY_MS, Retention, conflicts, contests, state_at
+from envd.core.floor import collected, due_after, guarded, is_empty, is_zombie, salvaged
+from envd.core.history import Retention, conflicts, contests, state_at
 from envd.core.stamp import COUNTER_BITS, ZERO, Stamp
+from tests.core.floor_world import (
+    DAYS,
+    KEPT,
+    NAME,
+    Replica,
+    at_day,
+    days,
+    floors,
+    histories,
+    replica_of,
+    retentions,
+    revision,
+    stamp,
+    write,
+)
 
-NAME = "team/app"
-KEY = b"k" * 32
-DAYS = 9
-KEPT = Retention(2, 1)
-
-
-def at_day(day: float) -> int:
-    return int(day * DAY_MS) << COUNTER_BITS
-
-
-def stamp(day: float, uid: int = 1, era: int = 0) -> Stamp:
-    return Stamp(era, at_day(day), uid)
-
-
-def write(
-    day: float, values: dict[str, str | None], *, deletes: bool = False, uid: int = 1
-) -> Commit:
-    changes = tuple(
-        Change(Kind.VARIABLE, name, value, False, ZERO) for name, value in values.items()
-    )
-    return Commit(NAME, stamp(day, uid), changes, deletes, author="ann")
-
-
-@dataclass
-class Replica:
-    """What one node holds, which trims at once, and collects when it is told to."""
-
-    retention: Retention = KEPT
-    state: Environment = field(default_factory=lambda: Environment(NAME))
-    base: Environment = field(default_factory=lambda: Environment(NAME))
-    history: list[Commit] = field(default_factory=list)
-    floor: int = 0
-
-    def take(self, commit: Commit) -> None:
-        known = {each.stamp for each in self.history}
-        if commit.stamp.hlc <= self.floor or commit.stamp in known:
-            return  # Held before, or a zombie.
-        self.state = self.state.apply(commit)
-        self.history = sorted([*self.history, commit], key=lambda each: each.stamp)
-        folded, kept = self.retention.split(self.history)
-        self.base = reduce(Environment.apply, folded, self.base)
-        self.history = list(kept)
-
-    def collect(self) -> bool:
-        done = collected(self.state, self.base, self.history, self.floor, self.retention)
-        self.state, self.base = done.environment, done.base
-        self.history = [each for each in self.history if each.stamp not in set(done.folded)]
-        return done.changes
-
-    def pull(self, peer: Replica) -> None:
-        known = {each.stamp for each in self.history}
-        theirs = peer.base
-        if self.floor:
-            theirs = guarded(theirs, self.base, known, self.floor)
-        self.base, self.state = self.base.merge(theirs), self.state.merge(theirs)
-        for commit in peer.history:
-            self.take(commit)
-
-    def held(self) -> object:
-        return (self.state, self.base, self.history)
-
-
-names = st.sampled_from(("a", "b"))
-values = st.sampled_from((None, None, "x", "y"))
-days = st.integers(1, DAYS).map(lambda n: n / 2) | st.integers(1, DAYS)
-
-
-@st.composite
-def histories(draw: st.DrawFn, *, stragglers: bool = True) -> list[Commit]:
-    """Commits of era 0, and of era 1 from some day on, where one began it; each stamp once.
-
-    `stragglers` are of era 0 after that day: by who did not know. Retention goes by time as well as
-    by stamps, so with those it depends on the order in which commits came.
-    """
-    begins = draw(st.integers(1, 2 * DAYS))
-    found: dict[Stamp, Commit] = {}
-    for _ in range(draw(st.integers(0, 8))):
-        day, uid = draw(days), draw(st.integers(1, 2))
-        written = draw(st.dictionaries(names, values, max_size=2))
-        changes = tuple(
-            Change(Kind.VARIABLE, name, value, False, draw(st.sampled_from((ZERO, stamp(1)))))
-            for name, value in written.items()
-        )
-        straggles = stragglers and draw(st.integers(0, 3)) == 0
-        era = int(day >= begins and not straggles)
-        deletes = draw(st.sampled_from((False, False, True)))
-        if deletes:
-            changes = tuple(each._replace(value=None) for each in changes)
-        made = Commit(NAME, stamp(day, uid, era), changes, deletes)
-        found[made.stamp] = made
-    later = [made for made in found.values() if made.stamp.era]
-    if later:
-        first = min(later, key=lambda made: made.stamp)
-        mode = Change(Kind.METADATA, "mode", "serial", False, ZERO)
-        found[first.stamp] = replace(
-            first, changes=(*first.changes, mode), deletes=False, follows=Stamp(1, 0, 0)
-        )
-    return sorted(found.values(), key=lambda made: made.stamp)
-
-
-retentions = st.builds(Retention, st.integers(1, 3), st.integers(0, 2))
-floors = days.map(at_day)
-
-
-def replica_of(commits: Sequence[Commit], retention: Retention = KEPT) -> Replica:
-    made = Replica(retention)
-    for commit in commits:
-        made.take(commit)
-    return made
-
-
-def revision(environment: Environment) -> bytes:
-    return digest.revision(environment, KEY)
-
+OVERTAKEN = [
+    write(0.5, {"a": None, "b": "x"}),
+    write(2, {}),
+    Commit(
+        NAME,
+        stamp(1, era=1),
+        (Change(Kind.METADATA, "mode", "serial", False, ZERO),),
+        follows=Stamp(1, 0, 0),
+    ),
+    Commit(NAME, stamp(1, 2, era=1), (), deletes=True),
+]
+"""The second is a straggler: who made it did not know of those of era 1, a day before."""
 
 # -- what collecting keeps ---------------------------------------------------------------------
 
 
 @given(histories(), retentions, floors)
+@example(OVERTAKEN, Retention(1, 0), at_day(1.5))
+@example(OVERTAKEN, Retention(1, 0), at_day(2))
 def test_the_revision_and_those_of_all_retained_commits_stay(
     commits: list[Commit], retention: Retention, floor: int
 ) -> None:
+    """But for a straggler: what goes of a later era, and of a time before it, counts as before it.
+
+    Whoever collected that before the straggler came has nothing left of it but a base that drops
+    the straggler. Who had the straggler already must come to the same, or replicas would differ:
+    so what left counts at the straggler as well, though its stamps are higher.
+    """
     before, after = replica_of(commits, retention), replica_of(commits, retention)
     after.floor = floor
     after.collect()
+    left = [commit for commit in before.history if commit not in after.history]
 
     assert revision(after.state) == revision(before.state)
     for commit in after.history:
-        then = [state_at(each.base, each.history, commit.stamp) for each in (before, after)]
-        assert revision(then[0]) == revision(then[1])
+        was, shown = (state_at(each.base, each.history, commit.stamp) for each in (before, after))
+        overtaking = [each for each in left if each.stamp > commit.stamp]
+        assert revision(shown) == revision(reduce(Environment.apply, overtaking, was))
+        for each in overtaking:
+            assert each.stamp.era > commit.stamp.era
+            assert each.stamp.hlc < commit.stamp.hlc
 
 
 @given(histories(), retentions, floors)
@@ -220,11 +144,10 @@ def test_nothing_is_to_be_had_before_it_is_due(
 # -- no order matters --------------------------------------------------------------------------
 
 
-@settings(max_examples=400)
-@given(histories(stragglers=False), retentions, st.lists(floors, min_size=1, max_size=3), st.data())
-def test_replicas_with_the_same_commits_and_floor_are_equal_whatever_their_way(
+def both_ways(
     commits: list[Commit], retention: Retention, steps: list[int], data: st.DataObject
-) -> None:
+) -> tuple[Replica, Replica]:
+    """One replica that collects once it has all, and one that commits and floors reach in turn."""
     steps = sorted(steps)
     plain = replica_of(commits, retention)
     plain.floor = steps[-1]
@@ -243,6 +166,25 @@ def test_replicas_with_the_same_commits_and_floor_are_equal_whatever_their_way(
     for commit in left:
         other.take(commit)
     other.collect()
+    return plain, other
+
+
+@settings(max_examples=400)
+@given(histories(stragglers=False), retentions, st.lists(floors, min_size=1, max_size=3), st.data())
+def test_replicas_with_the_same_commits_and_floor_are_equal_whatever_their_way(
+    commits: list[Commit], retention: Retention, steps: list[int], data: st.DataObject
+) -> None:
+    plain, other = both_ways(commits, retention, steps, data)
+
+    assert other.held() == plain.held()
+
+
+@settings(max_examples=400)
+@given(histories(), st.integers(0, 2), st.lists(floors, min_size=1, max_size=3), st.data())
+def test_stragglers_make_no_difference_to_that_where_retention_trims_nothing(
+    commits: list[Commit], kept_days: int, steps: list[int], data: st.DataObject
+) -> None:
+    plain, other = both_ways(commits, Retention(len(commits) + 1, kept_days), steps, data)
 
     assert other.held() == plain.held()
 
@@ -357,6 +299,53 @@ def test_a_tombstone_of_an_era_that_nothing_keeps_earlier_writes_out_of_stays() 
     done = collected(begun, begun, [], at_day(5), KEPT)
     assert [each.stamp for each in done.removed.tombstones] == [entry.stamp]
     assert done.base == Environment(NAME, deleted_at=begun.deleted_at)
+
+
+# -- stragglers ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "straggler", [OVERTAKEN[1], replace(write(2, {"b": "late"}), author="bob")]
+)
+@pytest.mark.parametrize("floor", [at_day(1.5), at_day(2)])
+def test_a_straggler_may_come_before_or_after_what_overtakes_it_is_collected(
+    straggler: Commit, floor: int
+) -> None:
+    first, _, begins, ends = OVERTAKEN
+    kept = Retention(9, 0)
+    early = replica_of([first, begins, ends, straggler], kept)
+    late = replica_of([first, begins, ends], kept)
+    late.floor = at_day(1.5)
+    late.collect()
+    late.take(straggler)
+
+    early.floor = late.floor = floor
+    early.collect()
+    late.collect()
+
+    assert early.held() == late.held()
+    assert early.history == [straggler]
+    assert early.state == Environment(NAME, deleted_at=ends.stamp)
+
+
+def test_the_commits_up_to_a_straggler_go_once_the_floor_has_passed_it_too() -> None:
+    made = replica_of(OVERTAKEN, Retention(9, 0))
+    done = collected(made.state, made.base, made.history, at_day(1.5), made.retention)
+    assert done.due_hlc is not None
+
+    made.floor = done.due_hlc
+    made.collect()
+
+    assert done.due_hlc == at_day(2) + (1 << COUNTER_BITS)
+    assert not made.history
+
+
+def test_a_late_deletion_is_looked_at_though_a_straggler_comes_with_it() -> None:
+    ended, straggler = stamp(1, era=1), stamp(9)
+    state = Environment(NAME, {"a": Entry(stamp(8, era=1), ZERO, "v", False)})
+
+    assert due_after(state, None, [straggler, ended], KEPT) == 0
+    assert due_after(state, None, [straggler], KEPT) is None
 
 
 # -- zombies -----------------------------------------------------------------------------------
