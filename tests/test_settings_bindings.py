@@ -70,7 +70,7 @@ def test_what_works_is_not_told_to_be_without_effect(tmp_path: Path) -> None:
 
     found = loaded(tmp_path, text + LONG)
 
-    assert found.ineffective() == ["cloud.default_provider", "cloud.providers.aws.region"]
+    assert found.ineffective() == ["cloud.default_provider"]
     assert found.cloud.providers.file.git_commit
     assert found.cloud.price_file == Path("/p")
 

@@ -207,8 +207,12 @@ class Aws(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         ]
         | None
     ) = None
+    endpoint: Url | None = None
+    kms_key_id: Text | None = None
     ssm_parameter_prefix: Text = "/envd"
+    ssm_tier: Literal["standard", "advanced"] = "standard"
     secrets_manager_prefix: Text = "envd/"
+    secrets_manager_recovery_days: Annotated[int, Meta(ge=7, le=30)] = 30
 
 
 class Azure(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -254,7 +258,7 @@ class File(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class Providers(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    aws: Annotated[Aws, INERT] = Aws()
+    aws: Aws = Aws()
     azure: Annotated[Azure, INERT] = Azure()
     gcp: Annotated[Gcp, INERT] = Gcp()
     vault: Vault = Vault()
