@@ -19,7 +19,7 @@ from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 from typing import Final
 
-from envd.backends.contract import Item, Outcome, Result
+from envd.backends.contract import Item, Key, Outcome, Result
 from envd.backends.errors import BackendError
 from envd.core.errors import Conflict, EnvdError, OutcomeUnknown
 from envd.core.requests import Put, Seen, Unset, WriteRequest
@@ -292,7 +292,8 @@ def _put(planned: Planned) -> Put:
 
 async def _keep(course: _Course) -> None:
     """Keep all anchors that have changed, and the versions of documents that were read."""
-    records = course.looking.records
+    records, documents = course.looking.records, course.picture.documents
+    unknown = _unknown_documents(course) if course.place.has_documents else set[str]()
     for bound in course.picture.bound.values():
         wanted = course.kept.get(bound.record, {})
         puts = {name: anchors.encoded(anchor) for name, anchor in wanted.items() if anchor}
@@ -300,13 +301,33 @@ async def _keep(course: _Course) -> None:
         if puts or unsets:
             await _tell_whose(course, bound)
             await records.update(bound.record, puts, unsets)
-        written = any(
-            each.decision.side == STORE and each.bound is bound for each in course.plan.operations
-        )
-        version = "" if written else course.picture.documents.get(bound.relative, "")
+        version = "" if bound.relative in unknown else documents.get(bound.relative, "")
         if course.place.has_documents and version != bound.document:
             await _tell_whose(course, bound)
             await records.update(anchors.about_name(bound.record), {DOCUMENT: version})
+
+
+def _unknown_documents(course: _Course) -> set[str]:
+    """The documents that must be read again, by relative environment: no anchors tell all of them.
+
+    They were written, or something in them was left as it is, or could not be taken: with the
+    anchors alone that would look as if it were in step. Of what is nobody's here nothing is asked.
+    """
+    unknown, foreign = set[str](), set[Key]()
+    for planned in course.plan.operations:
+        if planned.decision.side == STORE:
+            unknown.add(planned.key.environment)
+        if planned.decision.action is Action.SKIP and planned.sides.anchor is None:
+            foreign.add(planned.key)
+    bounds = {bound.relative: bound for bound in course.picture.bound.values()}
+    for key, item in course.picture.items.items():
+        bound = bounds.get(key.environment)
+        if bound is not None and key not in foreign:
+            kept = course.kept.get(bound.record, {})
+            anchor = kept.get(key.variable, bound.anchors.get(key.variable))
+            if anchor is None or anchor.version != item.version:
+                unknown.add(key.environment)
+    return unknown
 
 
 async def _tell_whose(course: _Course, bound: Bound) -> None:
