@@ -19,6 +19,7 @@ import msgspec
 from msgspec import Struct
 
 from envd.core.errors import Corrupt
+from envd.core.syncing import BindingView
 
 ABSENT: Final = ""
 """The version, or the stamp, of what was not there."""
@@ -59,14 +60,17 @@ NOTHING: Final = Anchor(ABSENT, ABSENT)
 """The anchor of a variable that nothing is known of; with an intent it may be kept."""
 
 
-def record_name(binding: str, target: str, environment: str) -> str:
+def record_name(binding: BindingView, target: str, environment: str) -> str:
     """The record that has the anchors of a bound environment at one target.
 
+    All that says where in the store a variable lies is in its name: what a changed binding finds
+    elsewhere, or in another account, was never equal to what is here, and none of it was deleted.
     Another one below it, `about_name`, tells whose they are.
     """
-    named = f"{target}\0{environment}".encode()
+    place = [binding.environment, binding.prefix, binding.layout, binding.name_template]
+    named = json.dumps([target, environment, binding.credentials, *place]).encode()
     hashed = blake2b(named, digest_size=12, person=b"envd anchors").hexdigest()
-    return f"anchors/{binding}/{hashed}"
+    return f"anchors/{binding.name}/{hashed}"
 
 
 def about_name(record: str) -> str:

@@ -213,13 +213,14 @@ async def _kept(looking: Looking, bound: BindingView, target: str) -> dict[str, 
         if record.endswith("/about"):
             about = await looking.records.read(record)
             name = about.get(ENVIRONMENT, "")
-            if about.get(TARGET) == target and binding.binds(bound, name):
+            whose = anchors.about_name(anchors.record_name(bound, target, name))
+            if whose == record and binding.binds(bound, name):
                 names.add(name)
     return {name: await _bound(looking, bound, target, name) for name in sorted(names)}
 
 
 async def _bound(looking: Looking, bound: BindingView, target: str, name: str) -> Bound:
-    record = anchors.record_name(bound.name, target, name)
+    record = anchors.record_name(bound, target, name)
     about = await looking.records.read(anchors.about_name(record))
     kept = anchors.decoded_all(await looking.records.read(record)) if about else {}
     waiting = any(anchor.conflict for anchor in kept.values())

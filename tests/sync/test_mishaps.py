@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
+
 from envd.backends.contract import Capability, Key
 from envd.backends.memory import CAPABILITIES
+from envd.backends.memory_store import MemoryStore
 from envd.sync import applying
 from envd.sync.applying import Leave
 from tests.sync.world import World, bound, done
@@ -44,3 +47,41 @@ async def test_what_is_left_as_it_is_in_a_document_is_told_by_every_plan() -> No
     views = [await world.run(binding) for _ in range(4)]
 
     assert [done(view) for view in views] == [[("skip", "A", "")]] * 4
+
+
+# -- bindings that change ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"layout": "document"},
+        {"name_template": "APP_{variable}"},
+        {"credentials": "profile:other"},
+        {"environment": None, "prefix": "team"},
+    ],
+)
+async def test_what_lies_elsewhere_in_the_store_by_now_is_not_taken_for_deleted(
+    changed: dict[str, object],
+) -> None:
+    world = World()
+    world.environments.set("team/web", A="1")
+    await world.run(bound(environment="team/web"))
+
+    if "credentials" in changed:
+        world.store = MemoryStore("the other account's")
+    await world.run(bound(**{"environment": "team/web", **changed}))
+
+    assert world.environments.values("team/web") == {"A": "1"}
+
+
+async def test_of_another_account_an_equal_version_is_no_equal_value() -> None:
+    world = World()
+    world.environments.set("web", A="1")
+    await world.run(bound())
+
+    world.store = MemoryStore("the other account's")
+    world.store.edit("A", "theirs")
+    await world.run(bound(credentials="profile:other"))
+
+    assert world.environments.lost("web") == [("A", "theirs")]

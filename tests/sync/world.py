@@ -320,6 +320,7 @@ class World:
             "place",
             "document" if binding.layout == "document" else "per-variable",
             below=binding.environment is None,
+            name_template=binding.name_template,
             wall_ms=self.clock.wall_ms,
         )
         backend = MemoryBackend(options, store=self.store, capabilities=self.capabilities)
