@@ -200,6 +200,9 @@ def _only_there(binding: BindingView, sides: Sides, prints: _Prints) -> Decision
         return Decision(Action.CREATE, ENVD, "only the store has it", made)
     if binding.delete_policy == "mirror":
         why = "only the store has it, and it is to mirror what is here"
+        if sides.hidden and binding.conflict_policy != "envd":
+            reason = f"{why}, but shows no values: with the policy envd it is deleted"
+            return Decision(Action.SKIP, NEITHER, reason, sides.anchor)
         return Decision(Action.DELETE, STORE, why, None, loses=STORE)
     why = "only the store has it, and envd did not create it"
     return Decision(Action.SKIP, NEITHER, why, sides.anchor)

@@ -119,7 +119,8 @@ def _decided(picture: Picture, key: Key, sides: Sides, fingerprint: Fingerprint)
     if unread is not None:
         return _skipped(sides, f"its value can't be read: {unread.message}")
     decision = decide(picture.binding, sides, fingerprint)
-    if decision.side == ENVD and decision.action is not Action.DELETE and sides.there is not None:
+    comes_here = decision.side == ENVD and decision.action is not Action.DELETE
+    if sides.there is not None and (comes_here or decision.loses == STORE):
         try:
             check_variable(key.variable)
             if sides.there.value is not None:

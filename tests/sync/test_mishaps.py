@@ -7,6 +7,7 @@ import pytest
 from envd.backends.contract import Capability, Key
 from envd.backends.memory import CAPABILITIES
 from envd.backends.memory_store import MemoryStore
+from envd.core.names import MAX_VALUE_BYTES
 from envd.sync import applying
 from envd.sync.applying import Leave
 from tests.sync.world import World, bound, done
@@ -85,3 +86,61 @@ async def test_of_another_account_an_equal_version_is_no_equal_value() -> None:
     await world.run(bound(credentials="profile:other"))
 
     assert world.environments.lost("web") == [("A", "theirs")]
+
+
+# -- what no environment can hold ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize("value", ["NUL\0", "x" * (MAX_VALUE_BYTES + 1)])
+async def test_a_mirror_leaves_a_value_that_cannot_go_on_record_and_does_the_rest(
+    value: str,
+) -> None:
+    world = World()
+    world.store.edit("B", value)
+    world.store.edit("FOREIGN", "1")
+    world.environments.set("web", A="1")
+
+    view = await world.run(bound(direction="push", delete_policy="mirror"), Leave(deletes=9))
+
+    assert [each.action for each in view.operations if each.variable == "B"] == ["skip"]
+    assert set(world.store.values()) == {"A", "B"}
+    assert world.environments.lost("web") == [("FOREIGN", "1")]
+
+
+async def test_a_mirror_leaves_a_name_that_no_variable_can_have_and_does_the_rest() -> None:
+    world = World()
+    binding = bound(direction="push", delete_policy="mirror", layout="document")
+    native = world.place(binding).name(Key("", "A"))
+    world.store.edit(native, '{"no name":"1"}')
+    world.environments.set("web", A="1")
+
+    view = await world.run(binding)
+
+    assert done(view) == [("create", "A", "applied"), ("skip", "no name", "")]
+    assert world.store.values() == {native: '{"A":"1","no name":"1"}'}
+
+
+@pytest.mark.parametrize("direction", ["push", "both"])
+async def test_a_drifted_value_that_cannot_go_on_record_is_not_overwritten(direction: str) -> None:
+    world = World()
+    binding = bound(direction=direction, conflict_policy="envd")
+    world.environments.set("web", A="1", B="1")
+    await world.run(binding)
+    world.store.edit("A", "NUL\0")
+    world.environments.set("web", A="2", B="2")
+
+    view = await world.run(binding)
+
+    assert done(view) == [("skip", "A", ""), ("update", "B", "applied")]
+    assert world.store.values() == {"A": "NUL\0", "B": "2"}
+
+
+async def test_a_mirror_deletes_no_foreign_value_that_the_store_does_not_show() -> None:
+    world = World(capabilities=Capability.CAS | Capability.WRITE_ONLY)
+    world.store.edit("FOREIGN", "1")
+
+    view = await world.run(bound(direction="push", delete_policy="mirror"))
+    told = await world.run(bound(direction="push", delete_policy="mirror", conflict_policy="envd"))
+
+    assert done(view) == [("skip", "FOREIGN", "")]
+    assert done(told) == [("delete", "FOREIGN", "applied")]

@@ -20,6 +20,7 @@ from envd.core.names import has_prefix
 from envd.core.requests import WriteRequest
 from envd.core.stamp import COUNTER_BITS, ZERO, Stamp
 from envd.core.syncing import AppliedView, BindingView
+from envd.node.recording import commits_of
 from envd.sync import applying, picture, plan
 from envd.sync.applying import Leave
 from envd.sync.layouts import Place, place_of
@@ -187,6 +188,7 @@ class Environments:
     async def put_on_record(self, environment: str, lost: Sequence[Lost]) -> Sequence[str]:
         self._check()
         await asyncio.sleep(0)
+        commits_of(environment, lost)  # What can't be kept is refused, and all with it.
         ids = []
         for each in lost:
             held = self._held.get(environment, Held())
