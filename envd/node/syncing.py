@@ -92,7 +92,8 @@ class SyncEnvironments:
     async def read(self, environment: str) -> LocalState:
         """The whole state, as one that holds it has it."""
         if self._routing.reads(environment):
-            return _of_store(environment, self._store.visible(environment))
+            floor = self._store.floor()
+            return _of_store(environment, self._store.visible(environment), floor)
         try:
             view = await self._routing.read(ReadRequest(environment, reveal=True))
         except NotFound:
@@ -163,15 +164,18 @@ async def _unseen(_name: str, _read_one: ReadOne) -> EnvironmentView | None:
 _NAMES_ONLY: Final = WideSight(Sight(lambda _: None, lambda _: True), _unseen)
 
 
-def _of_store(name: str, state: StoredState | None) -> LocalState:
-    if state is None or not state.environment.exists:
-        return LocalState(name, "", {})
-    live = {
-        variable: Local(entry.stamp, entry.value, entry.secret)
-        for variable, entry in sorted(state.environment.live(Kind.VARIABLE))
-        if entry.value is not None
-    }
-    return LocalState(name, state.revision.hex(), live)
+def _of_store(name: str, state: StoredState | None, floor: int) -> LocalState:
+    if state is None:
+        return LocalState(name, "", {}, {}, floor=floor)
+    environment = state.environment
+    live, unset = dict[str, Local](), dict[str, Stamp]()
+    for variable, entry in sorted(environment.entries(Kind.VARIABLE).items()):
+        if entry.value is None:
+            unset[variable] = entry.stamp
+        else:
+            live[variable] = Local(entry.stamp, entry.value, entry.secret)
+    revision = state.revision.hex() if environment.exists else ""
+    return LocalState(name, revision, live, unset, environment.deleted_at, floor)
 
 
 def _of_view(view: EnvironmentView) -> LocalState:

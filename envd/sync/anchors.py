@@ -10,6 +10,7 @@ our own write; any other is somebody else's.
 from __future__ import annotations
 
 import json
+import struct
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from hashlib import blake2b
@@ -19,6 +20,7 @@ import msgspec
 from msgspec import Struct
 
 from envd.core.errors import Corrupt
+from envd.core.stamp import Stamp
 from envd.core.syncing import BindingView
 
 ABSENT: Final = ""
@@ -50,6 +52,14 @@ class Anchor:
     made: str = ""
     conflict: str = ""
     intent: Intent | None = None
+
+    @property
+    def written(self) -> Stamp | None:
+        """The write here that it tells of; None where nothing was here, or it does not tell."""
+        try:
+            return Stamp.from_hex(self.stamp)
+        except (ValueError, struct.error):
+            return None
 
     def intending(self, intent: Intent) -> Anchor:
         """This anchor, with a write that is about to be made."""

@@ -268,9 +268,7 @@ def _request(course: _Course, bound: Bound, group: Sequence[Planned], leave: Lea
 
 def _seen(anchor: Anchor | None) -> str:
     """The stamp that the store's write was made upon, "" where nobody can tell."""
-    if anchor is None or len(anchor.stamp) != len(Stamp(0, 0, 0).hex()):
-        return ""
-    return anchor.stamp
+    return "" if anchor is None or anchor.written is None else anchor.stamp
 
 
 def _put(planned: Planned) -> Put:

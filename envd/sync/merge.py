@@ -35,7 +35,7 @@ class Sides:
 
     `settled` tells, of an anchor with a conflict, that somebody settled it. `unsure`: the store
     did not list it, and whether it is gone could not be confirmed. `hidden`: the store shows no
-    values at all.
+    values at all. `behind`: the write here that the anchor tells of has not come to this node.
     """
 
     here: Local | None
@@ -44,6 +44,7 @@ class Sides:
     settled: bool = False
     unsure: bool = False
     hidden: bool = False
+    behind: bool = False
 
     @property
     def stamp(self) -> str:
@@ -91,6 +92,9 @@ def decide(binding: BindingView, sides: Sides, fingerprint: Fingerprint) -> Deci
     prints = _prints(sides, fingerprint)
     if sides.here is not None and sides.there is not None and prints.equal:
         return _equal(sides, prints)
+    if sides.behind:
+        why = "this node has not seen yet what was in step before"
+        return Decision(Action.SKIP, NEITHER, why, sides.anchor)
     anchor = sides.anchor
     if anchor is not None and anchor.conflict:
         waits = _waits(binding, sides)

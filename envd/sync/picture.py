@@ -111,7 +111,8 @@ class Picture:
         if there is not None:
             there = self._with_own_stamp(bound.environment, there)
         hidden = Capability.WRITE_ONLY in self.capabilities
-        return Sides(here, there, anchor, settled, key in self.unsure, hidden)
+        behind = _is_behind(bound, key, anchor)
+        return Sides(here, there, anchor, settled, key in self.unsure, hidden, behind)
 
     def _with_own_stamp(self, environment: str, item: Item) -> Item:
         """An item with the stamp that envd gave it for this very variable, "" for any other."""
@@ -119,6 +120,15 @@ class Picture:
         if Capability.STAMP_ATOMIC in self.capabilities:
             stamp = own_stamp(environment, item.key.variable, item.stamp)
         return replace(item, stamp=stamp)
+
+
+def _is_behind(bound: Bound, key: Key, anchor: Anchor | None) -> bool:
+    """Whether another node noted a write as in step that has not come to this one.
+
+    Commits of several nodes come in any order: a new leader may have the anchor first.
+    """
+    written = None if anchor is None else anchor.written
+    return written is not None and not bound.state.has_seen(key.variable, written)
 
 
 def store_stamp(environment: str, variable: str, stamp: str) -> str:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from envd.core.answers import WriteAnswer
 from envd.core.requests import WriteRequest
-from envd.core.stamp import Stamp
+from envd.core.stamp import ZERO, Stamp
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,11 +22,28 @@ class Local:
 
 @dataclass(frozen=True, slots=True)
 class LocalState:
-    """An environment here: what has a value, by name. `revision` is "" where it does not exist."""
+    """An environment here: what has a value, by name. `revision` is "" where it does not exist.
+
+    What has none was removed, or it has not come here yet. `unset` tells when variables were unset
+    that have no value, and `deleted` when all of it was; up to the time `floor` (hlc) everything is
+    here that was ever written. `unset` is None where nobody can tell, as another node was asked.
+    """
 
     environment: str
     revision: str
     variables: dict[str, Local]
+    unset: Mapping[str, Stamp] | None = field(default=None, compare=False)
+    deleted: Stamp = field(default=ZERO, compare=False)
+    floor: int = field(default=0, compare=False)
+
+    def has_seen(self, name: str, stamp: Stamp) -> bool:
+        """Whether a write of this variable was seen here; if not, it is still to come."""
+        local = self.variables.get(name)
+        if local is not None:
+            return local.stamp >= stamp
+        if self.unset is None or stamp.hlc <= self.floor:
+            return True
+        return stamp <= max(self.deleted, self.unset.get(name, ZERO))
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from envd.core.errors import Conflict, EnvdError, InvalidRequest, Unavailable, Unsupported
-from envd.core.requests import Put, WriteRequest
+from envd.core.requests import Put, Unset, WriteRequest
 from envd.core.stamp import Stamp
 from envd.node.calls import UNDECIDED
 from envd.node.routing import NO_HOLDER
@@ -74,6 +74,22 @@ def test_what_does_not_exist_is_empty(name: str) -> None:
         assert await state(machines, name) == never == LocalState(ENVIRONMENT, "", {})
 
     simulate(story, 4)
+
+
+def test_a_holder_tells_removed_variables_from_those_that_did_not_come_to_it_yet() -> None:
+    async def story(machines: Machines) -> None:
+        await machines.start()
+        set_ = Stamp.from_hex((await machines.write("n1", ENVIRONMENT, A="1", B="1")).stamp)
+        request = WriteRequest(ENVIRONMENT, unsets=(Unset("A"),))
+        await machines.run("n1", environments(machines, "n1").write(request, "sync"))
+        unset = await state(machines, "n1")
+        deleted = Stamp.from_hex((await machines.delete("n1", ENVIRONMENT)).stamp)
+        gone = await state(machines, "n1")
+
+        assert (unset.has_seen("A", set_), unset.has_seen("C", set_)) == (True, False)
+        assert (gone.has_seen("B", set_), gone.has_seen("B", deleted)) == (True, True)
+
+    simulate(story, 1)
 
 
 def test_a_write_may_have_as_many_operations_as_an_environment_has_variables() -> None:

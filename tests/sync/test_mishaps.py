@@ -144,3 +144,52 @@ async def test_a_mirror_deletes_no_foreign_value_that_the_store_does_not_show() 
 
     assert done(view) == [("skip", "FOREIGN", "")]
     assert done(told) == [("delete", "FOREIGN", "applied")]
+
+
+# -- a leader that has not seen all that the one before it had ----------------------------------
+
+
+async def test_an_older_value_here_does_not_replace_the_one_that_was_in_step() -> None:
+    world = World()
+    world.environments.set("web", A="1")
+    await world.run(bound())
+    before = world.environments.state("web")
+    world.environments.set("web", A="2")
+    await world.run(bound())
+    after = world.environments.state("web")
+
+    world.environments.become("web", before)
+    behind = await world.run(bound())
+    store = dict(world.store.values())
+    world.environments.become("web", after)
+
+    assert done(behind) == [("skip", "A", "")]
+    assert store == {"A": "2"}
+    assert not (await world.run(bound())).operations
+
+
+async def test_what_has_not_come_here_yet_is_not_taken_for_deleted() -> None:
+    world = World()
+    world.environments.set("web", A="1")
+    await world.run(bound())
+    before = world.environments.state("web")
+    world.environments.set("web", B="1")
+    await world.run(bound())
+
+    world.environments.become("web", before)
+    behind = await world.run(bound())
+
+    assert done(behind) == [("skip", "B", "")]
+    assert world.store.values() == {"A": "1", "B": "1"}
+
+
+async def test_what_is_gone_and_older_than_all_that_may_still_come_is_deleted() -> None:
+    world = World()
+    world.environments.set("web", A="1", B="1")
+    await world.run(bound())
+    world.environments.unset("web", "B")
+    world.environments.collect("web")
+
+    view = await world.run(bound())
+
+    assert done(view) == [("delete", "B", "applied")]

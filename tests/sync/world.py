@@ -89,6 +89,7 @@ class Held:
 
     variables: dict[str, Local] = field(default_factory=dict)
     unset: dict[str, Stamp] = field(default_factory=dict)
+    floor: int = 0
 
 
 class Environments:
@@ -128,6 +129,20 @@ class Environments:
     def secret(self, environment: str, name: str) -> bool:
         return self._held[environment].variables[name].secret
 
+    def state(self, environment: str) -> Held:
+        """As it is now, for `become`."""
+        held = self._held[environment]
+        return Held(dict(held.variables), dict(held.unset), held.floor)
+
+    def become(self, environment: str, state: Held) -> None:
+        """Be a node that has another state of it."""
+        self._held[environment] = state
+
+    def collect(self, environment: str) -> None:
+        """Forget what was unset, once all nodes know of it."""
+        held = self._held[environment]
+        held.unset, held.floor = {}, self._last.hlc
+
     def settle(self, conflict: str, *, take_lost: bool = False) -> None:
         """What `envctl resolve` does."""
         record = self.on_record[conflict]
@@ -157,7 +172,13 @@ class Environments:
         self._check()
         await asyncio.sleep(0)
         held = self._held.get(environment, Held())
-        return LocalState(environment, self._revision(environment), dict(held.variables))
+        return LocalState(
+            environment,
+            self._revision(environment),
+            dict(held.variables),
+            dict(held.unset),
+            floor=held.floor,
+        )
 
     async def write(self, request: WriteRequest, author: str) -> WriteAnswer:
         self._check()
