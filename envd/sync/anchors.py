@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import struct
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from hashlib import blake2b
 from typing import Any, Final
@@ -128,5 +129,12 @@ def decoded(text: str) -> Anchor:
 
 
 def decoded_all(record: Mapping[str, str]) -> dict[str, Anchor]:
-    """The anchors of a record, by variable. Raises Corrupt."""
-    return {name: decoded(text) for name, text in record.items()}
+    """The anchors of a record, by variable.
+
+    One that can't be read is none: two values that differ are then a conflict for people.
+    """
+    found: dict[str, Anchor] = {}
+    for name, text in record.items():
+        with suppress(Corrupt):
+            found[name] = decoded(text)
+    return found

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import fields, replace
 from hashlib import blake2b
 from typing import Any, Final
@@ -94,9 +95,18 @@ def decoded(name: str, text: str) -> BindingView:
 
 
 def decoded_all(record: Mapping[str, str]) -> list[BindingView]:
-    """All bindings of the record, by priority and name. Raises Corrupt."""
-    made = [decoded(_named(key), text) for key, text in record.items()]
+    """All bindings of the record, by priority and name, but those that can't be read."""
+    made: list[BindingView] = []
+    for key, text in record.items():
+        with suppress(Corrupt):
+            made.append(decoded(_named(key), text))
     return sorted(made, key=lambda each: (each.priority, each.name))
+
+
+def unreadable(record: Mapping[str, str]) -> list[str]:
+    """The names of those that can't be read: made anew, they can."""
+    named = {_named(key) for key in record}
+    return sorted(named - {each.name for each in decoded_all(record)})
 
 
 def with_revision(binding: BindingView) -> BindingView:

@@ -16,9 +16,9 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 
 from envd.backends.contract import PriceSheet
-from envd.core.errors import Corrupt, EnvdError, NotFound
+from envd.core.errors import EnvdError, InvalidRequest, NotFound
 from envd.core.syncing import BindingStatus, BindingView, SyncStatus
-from envd.sync import binding
+from envd.sync import binding, windows
 from envd.sync.picture import Looking
 from envd.sync.ports import Clock, Held, Leading
 from envd.sync.pricing import Usage
@@ -86,10 +86,12 @@ class Keeper:
 
     async def run(self, seeded: Sequence[BindingView] = ()) -> None:
         """Lead what there is to lead, for ever; `seeded` are those of this node's settings."""
+        waiting = list(seeded)
         try:
-            await self._seed(seeded)
             while True:
                 with suppress(EnvdError):
+                    await self._seed(waiting)
+                    waiting = []
                     await self._stand()
                     async for _ in self._looking.records.changes(binding.RECORD):
                         await self._stand()
@@ -114,8 +116,10 @@ class Keeper:
         return [known[name] for name in names] if names else list(known.values())
 
     async def keep(self, made: BindingView) -> BindingView:
-        """Keep a binding, new or in place of the one of its name."""
+        """Keep a binding, new or in place of the one of its name; raises InvalidRequest."""
         made = binding.checked(made)
+        for window in made.windows:
+            windows.parse(window)
         text = binding.encoded(made)
         await self._looking.records.update(binding.RECORD, {binding.record_key(made.name): text})
         return binding.with_revision(made)
@@ -161,7 +165,10 @@ class Keeper:
     # -- standing for bindings -------------------------------------------------------------
 
     async def _seed(self, seeded: Sequence[BindingView]) -> None:
-        """Keep what the settings say, but where somebody made another binding of that name."""
+        """Keep what the settings say, but where somebody made another binding of that name.
+
+        One that can't be does not keep the others from being.
+        """
         known = {each.name: each for each in await self.all()} if seeded else {}
         for each in seeded:
             now = known.get(each.name)
@@ -169,16 +176,20 @@ class Keeper:
                 _log.warning("sync.binding_not_seeded", extra={"binding": each.name})
                 continue
             wanted = each if now is None else replace(each, paused_by=now.paused_by)
-            if now is None or binding.encoded(wanted) != binding.encoded(now):
+            if now is not None and binding.encoded(wanted) == binding.encoded(now):
+                continue
+            try:
                 await self.keep(wanted)
+            except InvalidRequest as error:
+                extra = {"binding": each.name, "detail": error.message}
+                _log.error("sync.binding_illegal", extra=extra)
 
     async def _stand(self) -> None:
         """Stand for each binding as it is now, and for none that is gone."""
-        try:
-            wanted = {each.name: each for each in await self.all()}
-        except Corrupt as error:
-            _log.error("sync.bindings_unreadable", extra={"detail": error.message})
-            return
+        kept = await self._looking.records.read(binding.RECORD)
+        wanted = {each.name: each for each in binding.decoded_all(kept)}
+        for name in binding.unreadable(kept):
+            _log.error("sync.binding_unreadable", extra={"binding": name})
         changed = [name for name, (was, _) in self._standing.items() if wanted.get(name) != was]
         await self._let_go(changed)
         for name, each in wanted.items():
@@ -188,6 +199,8 @@ class Keeper:
 
     async def _let_go(self, names: Sequence[str]) -> None:
         tasks = [self._standing.pop(name)[1] for name in names]
+        for name in names:
+            self._problems.pop(name, None)
         for task in tasks:
             task.cancel()
         if tasks:

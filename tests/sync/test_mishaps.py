@@ -10,6 +10,7 @@ from envd.backends.memory_store import MemoryStore
 from envd.core.names import MAX_VALUE_BYTES
 from envd.sync import applying
 from envd.sync.applying import Leave
+from envd.sync.binding import decoded_all, encoded, record_key
 from tests.sync.world import World, bound, done
 
 READS = CAPABILITIES & ~Capability.LIST_VALUES
@@ -193,3 +194,33 @@ async def test_what_is_gone_and_older_than_all_that_may_still_come_is_deleted() 
     view = await world.run(bound())
 
     assert done(view) == [("delete", "B", "applied")]
+
+
+# -- records that can't be read -----------------------------------------------------------------
+
+
+async def test_an_anchor_that_cannot_be_read_is_none_and_the_others_count() -> None:
+    world = World()
+    world.environments.set("web", A="1", B="1", C="1")
+    await world.run(bound())
+    (record,) = (name for name in world.records.documents if not name.endswith("/about"))
+    world.records.documents[record] |= {"A": "{", "C": "[]"}
+    world.environments.set("web", A="here", B="2")
+    world.store.edit("A", "there")
+
+    view = await world.run(bound())
+
+    assert done(view) == [
+        ("conflict", "A", "waits"),
+        ("update", "B", "applied"),
+        ("adopt", "C", "applied"),
+    ]
+    assert world.store.values() == {"A": "there", "B": "2", "C": "1"}
+
+
+def test_a_binding_that_cannot_be_read_is_left_out() -> None:
+    kept = {record_key("good"): encoded(bound(name="good")), record_key("bad"): "{"}
+
+    found = decoded_all(kept)
+
+    assert [each.name for each in found] == ["good"]
