@@ -40,6 +40,7 @@ from envd.sync.plan import Plan
 from envd.sync.ports import Clock, Held
 from envd.sync.pricing import Traffic, Usage
 from envd.sync.routing import Facts, Route, choose
+from envd.sync.term import Term
 
 OpenBackend = Callable[[BindingView, str], Awaitable[Backend]]
 """(binding, target) -> a backend that is open; raises BackendError or InvalidRequest."""
@@ -102,6 +103,7 @@ class Runner:
         self._called = called
         self._backends: dict[str, Paced] = {}
         self._one_at_a_time = asyncio.Lock()
+        self._term = Term(binding.name)
         self._schedule = Schedule(binding.interval_seconds, clock.monotonic_s(), draw=clock.random)
         self._windows = [windows.parse(text) for text in binding.windows]
         self._awake = asyncio.Event()
@@ -115,6 +117,7 @@ class Runner:
     async def lead(self, held: Held) -> None:
         """Keep the binding in step for as long as this node leads; ends by cancellation only."""
         _log.info("sync.leading", extra={"binding": self.binding.name, "token": held.token})
+        self._term = Term(self.binding.name)
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._follow_environments())
@@ -124,7 +127,8 @@ class Runner:
             await self.close()
 
     async def close(self) -> None:
-        """Let go of the backends."""
+        """End what is under way, for another node may lead by now, and let go of the backends."""
+        await self._term.end()
         backends, self._backends = self._backends, {}
         for backend in backends.values():
             with suppress(BackendError):
@@ -200,15 +204,22 @@ class Runner:
 
     async def plan(self) -> Plan:
         """Compare both sides now. Raises BackendError, EnvdError; nothing is changed."""
-        async with self._one_at_a_time:
-            made, _, _ = await self._planned()
-            return made
+        return await self._term.during(self._plan())
 
     async def apply(self, leave: Leave, *, wanted: str = "") -> tuple[Plan, AppliedView]:
         """Make a plan and do it; with `wanted` only where it is still the plan of that name.
 
-        Raises Conflict (PLAN_MOVED) else, BackendError and EnvdError where nothing could be done.
+        Raises Conflict (PLAN_MOVED) else, BackendError and EnvdError where nothing could be done,
+        OutcomeUnknown where this node ceased to lead meanwhile.
         """
+        return await self._term.during(self._apply(leave, wanted))
+
+    async def _plan(self) -> Plan:
+        async with self._one_at_a_time:
+            made, _, _ = await self._planned()
+            return made
+
+    async def _apply(self, leave: Leave, wanted: str) -> tuple[Plan, AppliedView]:
         async with self._one_at_a_time:
             self._schedule.began(self._clock.monotonic_s())
             done = False
@@ -323,6 +334,9 @@ class Runner:
             called = partial(self._called, target.partition(":")[0], opened.prices)
             paced = Paced(opened, self._clock, called=called)
             known = self._backends.setdefault(target, paced)
+            if known is not paced:  # Another one opened it meanwhile.
+                with suppress(BackendError):
+                    await paced.close()
         return known
 
     @property

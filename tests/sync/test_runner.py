@@ -17,7 +17,7 @@ from envd.backends.contract import Backend, Capability, Limits, Options
 from envd.backends.errors import MissingLibrary, StoreUnavailable
 from envd.backends.memory import CAPABILITIES, MemoryBackend
 from envd.backends.memory_store import MemoryStore
-from envd.core.errors import Conflict, EnvdError, Unavailable
+from envd.core.errors import Conflict, EnvdError, OutcomeUnknown, Unavailable
 from envd.core.syncing import BindingStatus, BindingView
 from envd.sync.applying import Leave
 from envd.sync.picture import Looking
@@ -28,6 +28,15 @@ from tests.sync.world import Environments, LoopClock, Records, bound, fingerprin
 
 DAY_S = 86_400
 SLOW = Limits(reads_per_s=1, writes_per_s=2, burst=5, page_items=10, batch=1)
+
+
+class Closing(MemoryBackend):
+    """A backend that tells whether it was closed."""
+
+    closed = False
+
+    async def close(self) -> None:
+        self.closed = True
 
 
 class Desk:
@@ -50,6 +59,8 @@ class Desk:
         self.spent: list[Spent] = []
         self.problem: EnvdError | None = None
         self.dollars = 0.0
+        self.opening_s = 0.0
+        self.opened: list[Closing] = []
         looking = Looking(self.environments, self.records, fingerprint)
         self.runner = Runner(
             binding,
@@ -73,9 +84,13 @@ class Desk:
         if self.problem is not None:
             raise self.problem
         options = Options(target, below=binding.environment is None, wall_ms=self.clock.wall_ms)
-        return MemoryBackend(
-            options, store=self.at(target), capabilities=self.capabilities, limits=self.limits
+        await asyncio.sleep(self.opening_s)
+        self.opened.append(
+            Closing(
+                options, store=self.at(target), capabilities=self.capabilities, limits=self.limits
+            )
         )
+        return self.opened[-1]
 
     async def _tell(self, status: BindingStatus) -> None:
         self.told.append(status)
@@ -372,5 +387,42 @@ def test_the_cost_is_of_what_was_counted() -> None:
         assert (usage.items, usage.environments, usage.value_bytes) == (2, 1, 500)
         assert 50 <= usage.traffic.scan_reads <= 75
         assert usage.traffic.measured_s == pytest.approx(3600, rel=0.01)
+
+    simulate(work())
+
+
+def test_what_somebody_asked_for_ends_with_the_leadership() -> None:
+    async def work() -> None:
+        desk = Desk(bound(interval_seconds=3600), limits=SLOW)
+        leading = asyncio.ensure_future(desk.runner.lead(Held("b", 1)))
+        await asyncio.sleep(60)
+        desk.environments.set("web", **{f"K{number}": "1" for number in range(60)})
+        asking = asyncio.ensure_future(desk.runner.apply(Leave()))
+        await asyncio.sleep(10)
+
+        leading.cancel()
+        await asyncio.wait((leading,))
+        written = desk.store.calls.writes
+        with pytest.raises(OutcomeUnknown, match="does not lead"):
+            await asking
+        await asyncio.sleep(60)
+
+        assert 0 < written < 60
+        assert desk.store.calls.writes == written
+        with pytest.raises(Unavailable, match="does not lead"):
+            await desk.runner.plan()
+
+    simulate(work())
+
+
+def test_of_a_target_that_was_opened_twice_at_a_time_one_is_let_go() -> None:
+    async def work() -> None:
+        desk = Desk(bound(interval_seconds=5), capabilities=CAPABILITIES)
+        desk.opening_s = 1.0
+
+        await desk.led_for(60, nothing)
+
+        assert len(desk.opened) == 2
+        assert all(each.closed for each in desk.opened)
 
     simulate(work())
