@@ -176,7 +176,12 @@ class Paced:
             outcomes.update(zip(waiting, done, strict=True))
             waiting = [at for at in waiting if _was_not_begun(outcomes[at])]
             problem = outcomes[waiting[0]].error if waiting else None
-            if problem is None or not await self._is_worth_another(problem, attempt):
+            try:
+                if problem is None or not await self._is_worth_another(problem, attempt):
+                    break
+            except BackendError as error:  # It could not be opened anew.
+                shut = error
+                outcomes.update({at: Outcome(ops[at], Result.FAILED, error=shut) for at in waiting})
                 break
         return [outcomes[at] for at in range(len(ops))]
 
@@ -204,6 +209,7 @@ class Paced:
                 now_s = self._clock.monotonic_s()
                 self._called(False, 1, _OK)
                 self._heard(now_s, (now_s - began_s) * 1000)
+                self._pace.answered(now_s, write=False)
                 return answer
 
     async def _is_worth_another(self, error: BackendError, attempt: _Attempt) -> bool:
