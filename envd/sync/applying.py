@@ -14,6 +14,7 @@ A crash after 2 or 3 is told by the intents, one after 4 by equal values on both
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from hashlib import blake2b
@@ -36,6 +37,7 @@ from envd.sync.ports import Lost
 
 NOT_TRIED: Final = "not tried"
 WAITS: Final = "waits"
+_log = logging.getLogger(__name__)
 _ABOVE_ERAS: Final = (1 << 32) - 1
 _FAILED: Final = {
     Result.CONFLICT: "conflict",
@@ -203,7 +205,9 @@ def _note(course: _Course, planned: Planned, outcome: Outcome) -> None:
     """Take in what became of one write to the store."""
     if outcome.result in (Result.APPLIED, Result.NOOP):
         course.keep(planned, final_anchor(planned, version=outcome.version))
-        course.ended(planned, outcome.result.value)
+        unseen = outcome.overtaken and outcome.between is None
+        why = "somebody changed it in the very moment, and what it was can't be read any more"
+        course.ended(planned, outcome.result.value, why if unseen else "")
         return
     detail = "" if outcome.error is None else outcome.error.message
     course.ended(planned, _FAILED[outcome.result], detail)
@@ -223,7 +227,20 @@ async def _record_overtaken(
     overtaken = [each for each in todo if id(each) in between]
     for name, group in _by_environment(overtaken).items():
         lost = [_lost(course, each, between[id(each)]) for each in group]
-        await course.looking.environments.put_on_record(name, lost)
+        try:
+            await course.looking.environments.put_on_record(name, lost)
+        except EnvdError as error:
+            for planned in group:
+                _not_on_record(course, planned, error)
+
+
+def _not_on_record(course: _Course, planned: Planned, error: EnvdError) -> None:
+    """Tell of what was overwritten in the store and is kept nowhere here: its history may help."""
+    why = f"somebody wrote it in the very moment, which could not go on record: {error.message}"
+    course.ended(planned, "failed", why)
+    extra = {"binding": course.plan.binding.name, "target": course.plan.target}
+    names = {"environment": planned.bound.environment, "variable": planned.key.variable}
+    _log.error("sync.not_on_record", extra={**extra, **names, "reason": error.reason})
 
 
 # -- 4: environments -------------------------------------------------------------------------

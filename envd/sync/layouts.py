@@ -330,10 +330,10 @@ class Documents:
     async def _written(
         self, environment: str, before: Item | None, after: Mapping[str, str], idempotency: str
     ) -> Outcome:
-        """Write a document, or delete one that is empty and was made by envd."""
+        """Write a document, or delete one that is empty and is known to be of envd's making."""
         expect = "" if before is None else before.version
         key = Key(environment, "")
-        if after or before is None or before.managed is False:
+        if after or before is None or not before.managed:
             op = Op(Verb.PUT, key, expect, _text(after), any_owner=True)
         else:
             op = Op(Verb.DELETE, key, expect)
@@ -358,16 +358,36 @@ def parsed(document: Item) -> dict[str, str]:
     """The variables of a document. Raises InvalidValue, without its text, for anything else."""
     if document.value is None:
         return {}
-    try:
-        plain = json.loads(document.value)
-    except ValueError:
-        plain = None
-    if not isinstance(plain, dict) or not all(isinstance(each, str) for each in plain.values()):
+    plain = _plain(document.value)
+    if plain is None:
         raise InvalidValue(
             f"{document.native} is no JSON object of text, so it can't be a document of variables",
             hint="use the layout per-variable, or another place",
         )
     return plain
+
+
+def _plain(text: str) -> dict[str, str] | None:
+    """The object that a text is, None where it is anything else, or holds what is no text."""
+    try:
+        plain = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(plain, dict):
+        return None
+    for name, value in plain.items():
+        if not isinstance(value, str) or not _is_text(name + value):
+            return None
+    return plain
+
+
+def _is_text(text: str) -> bool:
+    """Whether it can be written as UTF-8: an escaped half of a surrogate pair can't."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _text(variables: Mapping[str, str]) -> str:

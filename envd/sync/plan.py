@@ -118,7 +118,10 @@ def _decided(picture: Picture, key: Key, sides: Sides, fingerprint: Fingerprint)
     unread = picture.unread.get(key)
     if unread is not None:
         return _skipped(sides, f"its value can't be read: {unread.message}")
-    decision = decide(picture.binding, sides, fingerprint)
+    try:
+        decision = decide(picture.binding, sides, fingerprint)
+    except UnicodeEncodeError:
+        return _skipped(sides, f"the store's value of {key.variable} is not valid UTF-8")
     comes_here = decision.side == ENVD and decision.action is not Action.DELETE
     if sides.there is not None and (comes_here or decision.loses == STORE):
         try:

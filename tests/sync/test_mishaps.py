@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from envd.backends.contract import Capability, Key
-from envd.backends.memory import CAPABILITIES
+from envd.backends.errors import InvalidValue
+from envd.backends.memory import CAPABILITIES, Manners
 from envd.backends.memory_store import MemoryStore
 from envd.core.names import MAX_VALUE_BYTES
 from envd.sync import applying
@@ -15,6 +16,8 @@ from tests.sync.world import World, bound, done
 
 READS = CAPABILITIES & ~Capability.LIST_VALUES
 """A store whose listing brings no values."""
+PLAIN = Capability.POSTCHECK | Capability.LIST_VALUES
+"""A store that keeps no stamps and compares nothing."""
 
 
 # -- documents whose values are only read where their version is a new one ---------------------
@@ -224,3 +227,84 @@ def test_a_binding_that_cannot_be_read_is_left_out() -> None:
     found = decoded_all(kept)
 
     assert [each.name for each in found] == ["good"]
+
+
+# -- what others write in the very moment -------------------------------------------------------
+
+
+async def test_what_came_in_between_and_cannot_go_on_record_is_told_and_logged(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    world = World(capabilities=PLAIN)
+    world.environments.set("web", A="1")
+    await world.run(bound())
+    world.environments.set("web", A="2")
+    world.store.meanwhile("A", "in between")
+    made, pictured, place = await world.plan(bound())
+
+    world.environments.away = True
+    views = await applying.apply(
+        made, pictured, place, world.looking, Leave(), world.clock.wall_ms()
+    )
+    world.environments.away = False
+
+    assert [(each.variable, each.result) for each in views] == [("A", "failed")]
+    assert "in between" not in views[0].detail + caplog.text
+    assert [record.message for record in caplog.records] == ["sync.not_on_record"]
+    assert not (await world.run(bound())).operations
+
+
+async def test_what_came_in_between_and_cannot_be_read_any_more_is_told() -> None:
+    world = World(capabilities=PLAIN)
+    world.environments.set("web", A="1")
+    await world.run(bound())
+    world.environments.set("web", A="2")
+    world.store.meanwhile("A", None)
+
+    view = await world.run(bound())
+
+    assert done(view) == [("update", "A", "applied")]
+    assert "in the very moment" in view.operations[0].detail
+
+
+async def test_a_value_in_the_store_that_is_no_text_stops_no_other() -> None:
+    world = World()
+    world.store.edit("A", "\ud800")
+    world.store.edit("B", "1")
+
+    view = await world.run(bound())
+
+    assert done(view) == [("skip", "A", ""), ("create", "B", "applied")]
+
+
+# -- documents that are none ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, '{"A":"\\ud800"}', '{"\\ud800":"1"}', '{"A":1}'])
+async def test_a_document_that_no_environment_can_hold_is_refused_without_its_text(
+    text: str,
+) -> None:
+    world = World()
+    binding = bound(layout="document")
+    world.store.edit(world.place(binding).name(Key("", "A")), text)
+
+    with pytest.raises(InvalidValue, match="no JSON object of text") as caught:
+        await world.run(binding)
+
+    assert caught.value.__cause__ is None
+    assert caught.value.__suppress_context__ or caught.value.__context__ is None
+
+
+async def test_a_document_that_nobody_knows_to_be_of_envd_is_emptied_and_not_deleted() -> None:
+    world = World()
+    world.manners = Manners(knows_owner=False)
+    binding = bound(layout="document")
+    native = world.place(binding).name(Key("", "A"))
+    world.store.edit(native, "{}")
+    world.environments.set("web", A="1")
+    await world.run(binding)
+
+    world.environments.unset("web", "A")
+    await world.run(binding)
+
+    assert world.store.values() == {native: "{}"}

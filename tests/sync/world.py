@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from hashlib import blake2b
 
 from envd.backends.contract import Capability, Options
-from envd.backends.memory import CAPABILITIES, MemoryBackend
+from envd.backends.memory import CAPABILITIES, Manners, MemoryBackend
 from envd.backends.memory_store import MemoryStore
 from envd.core.answers import WriteAnswer
 from envd.core.errors import Conflict, NotFound, Unavailable
@@ -336,6 +336,7 @@ class World:
         self.records = Records()
         self.store = MemoryStore("place")
         self.capabilities = capabilities
+        self.manners = Manners()
         self.looking = Looking(self.environments, self.records, fingerprint)
 
     def place(self, binding: BindingView) -> Place:
@@ -346,7 +347,9 @@ class World:
             name_template=binding.name_template,
             wall_ms=self.clock.wall_ms,
         )
-        backend = MemoryBackend(options, store=self.store, capabilities=self.capabilities)
+        backend = MemoryBackend(
+            options, store=self.store, capabilities=self.capabilities, manners=self.manners
+        )
         return place_of(binding, backend, fingerprint)
 
     async def plan(self, binding: BindingView) -> tuple[Plan, Picture, Place]:
