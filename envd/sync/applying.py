@@ -15,7 +15,7 @@ A crash after 2 or 3 is told by the intents, one after 4 by equal values on both
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 from typing import Final
@@ -92,7 +92,7 @@ async def apply(
         elif planned.works:
             todo.append(planned)
         else:
-            course.ended(planned, WAITS if planned.decision.action is Action.CONFLICT else "")
+            course.ended(planned, _left(planned))
     for planned in plan.notes:
         course.keep(planned, planned.decision.anchor)
     for planned in plan.operations:
@@ -363,9 +363,23 @@ def _by_bound(todo: Iterable[Planned]) -> list[tuple[Bound, list[Planned]]]:
     return [(group[0].bound, group) for group in _by_environment(todo).values()]
 
 
+def not_tried(plan: Plan, why: str) -> Iterator[OperationView]:
+    """The operations of a plan of which nothing is done."""
+    for each in plan.operations:
+        if each.works:
+            yield operation_view(plan, each, NOT_TRIED, why)
+        else:
+            yield operation_view(plan, each, _left(each))
+
+
+def _left(planned: Planned) -> str:
+    """The result of an operation that there is nothing to do for."""
+    return WAITS if planned.decision.action is Action.CONFLICT else ""
+
+
 def is_whole(views: Iterable[OperationView]) -> bool:
-    """Whether nothing of a plan failed."""
-    return not any(each.result in (*_FAILED.values(), NOT_TRIED) for each in views)
+    """Whether nothing of a plan failed. What waits for somebody's leave is not to be tried soon."""
+    return not any(each.result in _FAILED.values() for each in views)
 
 
 def first_problem(error: BackendError | EnvdError) -> str:

@@ -231,7 +231,7 @@ class Runner:
                 done = applying.is_whole(view.operations)
                 self._took_in(made, view)
             except (BackendError, EnvdError) as error:
-                self._failed(error)
+                done = self._failed(error)
                 raise
             finally:
                 self._schedule.ended(self._clock.monotonic_s(), done)
@@ -250,10 +250,7 @@ class Runner:
     async def _done(self, made: Plan, pictured: Picture, place: Place, leave: Leave) -> AppliedView:
         held = self._held_back(made, place, leave)
         if held is not None:
-            views = tuple(
-                plan.operation_view(made, each, applying.NOT_TRIED, held.detail)
-                for each in made.operations
-            )
+            views = tuple(applying.not_tried(made, held.detail))
             return AppliedView(made.id, views, (*made.held, held))
         wall_ms = self._clock.wall_ms()
         views = tuple(await applying.apply(made, pictured, place, self._looking, leave, wall_ms))
@@ -417,8 +414,7 @@ class Runner:
         waiting = sum(each.result == applying.WAITS for each in view.operations)
         failed = [each for each in view.operations if each.result in _FAILURES]
         if view.held:
-            state = "braked" if view.held[0].reason == "BRAKE" else "failing"
-            state = "over budget" if view.held[0].reason == "OVER_BUDGET" else state
+            state = _HELD.get(view.held[0].reason, "behind")
             detail, hint = view.held[0].detail, view.held[0].hint
         elif failed:
             state, hint = "behind", ""
@@ -438,10 +434,14 @@ class Runner:
             dollars_month=round(self._spends(), 2),
         )
 
-    def _failed(self, error: EnvdError) -> None:
-        """The status after a run that could do nothing."""
+    def _failed(self, error: EnvdError) -> bool:
+        """The status after a run that could do nothing; returns whether that is no failure.
+
+        Whose plan moved on is told so; what changed is then still to be taken along.
+        """
         if isinstance(error, Conflict) and error.reason == "PLAN_MOVED":
-            return
+            self._schedule.changed(self._clock.monotonic_s())
+            return True
         self._note(Spent((), 1))
         self._status = replace(
             self._status,
@@ -450,6 +450,7 @@ class Runner:
             detail=error.message,
             hint=error.hint,
         )
+        return False
 
     async def _tell_if_new(self) -> None:
         """Tell the status where something of it is news, or where nothing was told for long."""
@@ -466,6 +467,7 @@ class Runner:
             await self._tell(replace(status, told=iso_time(self._clock.wall_ms())))
 
 
+_HELD: Final = {"BRAKE": "braked", "OVER_BUDGET": "over budget"}
 _FAILURES: Final = frozenset(("failed", "rejected", "conflict", applying.NOT_TRIED))
 
 

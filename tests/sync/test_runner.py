@@ -426,3 +426,67 @@ def test_of_a_target_that_was_opened_twice_at_a_time_one_is_let_go() -> None:
         assert all(each.closed for each in desk.opened)
 
     simulate(work())
+
+
+def test_a_braked_binding_looks_again_by_its_interval_and_takes_changes_along() -> None:
+    async def work() -> None:
+        desk = Desk(bound(interval_seconds=3600))
+        desk.environments.set("web", **{f"K{number}": "1" for number in range(30)})
+        await desk.runner.apply(Leave())
+        for number in range(10):
+            desk.store.remove(f"K{number}")
+        looked: list[int] = []
+
+        async def people() -> None:
+            await asyncio.sleep(DAY_S / 2)
+            looked.append(desk.store.calls.pages)
+            assert desk.runner.status().state == "braked"
+            desk.environments.set("web", K29="2")
+            await asyncio.sleep(5)
+            assert desk.store.values()["K29"] == "2"
+
+        await desk.led_for(DAY_S / 2 + 10, people)
+
+        assert looked[0] < 20
+
+    simulate(work())
+
+
+def test_a_plan_that_moved_on_holds_up_nothing() -> None:
+    async def work() -> None:
+        desk = Desk(bound(interval_seconds=3600))
+        desk.environments.set("web", A="1")
+
+        async def people() -> None:
+            await asyncio.sleep(60)
+            for _ in range(8):
+                with pytest.raises(Conflict):
+                    await desk.runner.apply(Leave(), wanted="another")
+            desk.environments.set("web", A="2")
+            with pytest.raises(Conflict):
+                await desk.runner.apply(Leave(), wanted="another")
+            await asyncio.sleep(5)
+            assert desk.store.values() == {"A": "2"}
+
+        await desk.led_for(100, people)
+
+    simulate(work())
+
+
+def test_what_waits_for_consent_is_no_more_than_what_would_be_written() -> None:
+    async def work() -> None:
+        capabilities = CAPABILITIES | Capability.RESTARTS_TARGET
+        desk = Desk(bound(direction="push"), capabilities=capabilities)
+        desk.environments.set("web", A="1")
+        desk.store.edit("FOREIGN", "1")
+
+        _, view = await desk.runner.apply(Leave())
+
+        assert [(each.variable, each.result) for each in view.operations] == [
+            ("A", "not tried"),
+            ("FOREIGN", ""),
+        ]
+        assert desk.runner.status().drift == 1
+        assert desk.runner.status().state == "behind"
+
+    simulate(work())
