@@ -73,11 +73,38 @@ class Decision:
     loses: Side = NEITHER
 
 
+@dataclass(frozen=True, slots=True)
+class Left:
+    """A decision to leave a variable as it is, and all that it was made of, but for the values.
+
+    Of equal versions the values are equal: while nothing of it changes, neither does the decision,
+    and the store's value need not be read again.
+    """
+
+    decision: Decision
+    stamp: str
+    version: str
+    anchor: Anchor | None
+    settled: bool
+    behind: bool
+
+    @staticmethod
+    def of(sides: Sides, decision: Decision) -> Left:
+        """What was decided of these sides."""
+        return Left(decision, sides.stamp, sides.version, sides.anchor, sides.settled, sides.behind)
+
+    def holds(self, sides: Sides) -> bool:
+        """Whether it is what will be decided of these sides too."""
+        return self == Left.of(sides, self.decision)
+
+
 def needs_value(binding: BindingView, sides: Sides) -> bool:
     """Whether the store's value must be read: to decide, or because it may be taken."""
     there, anchor = sides.there, sides.anchor
     if there is None or there.value is not None or sides.hidden:
         return False
+    if sides.here is None and anchor is None and not writes_envd(binding):
+        return binding.delete_policy == "mirror"
     if anchor is None or anchor.conflict or anchor.version != there.version:
         return True
     takes_back = binding.conflict_policy == "store" and not writes_store(binding)

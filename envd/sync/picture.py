@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from hashlib import blake2b
+from types import MappingProxyType
 from typing import Final
 
 from envd.backends.contract import Capability, Item, Key
@@ -18,7 +19,7 @@ from envd.core.syncing import BindingView
 from envd.sync import anchors, binding
 from envd.sync.anchors import ABSENT, Anchor
 from envd.sync.layouts import Known, Place
-from envd.sync.merge import Sides, needs_value
+from envd.sync.merge import Left, Sides, needs_value
 from envd.sync.ports import Environments, Fingerprint, Local, LocalState, Records
 
 ENVIRONMENT: Final = "ENVIRONMENT"
@@ -56,7 +57,8 @@ class Picture:
     """Both sides. `unsure` are keys whose absence in the store could not be confirmed.
 
     `unread` are items whose values were wanted and could not be read, with the reason. `illegal`
-    are relative environments in the store that no environment can be called.
+    are relative environments in the store that no environment can be called. `left` tells what was
+    left as it was the last time.
     """
 
     binding: BindingView
@@ -68,6 +70,14 @@ class Picture:
     unsure: frozenset[Key] = frozenset()
     unread: Mapping[Key, BackendError] = field(default_factory=dict)
     illegal: frozenset[str] = frozenset()
+    left: Mapping[Key, Left] = field(default_factory=dict)
+
+    def known(self, key: Key, sides: Sides) -> Left | None:
+        """What was decided of an item whose value was not read, as it was before."""
+        left = self.left.get(key)
+        if left is None or not left.holds(sides) or not needs_value(self.binding, sides):
+            return None
+        return left
 
     def compared(self) -> Compared:
         """Every variable that is known on any side, in order: those that may differ, and how many.
@@ -156,9 +166,16 @@ class Looking:
     fingerprint: Fingerprint
 
 
-async def take(looking: Looking, bound: BindingView, target: str, place: Place) -> Picture:
+async def take(
+    looking: Looking,
+    bound: BindingView,
+    target: str,
+    place: Place,
+    left: Mapping[Key, Left] = MappingProxyType({}),
+) -> Picture:
     """Look at both sides of a binding at one of its targets.
 
+    `left` is what was left as it was the last time: while it is the same, it is not read again.
     Raises BackendError where the store can't be listed completely, EnvdError where an environment
     or a record can't be read. Nothing is changed.
     """
@@ -174,7 +191,7 @@ async def take(looking: Looking, bound: BindingView, target: str, place: Place) 
         else:
             environments[name] = await _bound(looking, bound, target, name)
     items = dict(seen.items)
-    unsure = await _confirmed(environments.values(), items, place)
+    unsure = await _confirmed(environments.values(), items, place, left)
     picture = Picture(
         bound,
         target,
@@ -184,9 +201,14 @@ async def take(looking: Looking, bound: BindingView, target: str, place: Place) 
         place.capabilities,
         frozenset(unsure),
         illegal=frozenset(illegal),
+        left=left,
     )
     compared = picture.compared()
-    wanted = [key for _, key, sides in compared.differing if needs_value(bound, sides)]
+    wanted = [
+        key
+        for _, key, sides in compared.differing
+        if needs_value(bound, sides) and picture.known(key, sides) is None
+    ]
     return await with_values(picture, place, wanted)
 
 
@@ -252,17 +274,20 @@ def _known(bound: Bound) -> Known:
 
 
 async def _confirmed(
-    environments: Iterable[Bound], items: dict[Key, Item], place: Place
+    environments: Iterable[Bound], items: dict[Key, Item], place: Place, left: Mapping[Key, Left]
 ) -> set[Key]:
     """Read what is anchored and was not listed by name, and add to `items` what is there.
 
-    Returns the keys of which the store does not tell.
+    Returns the keys of which the store does not tell. What was confirmed to be gone, and left so,
+    needs no second look.
     """
     missing = [
         Key(bound.relative, name)
         for bound in environments
         for name, anchor in bound.anchors.items()
-        if anchor.version != ABSENT and Key(bound.relative, name) not in items
+        if anchor.version != ABSENT
+        and Key(bound.relative, name) not in items
+        and not _is_left_gone(bound, name, left.get(Key(bound.relative, name)))
     ]
     unsure: set[Key] = set()
     for key, answer in (await place.read(missing)).items() if missing else ():
@@ -271,3 +296,11 @@ async def _confirmed(
         elif not isinstance(answer, _GONE):
             unsure.add(key)
     return unsure
+
+
+def _is_left_gone(bound: Bound, name: str, left: Left | None) -> bool:
+    """Whether it was gone before, and what is here and was in step is as it was then."""
+    if left is None or left.version != ABSENT or left.anchor != bound.anchors[name]:
+        return False
+    here = bound.state.variables.get(name)
+    return left.stamp == (ABSENT if here is None else here.stamp.hex())

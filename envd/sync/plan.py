@@ -8,19 +8,19 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 from typing import Final
 
 from envd.backends.contract import Key, Op, Verb
 from envd.backends.errors import BackendError
-from envd.core.errors import EnvdError
+from envd.core.errors import Conflict, EnvdError
 from envd.core.names import check_value, check_variable
 from envd.core.syncing import Action, BindingView, HeldView, OperationView, PlanView
 from envd.sync.anchors import Anchor
 from envd.sync.layouts import Place
-from envd.sync.merge import ENVD, NEITHER, STORE, Decision, Sides, decide
+from envd.sync.merge import ENVD, NEITHER, STORE, Decision, Left, Sides, decide
 from envd.sync.picture import Bound, Picture, store_stamp
 from envd.sync.ports import Fingerprint
 
@@ -55,7 +55,8 @@ class Planned:
 class Plan:
     """All of it. `notes` are anchors to be kept anew, where nothing else is to be done.
 
-    `names` counts the variables on any side, `held` says what of the plan is not to be done.
+    `names` counts the variables on any side, `held` says what of the plan is not to be done, `left`
+    what is left as it is, for the next picture.
     """
 
     binding: BindingView
@@ -65,6 +66,7 @@ class Plan:
     in_step: int
     names: int
     held: tuple[HeldView, ...] = ()
+    left: Mapping[Key, Left] = field(default_factory=dict, compare=False, repr=False)
     id: str = field(default="", compare=False)
 
     @property
@@ -105,6 +107,11 @@ def make(picture: Picture, place: Place, fingerprint: Fingerprint) -> Plan:
         notes,
         in_step=compared.in_step + sum(each.decision.action is None for each in named),
         names=compared.in_step + sum(map(_is_there, named)),
+        left={
+            each.key: Left.of(each.sides, each.decision)
+            for each in decided
+            if _is_left(each) and each.key not in picture.unread
+        },
     )
     plan = replace(plan, held=tuple(_held(plan, picture)))
     return replace(plan, id=_name(plan))
@@ -114,10 +121,19 @@ def _is_there(planned: Planned) -> bool:
     return planned.sides.here is not None or planned.sides.there is not None
 
 
+def _is_left(planned: Planned) -> bool:
+    """Whether it is left as it is for what both sides are, not as one of them can't be told."""
+    stays = planned.decision.action in (Action.SKIP, Action.CONFLICT) and not planned.works
+    return stays and not planned.sides.unsure
+
+
 def _decided(picture: Picture, key: Key, sides: Sides, fingerprint: Fingerprint) -> Decision:
     unread = picture.unread.get(key)
     if unread is not None:
         return _skipped(sides, f"its value can't be read: {unread.message}")
+    left = picture.known(key, sides)
+    if left is not None:
+        return left.decision
     try:
         decision = decide(picture.binding, sides, fingerprint)
     except UnicodeEncodeError:
@@ -272,3 +288,12 @@ def final_anchor(planned: Planned, *, version: str = "", stamp: str = "") -> Anc
             return replace(anchor, stamp=stamp)
         case _:
             return anchor
+
+
+def moved() -> Conflict:
+    """The refusal of a plan that is not the present one any more."""
+    return Conflict(
+        "the state moved on since the plan was made; nothing was done",
+        hint="look at the new one: envctl sync plan",
+        reason="PLAN_MOVED",
+    )

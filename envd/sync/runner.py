@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Final
 
-from envd.backends.contract import Backend, Capability, PriceSheet
+from envd.backends.contract import Backend, Capability, Key, PriceSheet
 from envd.backends.errors import BackendError
 from envd.core.breaker import Circuit
 from envd.core.errors import Conflict, EnvdError, Unavailable
@@ -33,7 +33,7 @@ from envd.sync.applying import Leave
 from envd.sync.binding import binds, root, scope
 from envd.sync.coalescing import Schedule
 from envd.sync.layouts import Place, place_of
-from envd.sync.merge import STORE
+from envd.sync.merge import STORE, Left
 from envd.sync.paced import Paced
 from envd.sync.picture import Looking, Picture
 from envd.sync.plan import Plan
@@ -111,6 +111,7 @@ class Runner:
         self._status = BindingStatus(binding.name, "behind", leader=node)
         self._told: tuple[BindingStatus, float] | None = None
         self._sizes = Sizes()
+        self._left: dict[str, Mapping[Key, Left]] = {}
 
     # -- leading ---------------------------------------------------------------------------
 
@@ -226,7 +227,7 @@ class Runner:
             try:
                 made, pictured, place = await self._planned()
                 if wanted and made.id != wanted:
-                    raise plan_moved()
+                    raise plan.moved()
                 view = await self._done(made, pictured, place, leave)
                 done = applying.is_whole(view.operations)
                 self._took_in(made, view)
@@ -243,9 +244,12 @@ class Runner:
         target = await self._choose()
         backend = await self._backend(target)
         place = place_of(self.binding, backend, self._looking.fingerprint)
-        pictured = await picture.take(self._looking, self.binding, target, place)
+        left = self._left.get(target, {})
+        pictured = await picture.take(self._looking, self.binding, target, place, left)
         self._sizes = _sizes(pictured, documents=place.has_documents)
-        return plan.make(pictured, place, self._looking.fingerprint), pictured, place
+        made = plan.make(pictured, place, self._looking.fingerprint)
+        self._left = {target: made.left}
+        return made, pictured, place
 
     async def _done(self, made: Plan, pictured: Picture, place: Place, leave: Leave) -> AppliedView:
         held = self._held_back(made, place, leave)
@@ -487,13 +491,4 @@ def _sizes(pictured: Picture, *, documents: bool) -> Sizes:
         max((size for each in sizes for size in each), default=0),
         max(map(sum, sizes), default=0),
         any(local.secret for state in states for local in state),
-    )
-
-
-def plan_moved() -> Conflict:
-    """The refusal of a plan that is not the present one any more."""
-    return Conflict(
-        "the state moved on since the plan was made; nothing was done",
-        hint="look at the new one: envctl sync plan",
-        reason="PLAN_MOVED",
     )

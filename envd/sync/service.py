@@ -42,7 +42,7 @@ from envd.sync.keeping import Keeper, Totals
 from envd.sync.plan import joined_name
 from envd.sync.ports import Leading
 from envd.sync.prices import PriceBook
-from envd.sync.runner import Runner, plan_moved
+from envd.sync.runner import Runner
 from envd.sync.stores import Stores
 from envd.wire import plain_sync
 from envd.wire.plain import to_plain
@@ -168,7 +168,7 @@ class Reconciler:
         if request.plan and len(wanted) != 1:
             made = [await self._plan_of(identity, each) for each in wanted]
             if joined_name([each.plan for each in made]) != request.plan:
-                raise plan_moved()
+                raise plan.moved()
             plans = {each.name: view.plan for each, view in zip(wanted, made, strict=True)}
         views = [
             await self._apply_one(identity, each, plans[each.name], request) for each in wanted

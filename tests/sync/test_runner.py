@@ -490,3 +490,89 @@ def test_what_waits_for_consent_is_no_more_than_what_would_be_written() -> None:
         assert desk.runner.status().state == "behind"
 
     simulate(work())
+
+
+def _foreign(desk: Desk) -> None:
+    desk.store.edit("FOREIGN", "1")
+
+
+def _drifted(desk: Desk) -> None:
+    desk.store.edit("A", "theirs")
+
+
+def _clashed(desk: Desk) -> None:
+    desk.environments.set("web", A="here")
+    desk.store.edit("A", "there")
+
+
+def _deleted_there(desk: Desk) -> None:
+    desk.store.remove("A")
+
+
+def _deleted_here(desk: Desk) -> None:
+    desk.environments.unset("web", "A")
+    desk.store.edit("A", "theirs")
+
+
+@pytest.mark.parametrize(
+    ("how", "happens", "told"),
+    [
+        ({"direction": "push"}, _foreign, ("skip", "FOREIGN")),
+        ({"direction": "push", "conflict_policy": "store"}, _drifted, ("skip", "A")),
+        ({"direction": "pull", "conflict_policy": "envd"}, _clashed, ("skip", "A")),
+        ({"conflict_policy": "manual"}, _clashed, ("conflict", "A")),
+        ({"direction": "push"}, _deleted_here, ("skip", "A")),
+        ({"delete_policy": "never"}, _deleted_there, ("skip", "A")),
+    ],
+)
+def test_what_is_left_as_it_is_is_told_each_time_and_read_but_once(
+    how: dict[str, object], happens: Callable[[Desk], None], told: tuple[str, str]
+) -> None:
+    async def work() -> None:
+        reads = CAPABILITIES & ~Capability.LIST_VALUES & ~Capability.WATCH
+        desk = Desk(bound(interval_seconds=60, **how), capabilities=reads)
+        desk.environments.set("web", A="1")
+        desk.store.edit("A", "1")
+        await desk.runner.apply(Leave())
+        happens(desk)
+        for _ in range(2):
+            await desk.runner.apply(Leave())
+        gets = desk.store.calls.gets
+
+        for _ in range(5):
+            _, view = await desk.runner.apply(Leave())
+
+            assert [(each.action, each.variable) for each in view.operations] == [told]
+        assert desk.store.calls.gets == gets
+
+    simulate(work())
+
+
+def test_what_was_left_as_it_was_is_looked_at_anew_once_it_changes() -> None:
+    async def work() -> None:
+        reads = CAPABILITIES & ~Capability.LIST_VALUES & ~Capability.WATCH
+        desk = Desk(bound(conflict_policy="manual"), capabilities=reads)
+        desk.environments.set("web", A="here")
+        desk.store.edit("A", "there")
+        for _ in range(3):
+            await desk.runner.apply(Leave())
+
+        desk.environments.set("web", A="there")
+        _, view = await desk.runner.apply(Leave())
+
+        assert not view.operations
+
+    simulate(work())
+
+
+def test_a_foreign_value_is_never_read_where_nothing_comes_of_it() -> None:
+    async def work() -> None:
+        reads = CAPABILITIES & ~Capability.LIST_VALUES & ~Capability.WATCH
+        desk = Desk(bound(direction="push"), capabilities=reads)
+        desk.store.edit("FOREIGN", "1")
+
+        await desk.runner.apply(Leave())
+
+        assert desk.store.calls.gets == 0
+
+    simulate(work())

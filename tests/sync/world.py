@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
 
-from envd.backends.contract import Capability, Options
+from envd.backends.contract import Capability, Key, Options
 from envd.backends.memory import CAPABILITIES, Manners, MemoryBackend
 from envd.backends.memory_store import MemoryStore
 from envd.core.answers import WriteAnswer
@@ -24,6 +24,7 @@ from envd.node.recording import commits_of
 from envd.sync import applying, picture, plan
 from envd.sync.applying import Leave
 from envd.sync.layouts import Place, place_of
+from envd.sync.merge import Left
 from envd.sync.picture import Looking, Picture
 from envd.sync.plan import Plan
 from envd.sync.ports import Local, LocalState, Lost
@@ -337,6 +338,7 @@ class World:
         self.store = MemoryStore("place")
         self.capabilities = capabilities
         self.manners = Manners()
+        self.left: dict[BindingView, Mapping[Key, Left]] = {}
         self.looking = Looking(self.environments, self.records, fingerprint)
 
     def place(self, binding: BindingView) -> Place:
@@ -354,8 +356,11 @@ class World:
 
     async def plan(self, binding: BindingView) -> tuple[Plan, Picture, Place]:
         place = self.place(binding)
-        pictured = await picture.take(self.looking, binding, binding.targets[0], place)
-        return plan.make(pictured, place, fingerprint), pictured, place
+        left = self.left.get(binding, {})
+        pictured = await picture.take(self.looking, binding, binding.targets[0], place, left)
+        made = plan.make(pictured, place, fingerprint)
+        self.left[binding] = made.left
+        return made, pictured, place
 
     async def run(self, binding: BindingView, leave: Leave | None = None) -> AppliedView:
         """One comparison, and all that follows from it."""
