@@ -174,7 +174,8 @@ async def _write_store(course: _Course, todo: Sequence[Planned]) -> None:
         return
     await _keep_intents(course, todo)
     named = f"{course.plan.id}-{course.wall_ms}"
-    outcomes = await course.place.apply([op_of(each) for each in todo], named)
+    ops = [op_of(each, course.looking.fingerprint) for each in todo]
+    outcomes = await course.place.apply(ops, named)
     for planned, outcome in zip(todo, outcomes, strict=True):
         _note(course, planned, outcome)
     await _record_overtaken(course, todo, outcomes)

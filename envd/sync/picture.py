@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from hashlib import blake2b
 from types import MappingProxyType
 from typing import Final
 
@@ -26,7 +25,17 @@ ENVIRONMENT: Final = "ENVIRONMENT"
 TARGET: Final = "TARGET"
 DOCUMENT: Final = "DOCUMENT"
 """What the record besides the anchors tells: whose they are, and the version of the document."""
+_MARK_DIGITS: Final = 16
 _GONE: Final = (ItemNotFound, SoftDeleted)
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """A value of a variable; places can be shared, so the environment belongs to it."""
+
+    environment: str
+    variable: str
+    value: str = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +76,7 @@ class Picture:
     items: Mapping[Key, Item]
     documents: Mapping[str, str]
     capabilities: Capability
+    fingerprint: Fingerprint
     unsure: frozenset[Key] = frozenset()
     unread: Mapping[Key, BackendError] = field(default_factory=dict)
     illegal: frozenset[str] = frozenset()
@@ -125,10 +135,14 @@ class Picture:
         return Sides(here, there, anchor, settled, key in self.unsure, hidden, behind)
 
     def _with_own_stamp(self, environment: str, item: Item) -> Item:
-        """An item with the stamp that envd gave it for this very variable, "" for any other."""
+        """An item with the stamp that envd gave this very value of the variable, "" for any other.
+
+        Who edits a value may leave the stamp of the one before it.
+        """
         stamp = ""
-        if Capability.STAMP_ATOMIC in self.capabilities:
-            stamp = own_stamp(environment, item.key.variable, item.stamp)
+        if Capability.STAMP_ATOMIC in self.capabilities and item.value is not None:
+            named = Written(environment, item.key.variable, item.value)
+            stamp = own_stamp(self.fingerprint, named, item.stamp)
         return replace(item, stamp=stamp)
 
 
@@ -141,20 +155,23 @@ def _is_behind(bound: Bound, key: Key, anchor: Anchor | None) -> bool:
     return written is not None and not bound.state.has_seen(key.variable, written)
 
 
-def store_stamp(environment: str, variable: str, stamp: str) -> str:
-    """A stamp as it is left in a store: with a mark of whose it is, as places can be shared."""
-    return f"{stamp}.{_mark(environment, variable)}"
+def store_stamp(fingerprint: Fingerprint, written: Written, stamp: str) -> str:
+    """A stamp as it is left in a store: with a mark of what it was given to, and of whose it is."""
+    return f"{stamp}.{_mark(fingerprint, written)}"
 
 
-def own_stamp(environment: str, variable: str, text: str) -> str:
-    """The inverse of `store_stamp`; "" for the stamp of another variable, or anything else."""
+def own_stamp(fingerprint: Fingerprint, found: Written, text: str) -> str:
+    """The inverse of `store_stamp`; "" for the stamp of anything else."""
     stamp, _, mark = text.partition(".")
-    return stamp if mark == _mark(environment, variable) else ""
+    try:
+        return stamp if mark and mark == _mark(fingerprint, found) else ""
+    except UnicodeEncodeError:
+        return ""  # No value of ours.
 
 
-def _mark(environment: str, variable: str) -> str:
-    named = f"{environment}\0{variable}".encode()
-    return blake2b(named, digest_size=8, person=b"envd store mark").hexdigest()
+def _mark(fingerprint: Fingerprint, written: Written) -> str:
+    named = f"{written.environment}\0{written.variable}\0{written.value}"
+    return fingerprint(named)[:_MARK_DIGITS]
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,6 +216,7 @@ async def take(
         items,
         seen.documents,
         place.capabilities,
+        looking.fingerprint,
         frozenset(unsure),
         illegal=frozenset(illegal),
         left=left,

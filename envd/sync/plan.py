@@ -21,7 +21,7 @@ from envd.core.syncing import Action, BindingView, HeldView, OperationView, Plan
 from envd.sync.anchors import Anchor
 from envd.sync.layouts import Place
 from envd.sync.merge import ENVD, NEITHER, STORE, Decision, Left, Sides, decide
-from envd.sync.picture import Bound, Picture, store_stamp
+from envd.sync.picture import Bound, Picture, Written, store_stamp
 from envd.sync.ports import Fingerprint
 
 BRAKE_NAMES: Final = 50
@@ -93,7 +93,7 @@ def make(picture: Picture, place: Place, fingerprint: Fingerprint) -> Plan:
         Planned(bound, key, sides, _decided(picture, key, sides, fingerprint))
         for bound, key, sides in compared.differing
     ]
-    named = _with_names(decided, place)
+    named = _with_names(decided, place, fingerprint)
     operations = tuple(each for each in named if each.decision.action is not None)
     notes = tuple(
         each
@@ -153,7 +153,9 @@ def _skipped(sides: Sides, why: str) -> Decision:
     return Decision(Action.SKIP, NEITHER, why, sides.anchor)
 
 
-def _with_names(decided: Sequence[Planned], place: Place) -> list[Planned]:
+def _with_names(
+    decided: Sequence[Planned], place: Place, fingerprint: Fingerprint
+) -> list[Planned]:
     """The same with their names in the store; what the store can't have is skipped."""
     named = []
     for planned in decided:
@@ -167,7 +169,8 @@ def _with_names(decided: Sequence[Planned], place: Place) -> list[Planned]:
                 named.append(replace(planned, decision=decision))
             else:
                 named.append(planned)
-    problems = place.problems([op_of(each) for each in named if each.decision.side == STORE])
+    ops = [op_of(each, fingerprint) for each in named if each.decision.side == STORE]
+    problems = place.problems(ops)
     return [
         replace(each, decision=_skipped(each.sides, problems[each.key].message))
         if each.key in problems
@@ -189,7 +192,7 @@ def _without_collisions(named: Sequence[Planned], place: Place) -> list[Planned]
     ]
 
 
-def op_of(planned: Planned) -> Op:
+def op_of(planned: Planned, fingerprint: Fingerprint) -> Op:
     """The write to the store that is planned."""
     sides, decision = planned.sides, planned.decision
     expect = sides.version
@@ -198,7 +201,8 @@ def op_of(planned: Planned) -> Op:
         return Op(Verb.DELETE, planned.key, expect, any_owner=not created)
     here = sides.here
     assert here is not None, "what is put in the store is here"
-    stamp = store_stamp(planned.bound.environment, planned.key.variable, sides.stamp)
+    written = Written(planned.bound.environment, planned.key.variable, here.value)
+    stamp = store_stamp(fingerprint, written, sides.stamp)
     return Op(Verb.PUT, planned.key, expect, here.value, here.secret, stamp, any_owner=True)
 
 

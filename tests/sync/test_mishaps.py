@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from envd.backends.contract import Capability, Key
@@ -308,3 +310,36 @@ async def test_a_document_that_nobody_knows_to_be_of_envd_is_emptied_and_not_del
     await world.run(binding)
 
     assert world.store.values() == {native: "{}"}
+
+
+# -- stamps in the store ------------------------------------------------------------------------
+
+
+async def test_an_edit_that_leaves_the_stamp_of_envd_is_an_edit_all_the_same() -> None:
+    world = World()
+    world.environments.set("web", A="1")
+    await world.run(bound())
+    written = world.store.look("A")
+    assert written is not None
+    assert written.stamp
+    world.store.write(replace(written, value="theirs"))
+    world.environments.set("web", A="2")
+    world.records.lose()
+
+    view = await world.run(bound())
+
+    assert done(view) == [("conflict", "A", "waits")]
+    assert world.store.values() == {"A": "theirs"}
+
+
+async def test_what_envd_wrote_earlier_is_known_by_its_stamp_where_the_anchors_are_lost() -> None:
+    world = World()
+    world.environments.set("web", A="1")
+    await world.run(bound())
+    world.environments.set("web", A="2")
+    world.records.lose()
+
+    view = await world.run(bound())
+
+    assert done(view) == [("update", "A", "applied")]
+    assert world.store.values() == {"A": "2"}
