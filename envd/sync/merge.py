@@ -118,7 +118,7 @@ def decide(binding: BindingView, sides: Sides, fingerprint: Fingerprint) -> Deci
         return Decision(Action.SKIP, NEITHER, why, sides.anchor)
     prints = _prints(sides, fingerprint)
     if sides.here is not None and sides.there is not None and prints.equal:
-        return _equal(sides, prints)
+        return _equal(binding, sides, prints)
     if sides.behind:
         why = "this node has not seen yet what was in step before"
         return Decision(Action.SKIP, NEITHER, why, sides.anchor)
@@ -164,8 +164,8 @@ def _is_only_intent(anchor: Anchor) -> bool:
     return (anchor.version, anchor.stamp, anchor.conflict) == (ABSENT, ABSENT, "")
 
 
-def _equal(sides: Sides, prints: _Prints) -> Decision:
-    """Both have the same value: all that can be left is to note it."""
+def _equal(binding: BindingView, sides: Sides, prints: _Prints) -> Decision:
+    """Both have the same value: what can be left is to have it secret on both, or to note it."""
     anchor, there = sides.anchor, sides.there
     assert there is not None, "both sides are there"
     made = "" if anchor is None else anchor.made
@@ -178,7 +178,23 @@ def _equal(sides: Sides, prints: _Prints) -> Decision:
         return Decision(None, NEITHER, "in step", anchor)
     if anchor is None:
         return Decision(Action.ADOPT, NEITHER, "both sides have this value already", noted)
-    return Decision(None, NEITHER, "both sides came to the same value", noted)
+    noticed = _made_secret(binding, sides, noted)
+    return noticed or Decision(None, NEITHER, "both sides came to the same value", noted)
+
+
+def _made_secret(binding: BindingView, sides: Sides, noted: Anchor) -> Decision | None:
+    """Of a value that just became secret on one side: have it be so on the other, once."""
+    here, there, anchor = sides.here, sides.there, sides.anchor
+    assert here is not None, "both sides are there"
+    assert there is not None, "both sides are there"
+    assert anchor is not None, "it is anchored"
+    changed_here, changed_there = sides.stamp != anchor.stamp, sides.version != anchor.version
+    if changed_here and here.secret and there.secret is False and writes_store(binding):
+        return Decision(Action.UPDATE, STORE, "it became secret here", noted)
+    shown = there.secret and not here.secret and there.value is not None
+    if changed_there and shown and not changed_here and writes_envd(binding):
+        return Decision(Action.UPDATE, ENVD, "it became secret in the store", noted)
+    return None
 
 
 def _waits(binding: BindingView, sides: Sides) -> Decision | None:

@@ -343,3 +343,52 @@ async def test_what_envd_wrote_earlier_is_known_by_its_stamp_where_the_anchors_a
 
     assert done(view) == [("update", "A", "applied")]
     assert world.store.values() == {"A": "2"}
+
+
+# -- secrets --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("capabilities", [CAPABILITIES, READS, PLAIN])
+async def test_what_becomes_secret_here_becomes_so_in_the_store(capabilities: Capability) -> None:
+    world = World(capabilities=capabilities)
+    world.environments.set("web", A="1")
+    await world.run(bound())
+
+    world.environments.mark_secret("web", "A")
+    view = await world.run(bound())
+    again = await world.run(bound())
+
+    stored = world.store.look("A")
+    assert stored is not None
+    assert stored.secret
+    assert done(view) == [("update", "A", "applied")]
+    assert not again.operations
+
+
+async def test_what_becomes_secret_in_the_store_becomes_so_here() -> None:
+    world = World()
+    world.environments.set("web", A="1")
+    await world.run(bound())
+
+    world.store.edit("A", "1", secret=True)
+    view = await world.run(bound())
+    again = await world.run(bound())
+
+    assert world.environments.secret("web", "A")
+    assert done(view) == [("update", "A", "applied")]
+    assert not again.operations
+
+
+async def test_a_store_that_makes_nothing_secret_is_asked_once() -> None:
+    world = World()
+    world.manners = Manners(knows_secret=False)
+    world.environments.set("web", A="1")
+    await world.run(bound())
+    world.environments.mark_secret("web", "A")
+    await world.run(bound())
+    writes = world.store.calls.writes
+
+    view = await world.run(bound())
+
+    assert not view.operations
+    assert world.store.calls.writes == writes

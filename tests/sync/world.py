@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 
 from envd.backends.contract import Capability, Key, Options
@@ -129,6 +129,11 @@ class Environments:
 
     def secret(self, environment: str, name: str) -> bool:
         return self._held[environment].variables[name].secret
+
+    def mark_secret(self, environment: str, name: str) -> None:
+        held = self._held[environment]
+        held.variables[name] = replace(held.variables[name], secret=True, stamp=self._stamp())
+        self._tell(environment)
 
     def state(self, environment: str) -> Held:
         """As it is now, for `become`."""
