@@ -16,6 +16,7 @@ from envd.core.errors import EnvdError
 from envd.core.syncing import BindingView
 from envd.sync import applying
 from envd.sync.applying import Leave
+from envd.sync.merge import ENVD
 from tests.sync.world import World, bound
 
 
@@ -126,6 +127,9 @@ class TwoSides(RuleBasedStateMachine):
                     raise asyncio.CancelledError
                 await update(name, puts, unsets)
 
+            # Of what was taken and not noted nobody knows: edited here, it is a conflict.
+            takes = any(each.decision.side == ENVD for each in made.operations)
+            self.anchors_lost = self.anchors_lost or takes
             records = self.world.looking.records
             records.update = dies  # type: ignore[method-assign]
             try:
