@@ -37,6 +37,7 @@ from envd.sync.ports import Lost
 
 NOT_TRIED: Final = "not tried"
 WAITS: Final = "waits"
+_ABOUT: Final = (ENVIRONMENT, TARGET, DOCUMENT)
 _log = logging.getLogger(__name__)
 _ABOVE_ERAS: Final = (1 << 32) - 1
 _FAILED: Final = {
@@ -310,7 +311,11 @@ async def _keep(course: _Course) -> None:
     """Keep all anchors that have changed, and the versions of documents that were read."""
     records, documents = course.looking.records, course.picture.documents
     unknown = _unknown_documents(course) if course.place.has_documents else set[str]()
+    present = {key.environment for key in course.picture.items}
     for bound in course.picture.bound.values():
+        if _is_gone(bound, present):
+            await records.update(anchors.about_name(bound.record), {}, list(_ABOUT))
+            continue
         wanted = course.kept.get(bound.record, {})
         puts = {name: anchors.encoded(anchor) for name, anchor in wanted.items() if anchor}
         unsets = [name for name, anchor in wanted.items() if anchor is None]
@@ -321,6 +326,12 @@ async def _keep(course: _Course) -> None:
         if course.place.has_documents and version != bound.document:
             await _tell_whose(course, bound)
             await records.update(anchors.about_name(bound.record), {DOCUMENT: version})
+
+
+def _is_gone(bound: Bound, present: set[str]) -> bool:
+    """Whether nothing is left of an environment on either side, nor known of it."""
+    is_there = bool(bound.state.revision) or bound.relative in present
+    return not (bound.is_new or bound.anchors or is_there)
 
 
 def _unknown_documents(course: _Course) -> set[str]:

@@ -392,3 +392,24 @@ async def test_a_store_that_makes_nothing_secret_is_asked_once() -> None:
 
     assert not view.operations
     assert world.store.calls.writes == writes
+
+
+# -- environments that come and go ---------------------------------------------------------------
+
+
+async def test_of_an_environment_that_is_gone_on_both_sides_no_record_stays() -> None:
+    world = World()
+    binding = bound(environment=None, prefix="shop")
+    world.environments.set("shop/stays", A="1", B="1", C="1", D="1", E="1")
+    world.environments.set("shop/goes", A="1")
+    await world.run(binding)
+    world.environments.unset("shop/goes", "A")
+
+    await world.run(binding)
+    await world.run(binding)
+    kept = [name for name, document in world.records.documents.items() if document]
+    world.environments.set("shop/goes", A="2")
+    await world.run(binding)
+
+    assert len(kept) == 2
+    assert sorted(world.store.values().values()) == ["1", "1", "1", "1", "1", "2"]
