@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from envd.backends.contract import (
     Backend,
@@ -38,6 +38,7 @@ from envd.sync.routing import Wellness
 
 AnswerT = TypeVar("AnswerT")
 _OK = "ok"
+CIRCUIT_OPEN: Final = "CIRCUIT_OPEN"
 
 
 @dataclass(slots=True)
@@ -252,7 +253,7 @@ class Paced:
             raise StoreUnavailable(
                 f"the store did not answer, and is left alone for {self.closed_for_s():.0f} s more",
                 hint="see: envctl sync status",
-                reason="CIRCUIT_OPEN",
+                reason=CIRCUIT_OPEN,
             )
         await self._turn(write=write, scans=scans, items=items)
 

@@ -34,7 +34,7 @@ from envd.sync.binding import binds, root, scope
 from envd.sync.coalescing import Schedule
 from envd.sync.layouts import Place, place_of
 from envd.sync.merge import STORE, Left
-from envd.sync.paced import Paced
+from envd.sync.paced import CIRCUIT_OPEN, Paced
 from envd.sync.picture import Looking, Picture
 from envd.sync.plan import Plan
 from envd.sync.ports import Clock, Held
@@ -47,6 +47,7 @@ OpenBackend = Callable[[BindingView, str], Awaitable[Backend]]
 Tell = Callable[[BindingStatus], Awaitable[None]]
 Called = Callable[[str, PriceSheet, bool, int, str], None]
 """(backend, its prices, whether it wrote, how many calls, "ok" or a reason)."""
+NO_TARGET: Final = "NO_TARGET"
 RESTS_S: Final = 3600.0
 TELLS_S: Final = 600.0
 """So often a status that stays the same is told again."""
@@ -300,7 +301,7 @@ class Runner:
             raise Unavailable(
                 f"no store of {self.binding.name} can be used now: {self._last_error()}",
                 hint=f"envctl sync status {self.binding.name}",
-                reason="NO_TARGET",
+                reason=NO_TARGET,
                 retry_after_ms=int(waits_s * 1000),
             )
         if self._in_use and chosen.target != self._in_use:
@@ -447,12 +448,13 @@ class Runner:
             self._schedule.changed(self._clock.monotonic_s())
             return True
         self._note(Spent((), 1))
+        is_away = error.reason in (CIRCUIT_OPEN, NO_TARGET)  # The status itself tells of that.
         self._status = replace(
             self._status,
             state="failing",
             last_try=iso_time(self._clock.wall_ms()),
-            detail=error.message,
-            hint=error.hint,
+            detail=self._last_error() if is_away else error.message,
+            hint="" if is_away else error.hint,
         )
         return False
 
