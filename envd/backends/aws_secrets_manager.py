@@ -20,7 +20,6 @@ nothing is put before the present value was compared.
 
 from __future__ import annotations
 
-import asyncio
 import math
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -39,11 +38,11 @@ from envd.backends.aws_secret import (
     SecretsSettings,
 )
 from envd.backends.aws_session import CREDENTIALS_HINT, Calls, Sessions, listed, milliseconds
+from envd.backends.aws_store import AwsStore
 from envd.backends.aws_version_id import fits, stamp_of, version_id
 from envd.backends.contract import (
     Capability,
     Cost,
-    Health,
     Hint,
     Item,
     Key,
@@ -55,7 +54,6 @@ from envd.backends.contract import (
     Page,
     PriceSheet,
     Registration,
-    Reject,
     Result,
     Scope,
     Verb,
@@ -79,14 +77,13 @@ from envd.backends.outcomes import (
     unsuccessful,
     value_problem,
 )
-from envd.backends.turns import Turns
 
 CAPABILITIES: Final = Capability.CAS | Capability.STAMP_ATOMIC | Capability.SOFT_DELETE
 _READS_OF_CHANGE: Final = 2
 _WRITES_OF_CHANGE: Final = 2
 
 
-class SecretsManagerBackend:
+class SecretsManagerBackend(AwsStore):
     """The secrets with one beginning, of one account and region."""
 
     def __init__(
@@ -105,11 +102,10 @@ class SecretsManagerBackend:
         place = absolute(options.place, self._settings.prefix)
         if not place.strip("/"):
             raise InvalidName("a place in Secrets Manager has a name", hint="for example app/prod")
-        self._names = PlaceNames(place, options, RULES)
-        self._calls = Calls(
+        calls = Calls(
             "secretsmanager", options, sessions or Sessions(), concurrency=LIMITS.concurrency
         )
-        self._turns = Turns()
+        super().__init__(PlaceNames(place, options, RULES), calls)
 
     @property
     def capabilities(self) -> Capability:
@@ -123,39 +119,11 @@ class SecretsManagerBackend:
     def prices(self) -> PriceSheet:
         return PRICES
 
-    async def open(self) -> None:
-        await self._calls.open()
+    async def _reach(self) -> None:
+        answer = await self._list(Scope("", below=True), most=1)
+        listed(answer, "SecretList", self._names.place)
 
-    async def close(self) -> None:
-        await self._calls.close()
-
-    async def probe(self) -> Health:
-        began_s = asyncio.get_running_loop().time()
-        try:
-            answer = await self._list(Scope("", below=True), most=1)
-            listed(answer, "SecretList", self._names.place)
-        except BackendError as error:
-            return Health(False, detail=error.message, hint=error.hint)
-        took_s = asyncio.get_running_loop().time() - began_s
-        return Health(True, round_trip_ms=took_s * 1000, identity=self._calls.identity)
-
-    # Names, and what can't be.
-
-    def encode(self, key: Key) -> str:
-        return self._names.encode(key)
-
-    def decode(self, native: str) -> Key | None:
-        return self._names.decode(native)
-
-    def check(self, ops: Sequence[Op]) -> list[Reject]:
-        found = ((op, self._problem(op)) for op in ops)
-        return [Reject(op, problem) for op, problem in found if problem is not None]
-
-    def _problem(self, op: Op) -> BackendError | None:
-        try:
-            self.encode(op.key)
-        except InvalidName as error:
-            return error
+    def _refusal(self, op: Op) -> BackendError | None:
         problem = value_problem(op, LIMITS)
         if problem is None and op.verb is Verb.PUT and not fits(op.stamp):
             return InvalidValue(f"the stamp of {shown(op.key)} is none of envd's")
@@ -464,7 +432,7 @@ def registration() -> Registration:
         "aws-secrets-manager",
         "secrets of AWS Secrets Manager, one for a variable or one for an environment",
         lambda options: SecretsManagerBackend(options, sessions),
-        "NAME, or /NAME for one that is not below the prefix of the settings",
+        "NAME or /NAME",
         extra="aws",
         library="botocore",
         settings_section="aws",

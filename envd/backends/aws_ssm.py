@@ -24,7 +24,6 @@ read by name, ten at a time, and only those that the reconciler wants to see.
 
 from __future__ import annotations
 
-import asyncio
 import math
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -49,10 +48,10 @@ from envd.backends.aws_parameter import (
     parameter,
 )
 from envd.backends.aws_session import CREDENTIALS_HINT, Calls, Sessions, listed
+from envd.backends.aws_store import AwsStore
 from envd.backends.contract import (
     Capability,
     Cost,
-    Health,
     Hint,
     Item,
     Key,
@@ -64,7 +63,6 @@ from envd.backends.contract import (
     Page,
     PriceSheet,
     Registration,
-    Reject,
     Result,
     Scope,
     Verb,
@@ -89,14 +87,13 @@ from envd.backends.outcomes import (
     unsuccessful,
     value_problem,
 )
-from envd.backends.turns import Turns
 
 CAPABILITIES: Final = Capability.POSTCHECK | Capability.STAMP_ATOMIC
 _READS_OF_CHANGE: Final = 3
 _READS_OF_GET: Final = 2
 
 
-class SsmBackend:
+class SsmBackend(AwsStore):
     """One path of the Parameter Store of one account and region."""
 
     def __init__(
@@ -114,12 +111,9 @@ class SsmBackend:
         tier = ADVANCED if self._settings.advanced else STANDARD
         self._limits = replace(tier, page_items=page_items)
         place = "/" + absolute(options.place, self._settings.prefix)
-        self._names = PlaceNames(place, options, RULES)
+        calls = Calls("ssm", options, sessions or Sessions(), concurrency=tier.concurrency)
+        super().__init__(PlaceNames(place, options, RULES), calls)
         self._shown_place = self._names.place or "/"
-        self._calls = Calls(
-            "ssm", options, sessions or Sessions(), concurrency=self.limits.concurrency
-        )
-        self._turns = Turns()
 
     @property
     def capabilities(self) -> Capability:
@@ -133,39 +127,11 @@ class SsmBackend:
     def prices(self) -> PriceSheet:
         return ADVANCED_PRICES if self._settings.advanced else STANDARD_PRICES
 
-    async def open(self) -> None:
-        await self._calls.open()
+    async def _reach(self) -> None:
+        answer = await self._describe([self._filter(Scope("", below=True))], most=1)
+        listed(answer, "Parameters", self._shown_place)
 
-    async def close(self) -> None:
-        await self._calls.close()
-
-    async def probe(self) -> Health:
-        began_s = asyncio.get_running_loop().time()
-        try:
-            answer = await self._describe([self._filter(Scope("", below=True))], most=1)
-            listed(answer, "Parameters", self._shown_place)
-        except BackendError as error:
-            return Health(False, detail=error.message, hint=error.hint)
-        took_s = asyncio.get_running_loop().time() - began_s
-        return Health(True, round_trip_ms=took_s * 1000, identity=self._calls.identity)
-
-    # Names, and what can't be.
-
-    def encode(self, key: Key) -> str:
-        return self._names.encode(key)
-
-    def decode(self, native: str) -> Key | None:
-        return self._names.decode(native)
-
-    def check(self, ops: Sequence[Op]) -> list[Reject]:
-        found = ((op, self._problem(op)) for op in ops)
-        return [Reject(op, problem) for op, problem in found if problem is not None]
-
-    def _problem(self, op: Op) -> BackendError | None:
-        try:
-            self.encode(op.key)
-        except InvalidName as error:
-            return error
+    def _refusal(self, op: Op) -> BackendError | None:
         problem = value_problem(op, self.limits)
         if problem is None and op.verb is Verb.PUT and REFERENCE.search(op.value):
             return InvalidValue(

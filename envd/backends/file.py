@@ -372,7 +372,7 @@ def registration() -> Registration:
         "file",
         "variables in dotenv, JSON or YAML files, whose comments and order stay",
         FileBackend,
-        "/PATH/.env, or with a prefix bound /DIRECTORY",
+        "/PATH/.env or /DIRECTORY",
         capabilities=CAPABILITIES,
         settings_section="file",
     )

@@ -364,7 +364,7 @@ def registration() -> Registration:
         "vault",
         "HashiCorp Vault and OpenBao: key-value secrets of version 2",
         VaultBackend,
-        "PATH below cloud.providers.vault.path_prefix, or /PATH in the mount",
+        "PATH or /PATH",
         extra="vault",
         library="hvac",
         settings_section="vault",
