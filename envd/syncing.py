@@ -108,7 +108,7 @@ def node_sync(
         stores.open,
         node=settings.node.name,
         region=settings.node.region,
-        dollars=lambda usage: pricing.binding_cost(usage, prices).dollars_month,
+        estimate=lambda usage: pricing.estimate(usage, prices),
     )
     api = Reconciler(
         keeper,

@@ -21,7 +21,6 @@ from hashlib import blake2b
 from typing import Final
 
 from envd.backends.contract import Item, Key, Outcome, Result
-from envd.backends.errors import BackendError
 from envd.core.errors import Conflict, EnvdError, OutcomeUnknown
 from envd.core.requests import Put, Seen, Unset, WriteRequest
 from envd.core.stamp import COUNTER_BITS, Stamp
@@ -392,8 +391,3 @@ def _left(planned: Planned) -> str:
 def is_whole(views: Iterable[OperationView]) -> bool:
     """Whether nothing of a plan failed. What waits for somebody's leave is not to be tried soon."""
     return not any(each.result in _FAILED.values() for each in views)
-
-
-def first_problem(error: BackendError | EnvdError) -> str:
-    """One line of an error, for a status."""
-    return f"{error.message}" + (f" ({error.hint})" if error.hint else "")

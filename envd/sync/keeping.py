@@ -21,7 +21,7 @@ from envd.core.syncing import BindingStatus, BindingView, SyncStatus
 from envd.sync import binding, windows
 from envd.sync.picture import Looking
 from envd.sync.ports import Clock, Held, Leading
-from envd.sync.pricing import Usage
+from envd.sync.pricing import Estimate, Usage
 from envd.sync.runner import OpenBackend, Runner, Spent
 from envd.wire import plain_sync
 from envd.wire.plain import to_plain
@@ -70,7 +70,7 @@ class Keeper:
         *,
         node: str,
         region: str,
-        dollars: Callable[[Usage], float],
+        estimate: Callable[[Usage], Estimate],
     ) -> None:
         self._looking = looking
         self._leading = leading
@@ -78,7 +78,7 @@ class Keeper:
         self._open_backend = open_backend
         self._node = node
         self._region = region
-        self._dollars = dollars
+        self._estimate = estimate
         self._standing: dict[str, tuple[BindingView, asyncio.Task[None]]] = {}
         self._runners: dict[str, Runner] = {}
         self._problems: dict[str, str] = {}
@@ -259,5 +259,5 @@ class Keeper:
             tell=tell if told else None,
             note=self.totals.note,
             called=self.totals.called,
-            dollars=self._dollars,
+            estimate=self._estimate,
         )

@@ -322,3 +322,27 @@ def _is_left_gone(bound: Bound, name: str, left: Left | None) -> bool:
         return False
     here = bound.state.variables.get(name)
     return left.stamp == (ABSENT if here is None else here.stamp.hex())
+
+
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """How much a binding has in the store it uses, as of the last run."""
+
+    items: int = 0
+    environments: int = 0
+    value_bytes: int = 0
+    document_bytes: int = 0
+    secrets: bool = True
+
+
+def sizes(pictured: Picture, *, documents: bool) -> Sizes:
+    """What a picture has: items are documents where there are some."""
+    states = [bound.state.variables.values() for bound in pictured.bound.values()]
+    lengths = [[len(local.value.encode()) for local in state] for state in states]
+    return Sizes(
+        len(pictured.documents) if documents else len(pictured.items),
+        sum(map(bool, states)),
+        max((size for each in lengths for size in each), default=0),
+        max(map(sum, lengths), default=0),
+        any(local.secret for state in states for local in state),
+    )

@@ -244,6 +244,21 @@ def _can_keep(service: Service, sheet: PriceSheet, usage: Usage) -> bool:
     return fits and room and (service.keeps_secrets or not usage.secrets)
 
 
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """US dollars of a month, and those of them that are due without any call."""
+
+    dollars_month: float = 0.0
+    keeping: float = 0.0
+
+
+def estimate(usage: Usage, book: PriceBook) -> Estimate:
+    """What a binding will spend, at the prices of a book."""
+    sheet = book.sheet(usage.backend, usage.sheet)
+    dollars = binding_cost(usage, book).dollars_month
+    return Estimate(dollars, keeping_dollars(sheet, usage.items))
+
+
 class Spending(Enum):
     """How a binding stands to its budget."""
 
@@ -262,11 +277,10 @@ class BudgetCheck:
 
 
 def check_budget(
-    dollars_month: float,
+    spends: Estimate,
     budget_dollars: float,
     *,
     may_stop: bool,
-    keeping: float,
     measured_s: float,
     stopped: bool = False,
 ) -> BudgetCheck:
@@ -276,7 +290,8 @@ def check_budget(
     an hour of calls seems to tell: only if `keeping`, which needs no measuring, is over it already.
     What it has `stopped` goes on again below nine tenths.
     """
-    month_dollars = max(dollars_month, keeping)
+    keeping = spends.keeping
+    month_dollars = max(spends.dollars_month, keeping)
     if budget_dollars <= 0 or month_dollars < NEAR * budget_dollars:
         return BudgetCheck(Spending.WITHIN)
     over = month_dollars > budget_dollars

@@ -38,7 +38,7 @@ from envd.sync.paced import CIRCUIT_OPEN, Paced
 from envd.sync.picture import Looking, Picture
 from envd.sync.plan import Plan
 from envd.sync.ports import Clock, Held
-from envd.sync.pricing import Traffic, Usage
+from envd.sync.pricing import BudgetCheck, Estimate, Traffic, Usage, check_budget
 from envd.sync.routing import Facts, Route, choose
 from envd.sync.term import Term
 
@@ -52,17 +52,6 @@ RESTS_S: Final = 3600.0
 TELLS_S: Final = 600.0
 """So often a status that stays the same is told again."""
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Sizes:
-    """How much a binding has in the store it uses, as of the last run."""
-
-    items: int = 0
-    environments: int = 0
-    value_bytes: int = 0
-    document_bytes: int = 0
-    secrets: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,10 +76,10 @@ class Runner:
         node: str = "",
         tell: Tell | None = None,
         note: Callable[[Spent], None] = lambda _: None,
-        dollars: Callable[[Usage], float] = lambda _: 0.0,
+        estimate: Callable[[Usage], Estimate] = lambda _: Estimate(),
         called: Called = lambda _backend, _prices, _write, _calls, _code: None,
     ) -> None:
-        """`tell` gets the status whenever there is news; `dollars` estimates a month's cost;
+        """`tell` gets the status whenever there is news; `estimate` tells what a month costs;
         `called` is told of calls to stores as they end."""
         self.binding = binding
         self._looking = looking
@@ -100,7 +89,7 @@ class Runner:
         self._node = node
         self._tell = tell
         self._note = note
-        self._dollars = dollars
+        self._estimate = estimate
         self._called = called
         self._backends: dict[str, Paced] = {}
         self._one_at_a_time = asyncio.Lock()
@@ -111,7 +100,7 @@ class Runner:
         self._in_use = ""
         self._status = BindingStatus(binding.name, "behind", leader=node)
         self._told: tuple[BindingStatus, float] | None = None
-        self._sizes = Sizes()
+        self._sizes = picture.Sizes()
         self._left: dict[str, Mapping[Key, Left]] = {}
 
     # -- leading ---------------------------------------------------------------------------
@@ -247,7 +236,7 @@ class Runner:
         place = place_of(self.binding, backend, self._looking.fingerprint)
         left = self._left.get(target, {})
         pictured = await picture.take(self._looking, self.binding, target, place, left)
-        self._sizes = _sizes(pictured, documents=place.has_documents)
+        self._sizes = picture.sizes(pictured, documents=place.has_documents)
         made = plan.make(pictured, place, self._looking.fingerprint)
         self._left = {target: made.left}
         return made, pictured, place
@@ -277,15 +266,9 @@ class Runner:
                 f"a write to {made.target} restarts what runs there",
                 f"envctl sync apply {binding.name} --allow-restart",
             )
-        spends = self._spends()
-        if binding.budget_stops and 0 < binding.budget_dollars < spends:
-            return HeldView(
-                binding.name,
-                "OVER_BUDGET",
-                f"it would cost ${spends:,.2f} a month; the budget is "
-                f"${binding.budget_dollars:,.2f}",
-                "see: envctl sync cost",
-            )
+        budget = self._budget()
+        if budget.stops:
+            return HeldView(binding.name, "OVER_BUDGET", budget.detail, _COSTS)
         return None
 
     # -- targets ---------------------------------------------------------------------------
@@ -325,7 +308,7 @@ class Runner:
             usable=backend.circuit is not Circuit.OPEN,
             well_since_s=backend.wellness.well_since_s,
             round_trip_ms=backend.wellness.round_trip_ms,
-            dollars_month=self._spends() if target == self._in_use else None,
+            dollars_month=self._spends().dollars_month if target == self._in_use else None,
             region=backend.prices.region,
         )
 
@@ -350,10 +333,21 @@ class Runner:
         errors = [each.counts.last_error for each in self._backends.values()]
         return next(filter(None, errors), self._status.detail or "none could be opened")
 
-    def _spends(self) -> float:
-        """The estimated cost of a month, in US dollars."""
+    def _spends(self) -> Estimate:
+        """The estimated cost of a month."""
         usage = self.usage()
-        return 0.0 if usage is None else self._dollars(usage)
+        return Estimate() if usage is None else self._estimate(usage)
+
+    def _budget(self) -> BudgetCheck:
+        """How that stands to the binding's budget."""
+        usage = self.usage()
+        return check_budget(
+            self._spends(),
+            self.binding.budget_dollars,
+            may_stop=self.binding.budget_stops,
+            measured_s=0.0 if usage is None else usage.traffic.measured_s,
+            stopped=self._status.state == _HELD["OVER_BUDGET"],
+        )
 
     def usage(self) -> Usage | None:
         """What it has in the store that it uses, and what it did there; None before it looked."""
@@ -425,7 +419,8 @@ class Runner:
             state, hint = "behind", ""
             detail = f"{failed[0].variable}: {failed[0].detail}"
         else:
-            state, detail, hint = "in step", "", ""
+            state, detail = "in step", self._budget().detail
+            hint = _COSTS if detail else ""
         self._status = BindingStatus(
             self.binding.name,
             state,
@@ -436,7 +431,7 @@ class Runner:
             conflicts=waiting,
             detail=detail,
             hint=hint,
-            dollars_month=round(self._spends(), 2),
+            dollars_month=round(self._spends().dollars_month, 2),
         )
 
     def _failed(self, error: EnvdError) -> bool:
@@ -473,6 +468,7 @@ class Runner:
             await self._tell(replace(status, told=iso_time(self._clock.wall_ms())))
 
 
+_COSTS: Final = "see: envctl sync cost"
 _HELD: Final = {"BRAKE": "braked", "OVER_BUDGET": "over budget"}
 _FAILURES: Final = frozenset(("failed", "rejected", "conflict", applying.NOT_TRIED))
 
@@ -481,16 +477,3 @@ def _news(status: BindingStatus) -> tuple[object, ...]:
     """What of a status is worth telling at once: not what grows with every run."""
     circuits = tuple((each.target, each.in_use, each.circuit) for each in status.targets)
     return (status.state, status.leader, status.drift, status.conflicts, status.detail, circuits)
-
-
-def _sizes(pictured: Picture, *, documents: bool) -> Sizes:
-    """What a picture has: items are documents where there are some."""
-    states = [bound.state.variables.values() for bound in pictured.bound.values()]
-    sizes = [[len(local.value.encode()) for local in state] for state in states]
-    return Sizes(
-        len(pictured.documents) if documents else len(pictured.items),
-        sum(map(bool, states)),
-        max((size for each in sizes for size in each), default=0),
-        max(map(sum, sizes), default=0),
-        any(local.secret for state in states for local in state),
-    )

@@ -16,6 +16,7 @@ from envd.sync.binding import RECORD, encoded, record_key
 from envd.sync.keeping import Keeper
 from envd.sync.picture import Looking
 from envd.sync.ports import Held
+from envd.sync.pricing import Estimate
 from tests.sync.world import Environments, LoopClock, Records, bound, fingerprint
 
 
@@ -44,7 +45,7 @@ class House:
             self._open,
             node="n1",
             region="",
-            dollars=lambda _: 0.0,
+            estimate=lambda _: Estimate(),
         )
 
     async def _open(self, binding: BindingView, target: str) -> Backend:

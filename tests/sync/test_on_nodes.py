@@ -15,6 +15,7 @@ from envd.core.requests import ConflictsRequest, ResolveRequest
 from envd.core.syncing import BindingStatus, BindingView
 from envd.sync.keeping import Keeper
 from envd.sync.picture import Looking
+from envd.sync.pricing import Estimate
 from tests.node.machines import TESTER, Machines, simulate
 from tests.node.placed import placed
 from tests.node.syncing import syncing
@@ -65,7 +66,7 @@ class Kept:
             opened,
             node=name,
             region="",
-            dollars=lambda _: 0.0,
+            estimate=lambda _: Estimate(),
         )
 
     async def bind(self, name: str, binding: BindingView) -> None:

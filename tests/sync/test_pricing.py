@@ -12,6 +12,7 @@ from envd.sync.pricing import (
     DAY_S,
     HOUR_S,
     BudgetCheck,
+    Estimate,
     Spending,
     Traffic,
     Usage,
@@ -251,10 +252,9 @@ def test_a_budget_warns_and_can_stop(
     stops: bool,
 ) -> None:
     check = check_budget(
-        dollars,
+        Estimate(dollars, keeping),
         100,
         may_stop=may_stop,
-        keeping=keeping,
         measured_s=measured_s,
         stopped=stopped,
     )
@@ -264,6 +264,6 @@ def test_a_budget_warns_and_can_stop(
 
 
 def test_no_budget_is_never_used_up() -> None:
-    check = check_budget(1e6, 0, may_stop=True, keeping=1e6, measured_s=DAY_S)
+    check = check_budget(Estimate(1e6, 1e6), 0, may_stop=True, measured_s=DAY_S)
 
     assert check == BudgetCheck(Spending.WITHIN)

@@ -22,7 +22,7 @@ from envd.core.syncing import BindingStatus, BindingView
 from envd.sync.applying import Leave
 from envd.sync.picture import Looking
 from envd.sync.ports import Held
-from envd.sync.pricing import Usage
+from envd.sync.pricing import Estimate, Usage
 from envd.sync.runner import Runner, Spent
 from tests.sync.world import Environments, LoopClock, Records, bound, fingerprint
 
@@ -58,7 +58,7 @@ class Desk:
         self.told: list[BindingStatus] = []
         self.spent: list[Spent] = []
         self.problem: EnvdError | None = None
-        self.dollars = 0.0
+        self.spends = Estimate()
         self.opening_s = 0.0
         self.opened: list[Closing] = []
         looking = Looking(self.environments, self.records, fingerprint)
@@ -70,7 +70,7 @@ class Desk:
             node="n1",
             tell=self._tell,
             note=self.spent.append,
-            dollars=lambda _: self.dollars,
+            estimate=lambda _: self.spends,
         )
 
     @property
@@ -358,13 +358,33 @@ def test_over_its_budget_a_binding_writes_nothing_where_that_is_wanted() -> None
     async def work() -> None:
         desk = Desk(bound(budget_dollars=1.0, budget_stops=True))
         desk.environments.set("web", A="1")
-        desk.dollars = 2.0
+        desk.spends = Estimate(2.0, keeping=2.0)
 
         _, view = await desk.runner.apply(Leave())
 
         assert view.held[0].reason == "OVER_BUDGET"
         assert desk.store.calls.writes == 0
         assert desk.runner.status().state == "over budget"
+
+    simulate(work())
+
+
+@pytest.mark.parametrize("may_stop", [False, True])
+def test_near_its_budget_or_by_a_guess_of_minutes_a_binding_warns_and_goes_on(
+    may_stop: bool,
+) -> None:
+    async def work() -> None:
+        desk = Desk(bound(budget_dollars=1.0, budget_stops=may_stop))
+        desk.environments.set("web", A="1")
+        desk.spends = Estimate(2.0)
+
+        _, view = await desk.runner.apply(Leave())
+
+        status = desk.runner.status()
+        assert [each.result for each in view.operations] == ["applied"]
+        assert (status.state, status.dollars_month) == ("in step", 2.0)
+        assert "the budget is $1.00" in status.detail
+        assert "sync cost" in status.hint
 
     simulate(work())
 

@@ -40,6 +40,7 @@ from envd.sync.keeping import Keeper
 from envd.sync.picture import Looking
 from envd.sync.ports import Held
 from envd.sync.prices import PriceBook
+from envd.sync.pricing import Estimate
 from envd.sync.service import Reconciler
 from envd.sync.stores import Stores
 from tests.sync.world import Environments, LoopClock, Records, bound, fingerprint
@@ -115,7 +116,7 @@ class Desk:
             OpenStores(cluster).open,
             node=f"n{uid}",
             region="",
-            dollars=lambda _: 0.0,
+            estimate=lambda _: Estimate(),
         )
         self.api = Reconciler(
             self.keeper,
