@@ -21,7 +21,7 @@ from hashlib import blake2b
 from typing import Final
 
 from envd.backends.contract import Item, Key, Outcome, Result
-from envd.core.errors import Conflict, EnvdError, OutcomeUnknown
+from envd.core.errors import Conflict, EnvdError, OutcomeUnknown, Unavailable
 from envd.core.requests import Put, Seen, Unset, WriteRequest
 from envd.core.stamp import COUNTER_BITS, Stamp
 from envd.core.syncing import Action, OperationView
@@ -44,6 +44,7 @@ _FAILED: Final = {
     Result.REJECTED: "rejected",
     Result.FAILED: "failed",
 }
+_TRIED_AGAIN: Final = frozenset((_FAILED[Result.CONFLICT], _FAILED[Result.FAILED]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -256,9 +257,9 @@ async def _write_environments(course: _Course, todo: Sequence[Planned], leave: L
             for planned in group:
                 course.ended(planned, "conflict", "it was changed here meanwhile")
         except EnvdError as error:
-            unknown = isinstance(error, OutcomeUnknown)
+            passes = isinstance(error, OutcomeUnknown | Unavailable)
             for planned in group:
-                course.ended(planned, "failed" if unknown else "rejected", error.message)
+                course.ended(planned, "failed" if passes else "rejected", error.message)
         else:
             for planned in group:
                 course.keep(planned, final_anchor(planned, stamp=answer.stamp))
@@ -389,5 +390,8 @@ def _left(planned: Planned) -> str:
 
 
 def is_whole(views: Iterable[OperationView]) -> bool:
-    """Whether nothing of a plan failed. What waits for somebody's leave is not to be tried soon."""
-    return not any(each.result in _FAILED.values() for each in views)
+    """Whether nothing of a plan failed that another try may mend.
+
+    What waits for somebody's leave is not to be tried soon, and what was refused would be again.
+    """
+    return not any(each.result in _TRIED_AGAIN for each in views)

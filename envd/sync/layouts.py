@@ -50,10 +50,15 @@ class Known:
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """What a complete listing found, and the versions of documents by relative environment."""
+    """What a complete listing found, and the versions of documents by relative environment.
+
+    `unreadable` are environments whose document is there and can't be read: nothing is known of
+    what is in it, and the others are none the worse for it.
+    """
 
     items: dict[Key, Item]
     documents: dict[str, str] = field(default_factory=dict)
+    unreadable: dict[str, BackendError] = field(default_factory=dict)
 
 
 class Place(Protocol):
@@ -194,28 +199,48 @@ class Documents:
             for item in listed
             if not item.key.variable and not item.deleted
         }
-        items: dict[Key, Item] = {}
+        seen = Seen({})
         changed = []
         for environment, document in documents.items():
             before = known.get(environment)
             if document.value is None and before and before.version == document.version:
-                items.update(_as_known(document, before))
+                seen.items.update(_as_known(document, before))
+                seen.documents[environment] = document.version
             elif document.value is None and Capability.WRITE_ONLY not in self.capabilities:
                 changed.append(document.key)
             else:
-                items.update(self._variables(document))
-        for environment, read in (await self._documents(changed)).items():
-            documents[environment] = read
-            items.update(self._variables(read))
-        versions = {environment: each.version for environment, each in documents.items()}
-        return Seen(items, versions)
+                self._take(seen, environment, document)
+        for key, answer in (await self._answers(changed)).items():
+            self._take(seen, key.environment, answer)
+        return seen
+
+    def _take(self, seen: Seen, environment: str, answer: Item | BackendError) -> None:
+        """Add what one document has; raises what is no matter of this document alone."""
+        if isinstance(answer, ItemNotFound | SoftDeleted):
+            return  # It was listed a moment ago: a second look tells whether it is gone.
+        if isinstance(answer, Item):
+            try:
+                seen.items.update(self._variables(answer))
+            except InvalidValue as error:
+                seen.unreadable[environment] = error
+            else:
+                seen.documents[environment] = answer.version
+            return
+        if not answer.is_refusal:
+            raise answer
+        seen.unreadable[environment] = answer
 
     async def read(self, keys: Sequence[Key]) -> dict[Key, Item | BackendError]:
+        seen = Seen({})
         wanted = sorted({Key(key.environment, "") for key in keys})
-        found: dict[Key, Item] = {}
-        for document in (await self._documents(wanted)).values():
-            found.update(self._variables(document))
-        return {key: found.get(key, _absent(key)) for key in keys}
+        for document, answer in (await self._answers(wanted)).items():
+            self._take(seen, document.environment, answer)
+        return {
+            key: seen.unreadable[key.environment]
+            if key.environment in seen.unreadable
+            else seen.items.get(key, _absent(key))
+            for key in keys
+        }
 
     async def apply(self, ops: Sequence[Op], idempotency: str) -> list[Outcome]:
         outcomes: dict[Key, Outcome] = {}
@@ -241,18 +266,20 @@ class Documents:
 
     async def _documents(self, keys: Sequence[Key]) -> dict[str, Item]:
         """Documents with their values, by environment, without those that are not there."""
-        size = max(1, self.limits.get_batch)
         found: dict[str, Item] = {}
-        for at in range(0, len(keys), size):
-            answers = await self._backend.get_many(keys[at : at + size])
-            for key, item in answers.items():
-                if isinstance(item, Item) and not item.deleted:
-                    found[key.environment] = item
-                elif isinstance(item, BackendError) and not isinstance(
-                    item, ItemNotFound | SoftDeleted
-                ):
-                    raise item
+        for key, item in (await self._answers(keys)).items():
+            if isinstance(item, Item):
+                found[key.environment] = item
+            elif not isinstance(item, ItemNotFound | SoftDeleted):
+                raise item
         return found
+
+    async def _answers(self, keys: Sequence[Key]) -> dict[Key, Item | BackendError]:
+        size = max(1, self.limits.get_batch)
+        found: dict[Key, Item | BackendError] = {}
+        for at in range(0, len(keys), size):
+            found.update(await self._backend.get_many(keys[at : at + size]))
+        return {key: _unless_deleted(item) for key, item in found.items()}
 
     def _variables(self, document: Item) -> dict[Key, Item]:
         return {

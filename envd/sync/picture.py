@@ -66,8 +66,8 @@ class Picture:
     """Both sides. `unsure` are keys whose absence in the store could not be confirmed.
 
     `unread` are items whose values were wanted and could not be read, with the reason. `illegal`
-    are relative environments in the store that no environment can be called. `left` tells what was
-    left as it was the last time.
+    are relative environments in the store that no environment can be called, `unreadable` those
+    whose document can't be read. `left` tells what was left as it was the last time.
     """
 
     binding: BindingView
@@ -80,6 +80,7 @@ class Picture:
     unsure: frozenset[Key] = frozenset()
     unread: Mapping[Key, BackendError] = field(default_factory=dict)
     illegal: frozenset[str] = frozenset()
+    unreadable: Mapping[str, BackendError] = field(default_factory=dict)
     left: Mapping[Key, Left] = field(default_factory=dict)
 
     def known(self, key: Key, sides: Sides) -> Left | None:
@@ -208,7 +209,8 @@ async def take(
         else:
             environments[name] = await _bound(looking, bound, target, name)
     items = dict(seen.items)
-    unsure = await _confirmed(environments.values(), items, place, left)
+    readable = [each for each in environments.values() if each.relative not in seen.unreadable]
+    unsure = await _confirmed(readable, items, place, left)
     picture = Picture(
         bound,
         target,
@@ -218,7 +220,9 @@ async def take(
         place.capabilities,
         looking.fingerprint,
         frozenset(unsure),
+        _unread(environments.values(), seen.unreadable),
         illegal=frozenset(illegal),
+        unreadable=seen.unreadable,
         left=left,
     )
     compared = picture.compared()
@@ -228,6 +232,18 @@ async def take(
         if needs_value(bound, sides) and picture.known(key, sides) is None
     ]
     return await with_values(picture, place, wanted)
+
+
+def _unread(
+    environments: Iterable[Bound], unreadable: Mapping[str, BackendError]
+) -> dict[Key, BackendError]:
+    """Why each variable of an unreadable document can't be read."""
+    return {
+        Key(bound.relative, name): unreadable[bound.relative]
+        for bound in environments
+        if bound.relative in unreadable
+        for name in bound.state.variables.keys() | bound.anchors.keys()
+    }
 
 
 async def with_values(picture: Picture, place: Place, wanted: Sequence[Key]) -> Picture:

@@ -223,6 +223,14 @@ def _held(plan: Plan, picture: Picture) -> Iterable[HeldView]:
             f"the store has {relative!r}, which no environment can be called",
             "rename it in the store, or bind a narrower place",
         )
+    for relative, error in sorted(picture.unreadable.items()):
+        yield HeldView(
+            binding.name,
+            "UNREADABLE",
+            f"what the store has of {relative or 'the environment'} can't be read, so it is left "
+            f"as it is: {error.message}",
+            error.hint or "mend it in the store, or delete it there",
+        )
 
 
 def _name(plan: Plan) -> str:

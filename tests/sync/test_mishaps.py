@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
 
-from envd.backends.contract import Capability, Key
-from envd.backends.errors import InvalidValue
+from envd.backends.contract import Capability, Item, Key
+from envd.backends.errors import BackendError, Forbidden
 from envd.backends.memory import CAPABILITIES, Manners
 from envd.backends.memory_store import MemoryStore
 from envd.core.names import MAX_VALUE_BYTES
-from envd.sync import applying
+from envd.sync import applying, picture, plan
 from envd.sync.applying import Leave
 from envd.sync.binding import decoded_all, encoded, record_key
-from tests.sync.world import World, bound, done
+from envd.sync.layouts import Documents, Place
+from tests.sync.world import World, bound, done, fingerprint
 
 READS = CAPABILITIES & ~Capability.LIST_VALUES
 """A store whose listing brings no values."""
@@ -282,7 +284,9 @@ async def test_a_value_in_the_store_that_is_no_text_stops_no_other() -> None:
 # -- documents that are none ----------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("text", ["[" * 100_000, '{"A":"\\ud800"}', '{"\\ud800":"1"}', '{"A":1}'])
+@pytest.mark.parametrize(
+    "text", ["hunter2", "[" * 100_000, '{"A":"\\ud800"}', '{"\\ud800":"1"}', '{"A":1}']
+)
 async def test_a_document_that_no_environment_can_hold_is_refused_without_its_text(
     text: str,
 ) -> None:
@@ -290,11 +294,73 @@ async def test_a_document_that_no_environment_can_hold_is_refused_without_its_te
     binding = bound(layout="document")
     world.store.edit(world.place(binding).name(Key("", "A")), text)
 
-    with pytest.raises(InvalidValue, match="no JSON object of text") as caught:
-        await world.run(binding)
+    world.environments.set("web", A="mine")
 
-    assert caught.value.__cause__ is None
-    assert caught.value.__suppress_context__ or caught.value.__context__ is None
+    view = await world.run(binding)
+
+    (held,) = view.held
+    assert (held.reason, done(view)) == ("UNREADABLE", [("skip", "A", "")])
+    assert "no JSON object of text" in held.detail
+    assert text not in f"{held} {view}"
+    assert list(world.store.values().values()) == [text]
+
+
+@pytest.mark.parametrize("capabilities", [CAPABILITIES, READS])
+async def test_one_document_that_cannot_be_read_stops_no_other_and_loses_nothing(
+    capabilities: Capability,
+) -> None:
+    world = World(capabilities=capabilities)
+    binding = bound(layout="document", environment=None, prefix="team", conflict_policy="lww")
+    world.environments.set("team/web", A="1")
+    world.environments.set("team/job", A="1")
+    await world.run(binding)
+    web, job = (world.place(binding).name(Key(each, "")) for each in ("web", "job"))
+    world.store.edit(web, "{")
+    world.environments.set("team/job", A="2")
+    world.environments.set("team/web", B="2")
+
+    views = [await world.run(binding) for _ in range(2)]
+
+    assert [[held.reason for held in view.held] for view in views] == [["UNREADABLE"]] * 2
+    assert done(views[0]) == [("update", "A", "applied"), ("skip", "A", ""), ("skip", "B", "")]
+    assert world.store.values() == {web: "{", job: '{"A":"2"}'}
+
+    world.store.edit(web, '{"A":"theirs"}')
+    assert (await world.run(binding)).held == ()
+    assert world.environments.values("team/web") == {"A": "theirs", "B": "2"}
+    assert world.store.values()[web] == '{"A":"theirs","B":"2"}'
+
+
+async def test_a_document_that_one_may_not_read_is_told_and_stops_no_other() -> None:
+    world = World(capabilities=READS)
+    binding = bound(layout="document", environment=None, prefix="team")
+    world.environments.set("team/job", A="1")
+    await world.run(binding)
+    world.store.edit(world.place(binding).name(Key("web", "")), '{"A":"1"}')
+    world.environments.set("team/job", A="2")
+    place = _Denying(world.place(binding), "web")
+
+    pictured = await picture.take(world.looking, binding, "memory:place", place)
+    made = plan.make(pictured, place, fingerprint)
+
+    assert [(held.reason, "not allowed" in held.detail) for held in made.held] == [
+        ("UNREADABLE", True)
+    ]
+    assert [each.key for each in made.operations] == [Key("job", "A")]
+
+
+class _Denying(Documents):
+    """Documents of which one may not be read."""
+
+    def __init__(self, place: Place, environment: str) -> None:
+        assert isinstance(place, Documents)
+        super().__init__(place._backend, place._scope, fingerprint)
+        self._denied = environment
+
+    async def _answers(self, keys: Sequence[Key]) -> dict[Key, Item | BackendError]:
+        found = await super()._answers(keys)
+        denied = Key(self._denied, "")
+        return {**found, **({denied: Forbidden("it is not allowed")} if denied in keys else {})}
 
 
 async def test_a_document_that_nobody_knows_to_be_of_envd_is_emptied_and_not_deleted() -> None:

@@ -6,17 +6,18 @@ Time is virtual: a day takes a second or two.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 
 import pytest
 
 from chaos.sim.loop import SimLoop
-from envd.backends.contract import Backend, Capability, Limits, Options
-from envd.backends.errors import MissingLibrary, StoreUnavailable
+from envd.backends.contract import Backend, Capability, Limits, Op, Options, Outcome
+from envd.backends.errors import Forbidden, MissingLibrary, StoreUnavailable
 from envd.backends.memory import CAPABILITIES, MemoryBackend
 from envd.backends.memory_store import MemoryStore
+from envd.backends.outcomes import unsuccessful
 from envd.core.errors import Conflict, EnvdError, OutcomeUnknown, Unavailable
 from envd.core.syncing import BindingStatus, BindingView
 from envd.sync.applying import Leave
@@ -31,9 +32,19 @@ SLOW = Limits(reads_per_s=1, writes_per_s=2, burst=5, page_items=10, batch=1)
 
 
 class Closing(MemoryBackend):
-    """A backend that tells whether it was closed."""
+    """A backend that tells whether it was closed, and refuses writes of some variables."""
 
     closed = False
+    refuses: frozenset[str] = frozenset()
+
+    async def apply(self, ops: Sequence[Op], *, idempotency: str) -> list[Outcome]:
+        refused = {op.key: unsuccessful(op, Forbidden("not that one")) for op in self._bad(ops)}
+        rest = [op for op in ops if op.key not in refused]
+        done = {each.op.key: each for each in await super().apply(rest, idempotency=idempotency)}
+        return [refused.get(op.key) or done[op.key] for op in ops]
+
+    def _bad(self, ops: Sequence[Op]) -> list[Op]:
+        return [op for op in ops if op.key.variable in self.refuses]
 
     async def close(self) -> None:
         self.closed = True
@@ -60,6 +71,7 @@ class Desk:
         self.problem: EnvdError | None = None
         self.spends = Estimate()
         self.opening_s = 0.0
+        self.refuses: frozenset[str] = frozenset()
         self.opened: list[Closing] = []
         looking = Looking(self.environments, self.records, fingerprint)
         self.runner = Runner(
@@ -90,6 +102,7 @@ class Desk:
                 options, store=self.at(target), capabilities=self.capabilities, limits=self.limits
             )
         )
+        self.opened[-1].refuses = self.refuses
         return self.opened[-1]
 
     async def _tell(self, status: BindingStatus) -> None:
@@ -199,6 +212,28 @@ def test_an_hour_without_the_store_costs_envd_nothing_and_is_made_up_within_the_
         assert desk.store.values() == desk.environments.values("web")
         assert desk.store.calls.puts == 100
         assert desk.runner.status().state == "in step"
+
+    simulate(work())
+
+
+def test_what_the_store_refuses_holds_up_nothing_else_and_is_told() -> None:
+    async def work() -> None:
+        desk = Desk(bound(interval_seconds=60))
+        desk.refuses = frozenset({"BAD"})
+        desk.environments.set("web", BAD="1")
+
+        async def people() -> None:
+            await asyncio.sleep(1800)
+            desk.environments.set("web", GOOD="1")
+            await asyncio.sleep(2)
+            assert desk.store.values() == {"GOOD": "1"}
+
+        await desk.led_for(1900, people)
+
+        status = desk.runner.status()
+        assert (status.state, status.drift) == ("behind", 1)
+        assert "not that one" in status.detail
+        assert len(desk.spent) <= 35
 
     simulate(work())
 
