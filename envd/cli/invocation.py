@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -100,6 +100,11 @@ class Invocation:
             self._where = endpoint.choose(self.arguments, self.world.environ)
             self._connection = self.world.connect(self._where)
         return self._connection
+
+    def another_connection(self, timeout_s: float) -> Connection:
+        """A second way to where `connection` leads, for another thread; whose it is closes it."""
+        where = self._where or endpoint.choose(self.arguments, self.world.environ)
+        return self.world.connect(where._replace(timeout_s=timeout_s))
 
     def remember(self) -> None:
         """Keep the members of the cluster for when this node does not answer."""
@@ -199,11 +204,16 @@ class Invocation:
 
         return Progress(self.screen, self.world.monotonic, doing, total)
 
-    def waiting(self, doing: str) -> AbstractContextManager[None]:
-        """Tell on a terminal that one long call is on its way, for the time of a `with` block."""
+    def waiting(
+        self, doing: str, how_far: Generator[str, None, None] | None = None
+    ) -> AbstractContextManager[None]:
+        """Tell on a terminal that one long call is on its way, for the time of a `with` block.
+
+        `how_far` is asked in another thread; see `progress.waiting`.
+        """
         from envd.cli.progress import waiting
 
-        return waiting(self.screen, doing)
+        return waiting(self.screen, doing, how_far)
 
     def shows_tables(self) -> bool:
         """Tell whether people read the output, rather than programs."""

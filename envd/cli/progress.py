@@ -6,7 +6,7 @@ quick stays quiet. The line is wiped at the end, however that comes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
@@ -73,15 +73,20 @@ class Progress:
 
 
 @contextmanager
-def waiting(screen: Screen, doing: str) -> Iterator[None]:
-    """Show `doing` with the seconds that have passed, while the block waits for one call."""
+def waiting(
+    screen: Screen, doing: str, how_far: Generator[str, None, None] | None = None
+) -> Iterator[None]:
+    """Show `doing` with the seconds that have passed, while the block waits for one call.
+
+    `how_far` is asked every second, in another thread, for words to show as well, and closed there.
+    """
     if not screen.may_be_live:
         yield
         return
     from threading import Event, Thread
 
     over = Event()
-    teller = Thread(target=_tell, args=(screen, doing, over), daemon=True)
+    teller = Thread(target=_tell, args=(screen, doing, over, how_far), daemon=True)
     teller.start()
     try:
         yield
@@ -91,9 +96,15 @@ def waiting(screen: Screen, doing: str) -> Iterator[None]:
         screen.wipe()
 
 
-def _tell(screen: Screen, doing: str, over: Event) -> None:
+def _tell(
+    screen: Screen, doing: str, over: Event, how_far: Generator[str, None, None] | None
+) -> None:
     ended, seconds = over.wait(PATIENCE_S), 0
     while not ended:
-        screen.live(f"{doing} ..." + (f"  {seconds} s" if seconds else ""))
+        far = "" if how_far is None else next(how_far, "")
+        shown = f"{doing}: {far}" if far else f"{doing} ..."
+        screen.live(shown + (f"  {seconds} s" if seconds else ""))
         seconds += 1
         ended = over.wait(1.0)
+    if how_far is not None:
+        how_far.close()

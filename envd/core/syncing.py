@@ -194,7 +194,8 @@ class BindingStatus:
 
     `state` is "in step", "behind", "failing", "braked", "paused", "suspended", "waiting" (outside
     its windows), "no leader" or "over budget". `drift` counts the variables that differ; `lag_s` is
-    the age of the oldest change that is not there yet. `dollars_month` is estimated.
+    the age of the oldest change that is not there yet. `dollars_month` is estimated. Of the run
+    under way `run_done` of `run_total` operations are done; both are 0 while there is none.
     """
 
     binding: str
@@ -211,6 +212,8 @@ class BindingStatus:
     dollars_month: float = 0.0
     targets: tuple[TargetStatus, ...] = ()
     told: str = ""
+    run_done: int = 0
+    run_total: int = 0
 
 
 @dataclass(frozen=True, slots=True)

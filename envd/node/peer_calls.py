@@ -16,8 +16,6 @@ from envd.node.routing import Ask
 from envd.wire import peers as wire
 
 METHOD: Final = "sync.call"
-PATIENCE_S: Final = 600.0
-"""To do a plan takes as long as the quotas of a store have it take; that a peer died shows."""
 Handle = Callable[[str, str, bytes], Awaitable[bytes]]
 """(method, name of the identity, request) -> answer; raises EnvdError."""
 
@@ -31,7 +29,7 @@ class PeerCalls:
         self.handle: Handle | None = None
 
     async def ask(
-        self, uid: int, method: str, identity: str, body: bytes, *, patience_s: float = PATIENCE_S
+        self, uid: int, method: str, identity: str, body: bytes, *, patience_s: float
     ) -> bytes:
         """What the reconciler of a node answers, which may be this one.
 

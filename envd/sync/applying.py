@@ -15,7 +15,7 @@ A crash after 2 or 3 is told by the intents, one after 4 by equal values on both
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 from typing import Final
@@ -47,6 +47,10 @@ _FAILED: Final = {
 _TRIED_AGAIN: Final = frozenset((_FAILED[Result.CONFLICT], _FAILED[Result.FAILED]))
 
 
+Told = Callable[[int, int], None]
+"""(how many writes are done, of how many)"""
+
+
 @dataclass(frozen=True, slots=True)
 class Leave:
     """What a plan is allowed, besides what it may do by itself."""
@@ -58,13 +62,19 @@ class Leave:
 
 @dataclass(slots=True)
 class _Course:
-    """One application of a plan, as far as it has come."""
+    """One application of a plan, as far as it has come.
+
+    `told` hears how many of how many writes are done; those of the store come first.
+    """
 
     plan: Plan
     picture: Picture
     place: Place
     looking: Looking
     wall_ms: int
+    told: Told
+    writes: int = 0
+    done: int = 0
     results: dict[int, tuple[str, str]] = field(default_factory=dict)
     kept: dict[str, dict[str, Anchor | None]] = field(default_factory=dict)
     """By record: the anchors that are to be kept, None for those that are to go."""
@@ -72,19 +82,30 @@ class _Course:
     def keep(self, planned: Planned, anchor: Anchor | None) -> None:
         self.kept.setdefault(planned.bound.record, {})[planned.key.variable] = anchor
 
+    def has_done(self, writes: int) -> None:
+        self.done = writes
+        self.told(writes, self.writes)
+
     def ended(self, planned: Planned, result: str, detail: str = "") -> None:
         self.results[id(planned)] = (result, detail)
 
 
 async def apply(
-    plan: Plan, picture: Picture, place: Place, looking: Looking, leave: Leave, wall_ms: int
+    plan: Plan,
+    picture: Picture,
+    place: Place,
+    looking: Looking,
+    leave: Leave,
+    wall_ms: int,
+    told: Told = lambda _done, _writes: None,
 ) -> list[OperationView]:
     """Do a plan that was made of this picture; what became of each operation, in its order.
 
+    `told` hears how many writes are done, and of how many, as it goes on.
     Failures of single operations are told, not raised. Raises EnvdError where the conflicts or
     intents can't be kept: then the store was not written.
     """
-    course = _Course(plan, picture, place, looking, wall_ms)
+    course = _Course(plan, picture, place, looking, wall_ms, told)
     braked = plan.brakes(leave.deletes)
     todo = []
     for planned in plan.operations:
@@ -101,6 +122,8 @@ async def apply(
             course.keep(planned, planned.decision.anchor)
             course.ended(planned, "applied")
     await _put_on_record(course, todo)
+    course.writes = sum(bool(each.decision.side) for each in todo)
+    course.has_done(0)
     await _write_store(course, [each for each in todo if each.decision.side == STORE])
     await _write_environments(course, [each for each in todo if each.decision.side == ENVD], leave)
     try:
@@ -176,7 +199,7 @@ async def _write_store(course: _Course, todo: Sequence[Planned]) -> None:
     await _keep_intents(course, todo)
     named = f"{course.plan.id}-{course.wall_ms}"
     ops = [op_of(each, course.looking.fingerprint) for each in todo]
-    outcomes = await course.place.apply(ops, named)
+    outcomes = await course.place.apply(ops, named, course.has_done)
     for planned, outcome in zip(todo, outcomes, strict=True):
         _note(course, planned, outcome)
     await _record_overtaken(course, todo, outcomes)
@@ -264,6 +287,7 @@ async def _write_environments(course: _Course, todo: Sequence[Planned], leave: L
             for planned in group:
                 course.keep(planned, final_anchor(planned, stamp=answer.stamp))
                 course.ended(planned, "applied")
+        course.has_done(course.done + len(group))
 
 
 def _request(course: _Course, bound: Bound, group: Sequence[Planned], leave: Leave) -> WriteRequest:

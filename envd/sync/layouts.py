@@ -8,7 +8,7 @@ variables only, and replaces it under the document's own version; what others ha
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final, Protocol
 
@@ -38,6 +38,10 @@ from envd.sync.ports import Fingerprint
 
 MAX_ITEMS: Final = 200_000
 """A place that has more is not listed to its end: something else lives there."""
+
+
+def _to_nobody(_: int) -> None:
+    """Nobody wants to know how far it is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,8 +87,13 @@ class Place(Protocol):
         """Items with their values, as many as wanted."""
         ...
 
-    async def apply(self, ops: Sequence[Op], idempotency: str) -> list[Outcome]:
-        """Do these, as many as wanted; one outcome for each, in their order."""
+    async def apply(
+        self, ops: Sequence[Op], idempotency: str, tell: Callable[[int], None] = ...
+    ) -> list[Outcome]:
+        """Do these, as many as wanted; one outcome for each, in their order.
+
+        `tell` hears of how many there is an outcome, each time there are more.
+        """
         ...
 
     def name(self, key: Key) -> str:
@@ -151,12 +160,15 @@ class Singly:
             found.update(await self._backend.get_many(keys[at : at + size]))
         return {key: _unless_deleted(item) for key, item in found.items()}
 
-    async def apply(self, ops: Sequence[Op], idempotency: str) -> list[Outcome]:
+    async def apply(
+        self, ops: Sequence[Op], idempotency: str, tell: Callable[[int], None] = _to_nobody
+    ) -> list[Outcome]:
         size = max(1, self.limits.batch)
         outcomes: list[Outcome] = []
         for at in range(0, len(ops), size):
             part = ops[at : at + size]
             outcomes += await self._backend.apply(part, idempotency=f"{idempotency}-{at}")
+            tell(len(outcomes))
         return outcomes
 
     def name(self, key: Key) -> str:
@@ -242,12 +254,15 @@ class Documents:
             for key in keys
         }
 
-    async def apply(self, ops: Sequence[Op], idempotency: str) -> list[Outcome]:
+    async def apply(
+        self, ops: Sequence[Op], idempotency: str, tell: Callable[[int], None] = _to_nobody
+    ) -> list[Outcome]:
         outcomes: dict[Key, Outcome] = {}
         for environment in dict.fromkeys(op.key.environment for op in ops):
             mine = [op for op in ops if op.key.environment == environment]
             for outcome in await self._replace(environment, mine, idempotency):
                 outcomes[outcome.op.key] = outcome
+            tell(len(outcomes))
         return [outcomes[op.key] for op in ops]
 
     def name(self, key: Key) -> str:

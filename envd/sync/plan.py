@@ -81,10 +81,6 @@ class Plan:
             return False
         return deletions > BRAKE_NAMES or deletions > BRAKE_SHARE * self.names
 
-    def waits(self) -> bool:
-        """Whether it does anything at all, the waiting conflicts and what is skipped aside."""
-        return any(planned.works for planned in self.operations)
-
 
 def make(picture: Picture, place: Place, fingerprint: Fingerprint) -> Plan:
     """The plan that a picture leads to."""

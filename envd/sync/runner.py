@@ -102,6 +102,7 @@ class Runner:
         self._told: tuple[BindingStatus, float] | None = None
         self._sizes = picture.Sizes()
         self._left: dict[str, Mapping[Key, Left]] = {}
+        self._run_done = self._run_total = 0
 
     # -- leading ---------------------------------------------------------------------------
 
@@ -247,11 +248,20 @@ class Runner:
             views = tuple(applying.not_tried(made, held.detail))
             return AppliedView(made.id, views, (*made.held, held))
         wall_ms = self._clock.wall_ms()
-        views = tuple(await applying.apply(made, pictured, place, self._looking, leave, wall_ms))
+        try:
+            done = await applying.apply(
+                made, pictured, place, self._looking, leave, wall_ms, self._has_done
+            )
+        finally:
+            self._has_done(0, 0)
+        views = tuple(done)
         self._note(Spent(views, 0))
         lifted = made.brakes() and not made.brakes(leave.deletes)
         remaining = [each for each in made.held if not (lifted and each.reason == "BRAKE")]
         return AppliedView(made.id, views, tuple(remaining))
+
+    def _has_done(self, done: int, writes: int) -> None:
+        self._run_done, self._run_total = done, writes
 
     def _held_back(self, made: Plan, place: Place, leave: Leave) -> HeldView | None:
         """Why nothing of a plan is done."""
@@ -385,6 +395,8 @@ class Runner:
             self._status,
             lag_s=round(lag_s, 3),
             targets=tuple(map(self._target_status, self.binding.targets)),
+            run_done=self._run_done,
+            run_total=self._run_total,
         )
 
     def _target_status(self, target: str) -> TargetStatus:

@@ -9,12 +9,13 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any, Final, Protocol
 
 from envd.backends.registry import parse_target
 from envd.core.answers import Identity
-from envd.core.errors import InvalidRequest, Unavailable, Unsupported
+from envd.core.errors import EnvdError, InvalidRequest, Unavailable, Unsupported
 from envd.core.syncing import (
     AppliedView,
     ApplyRequest,
@@ -22,6 +23,7 @@ from envd.core.syncing import (
     BindingCost,
     BindingList,
     BindingsRequest,
+    BindingStatus,
     BindingView,
     BindRequest,
     CheckList,
@@ -48,13 +50,19 @@ from envd.wire import plain_sync
 from envd.wire.plain import to_plain
 
 SYNC: Final = "sync"
+PATIENCE_S: Final = 600.0
+"""To do a plan takes as long as the quotas of a store have it take; that a peer died shows."""
+STATUS_S: Final = 2.0
+"""What a leader last told is nearly as good as what it tells now."""
 
 
 class Peers(Protocol):
     """The reconcilers of other nodes."""
 
-    async def ask(self, uid: int, method: str, identity: str, body: bytes) -> bytes:
-        """What that node's `Reconciler.answer` says; raises EnvdError."""
+    async def ask(
+        self, uid: int, method: str, identity: str, body: bytes, *, patience_s: float
+    ) -> bytes:
+        """What that node's `Reconciler.answer` says within so long; raises EnvdError."""
         ...
 
 
@@ -147,9 +155,22 @@ class Reconciler:
         return BindingList(tuple(done))
 
     async def status(self, identity: Identity, request: BindingsRequest) -> SyncStatus:
-        """How bindings do."""
+        """How bindings do, as their leaders say now; as one last told where it does not answer."""
         wanted = await self._seen(identity, request.names)
-        return SyncStatus(tuple([await self._keeper.status(each) for each in wanted]))
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(self._status_of(identity, each)) for each in wanted]
+        return SyncStatus(tuple(task.result() for task in tasks))
+
+    async def _status_of(self, identity: Identity, wanted: BindingView) -> BindingStatus:
+        if self._keeper.runner(wanted.name) is None:
+            _, uid = await self._leading.leader(wanted.name)
+            if uid not in (0, self._uid):
+                with suppress(EnvdError):
+                    asked = {"name": wanted.name}
+                    answer = await self._ask(uid, "status", identity, asked, STATUS_S)
+                    (said,) = plain_sync.sync_status(answer).bindings
+                    return said
+        return await self._keeper.status(wanted)
 
     # -- plans -----------------------------------------------------------------------------
 
@@ -289,15 +310,23 @@ class Reconciler:
                 _, answer = await runner.apply(leave, wanted=str(asked.get("plan", "")))
             case "cost":
                 answer = pricing.total(self._costs_here(name))
+            case "status":
+                answer = SyncStatus((runner.status(),))
             case _:
                 raise Unsupported(f"this node does not know {method[:64]!a} of {identity[:64]!a}")
         return json.dumps(to_plain(answer)).encode()
 
     async def _ask(
-        self, uid: int, method: str, identity: Identity, asked: Mapping[str, Any]
+        self,
+        uid: int,
+        method: str,
+        identity: Identity,
+        asked: Mapping[str, Any],
+        patience_s: float = PATIENCE_S,
     ) -> dict[str, Any]:
         body = json.dumps(asked).encode()
-        answer: dict[str, Any] = json.loads(await self._peers.ask(uid, method, identity.name, body))
+        said = await self._peers.ask(uid, method, identity.name, body, patience_s=patience_s)
+        answer: dict[str, Any] = json.loads(said)
         return answer
 
     # -- rights ----------------------------------------------------------------------------

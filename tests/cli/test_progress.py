@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import threading
+from collections.abc import Generator
 
 import pytest
 
@@ -114,6 +115,23 @@ def test_a_long_call_is_told_while_it_lasts() -> None:
         assert err.event.wait(PATIENCE_S)
 
     assert err.written() == f"{WIPE}writing 9 variables ...{WIPE}"
+
+
+def test_who_waits_long_is_told_how_far_it_is_and_the_teller_is_let_go() -> None:
+    err = Heard()
+    said: list[str] = []
+
+    def how_far() -> Generator[str, None, None]:
+        try:
+            yield "3 of 9"
+        finally:
+            said.append("closed")
+
+    with waiting(screen(err), "applying", how_far()):
+        assert err.event.wait(PATIENCE_S)
+
+    assert err.written() == f"{WIPE}applying: 3 of 9{WIPE}"
+    assert said == ["closed"]
 
 
 def test_a_command_over_many_environments_has_progress(envctl: Envctl) -> None:

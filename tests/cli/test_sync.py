@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import threading
 from dataclasses import replace
 from typing import Any
 
@@ -179,6 +180,26 @@ def test_a_dry_run_tells_whether_a_reviewed_plan_is_still_the_plan(envctl: Envct
     assert "the plan is 5c1d0e4f9a7b2233 by now, not aaaa" in other.err
 
 
+def test_a_long_apply_tells_how_far_it_is(envctl: Envctl) -> None:
+    under_way = BindingStatus("payments", "behind", run_done=1200, run_total=10_000)
+    envctl.node.stores.status_now = SyncStatus((under_way,))
+    asked_twice = threading.Event()
+    asked: list[str] = []
+
+    def before(call: str, _: object) -> None:
+        asked.append(call)
+        if asked.count("sync_status") == 2:
+            asked_twice.set()
+        if call == "sync_apply":
+            assert asked_twice.wait(60)
+
+    envctl.node.before = before
+
+    shown = envctl.ok("sync apply payments --yes", terminal=True)
+
+    assert "applying: 1,200 of 10,000  12%" in shown.err
+
+
 def test_what_is_partly_done_lists_each_item(envctl: Envctl) -> None:
     envctl.node.stores.results = {
         "POOL_SIZE": ("failed", "throttled"),
@@ -350,6 +371,15 @@ def test_status_of_a_binding_that_is_named_has_all_figures(envctl: Envctl) -> No
     assert re.split(r"\s{2,}", shown.lines[-2]) == [
         *(SSM, "yes", "closed", "120", "7", "0", "0", "48"),
     ]
+
+
+def test_status_of_a_binding_follows_the_run_under_way(envctl: Envctl) -> None:
+    under_way = BindingStatus("payments", "behind", run_done=1200, run_total=10_000)
+    envctl.node.stores.status_now = SyncStatus((under_way,))
+
+    shown = envctl.ok("sync status payments")
+
+    assert re.search(r"under way +1,200 of 10,000 operations are done", shown.out)
 
 
 def test_status_as_a_document_is_whole(envctl: Envctl) -> None:

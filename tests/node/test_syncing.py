@@ -411,8 +411,10 @@ async def echo(method: str, identity: str, body: bytes) -> bytes:
 
 
 async def ask(machines: Machines, name: str, of: str, method: str) -> bytes:
-    peers = syncing(machines, name).peers
-    return await machines.run(name, peers.ask(machines.node(of).uid, method, "ann", b"{}"))
+    asked = syncing(machines, name).peers.ask(
+        machines.node(of).uid, method, "ann", b"{}", patience_s=600
+    )
+    return await machines.run(name, asked)
 
 
 @pytest.mark.parametrize("of", ["n1", "n2"])

@@ -253,6 +253,28 @@ def test_the_quota_holds_when_much_is_to_be_written() -> None:
     simulate(work())
 
 
+def test_a_long_run_tells_how_far_it_is() -> None:
+    async def work() -> None:
+        desk = Desk(bound(), limits=SLOW)
+        desk.environments.set("web", **{f"K{number}": "1" for number in range(100)})
+        desk.store.edit("THEIRS", "1")
+        running = asyncio.ensure_future(desk.runner.apply(Leave()))
+        seen = []
+        while not running.done():
+            await asyncio.sleep(5)
+            status = desk.runner.status()
+            seen.append((status.run_done, status.run_total))
+        await running
+
+        under_way = [each for each in seen if each[1]]
+        assert {total for _, total in under_way} == {101}
+        assert under_way == sorted(set(under_way))
+        assert len(under_way) > 5
+        assert seen[-1] == (0, 0)
+
+    simulate(work())
+
+
 def test_a_plan_that_was_overtaken_is_refused_and_nothing_is_done() -> None:
     async def work() -> None:
         desk = Desk(bound())

@@ -77,6 +77,7 @@ class Cluster:
         self.leaders: dict[str, int] = {}
         self.nodes: dict[int, Desk] = {}
         self.asked: list[tuple[int, str, str]] = []
+        self.silent: set[int] = set()
 
     def store(self, target: str = "memory:place") -> MemoryStore:
         return self.stores.setdefault(target, MemoryStore(target))
@@ -147,8 +148,13 @@ class Desk:
 
     # The reconcilers of other nodes.
 
-    async def ask(self, uid: int, method: str, identity: str, body: bytes) -> bytes:
+    async def ask(
+        self, uid: int, method: str, identity: str, body: bytes, *, patience_s: float
+    ) -> bytes:
+        assert patience_s > 0
         self.cluster.asked.append((uid, method, identity))
+        if uid in self.cluster.silent:
+            raise Unavailable("no answer came")
         return await self.cluster.nodes[uid].api.answer(method, identity, body)
 
     async def start(self, *seeded: BindingView) -> None:
@@ -195,10 +201,26 @@ def test_any_node_answers_for_the_one_that_leads() -> None:
 
         assert cluster.environments.values("web") == {"A": "1"}
         assert [each.result for each in done.operations] == ["applied"]
-        assert [each[:2] for each in cluster.asked] == [(1, "plan"), (1, "apply"), (1, "cost")]
+        assert [method for uid, method, _ in cluster.asked if uid == 1] == [
+            *("plan", "apply", "status", "cost")
+        ]
         assert {each[2] for each in cluster.asked} == {"ann"}
         assert (status.bindings[0].leader, status.bindings[0].state) == ("n1", "in step")
         assert cost.bindings[0].items == 1
+        await first.stop()
+        await second.stop()
+
+    simulate(story)
+
+
+def test_of_a_leader_that_does_not_answer_its_last_word_counts() -> None:
+    async def story(cluster: Cluster) -> None:
+        first, second = await two(cluster)
+        cluster.silent.add(1)
+
+        status = await second.api.status(ANN, BindingsRequest())
+
+        assert ("status" in cluster.asked[-1], status.bindings[0].state) == (True, "in step")
         await first.stop()
         await second.stop()
 

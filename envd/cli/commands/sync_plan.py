@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import suppress
 from itertools import groupby
 from typing import Final
 
@@ -14,6 +15,7 @@ from envd.core.errors import Conflict, EnvdError
 from envd.core.syncing import (
     AppliedView,
     ApplyRequest,
+    BindingsRequest,
     HeldView,
     OperationView,
     PlanRequest,
@@ -47,6 +49,7 @@ _DID: Final = {
 _COLOURS: Final = {"+": "green", "~": "yellow", "-": "red", "!": "red", ".": "dim", "=": ""}
 _DONE: Final = frozenset({"applied", "noop"})
 _NOT_DONE: Final = frozenset({"conflict", "rejected", "failed", "not tried"})
+_GLANCE_S: Final = 2.0
 _ARROWS: Final = {"store": "->", "envd": "<-"}
 
 
@@ -183,7 +186,7 @@ def _applied(invocation: Invocation, words: Sequence[str], named: str) -> Applie
     connection = invocation.connection.sync
     invocation.write_in_flight = True
     try:
-        with invocation.waiting("applying"):
+        with invocation.waiting("applying", _how_far(invocation, words)):
             applied = connection.apply(request)
     except EnvdError as error:
         invocation.write_in_flight = False
@@ -192,6 +195,24 @@ def _applied(invocation: Invocation, words: Sequence[str], named: str) -> Applie
         raise
     invocation.write_in_flight = False
     return applied
+
+
+def _how_far(invocation: Invocation, words: Sequence[str]) -> Generator[str, None, None]:
+    """What is done of the runs under way, each time anew: "1,200 of 10,000  12%"."""
+    try:
+        connection = invocation.another_connection(_GLANCE_S)
+    except EnvdError:
+        return
+    try:
+        while True:
+            shown = ""
+            with suppress(EnvdError):
+                found = connection.sync.status(BindingsRequest(tuple(words))).bindings
+                done, total = sum(b.run_done for b in found), sum(b.run_total for b in found)
+                shown = f"{done:,} of {total:,}  {100 * done // total}%" if total else ""
+            yield shown
+    finally:
+        connection.close()
 
 
 def _moved(message: str, reason: str = "PLAN_MOVED") -> Conflict:

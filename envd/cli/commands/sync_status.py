@@ -118,6 +118,8 @@ def _figures(each: BindingStatus, now_ms: int) -> Iterator[tuple[str, str]]:
         yield "last success", _moment(each.last_success, now_ms)
     if each.last_try not in ("", each.last_success):
         yield "last try", _moment(each.last_try, now_ms)
+    if each.run_total:
+        yield "under way", f"{each.run_done:,} of {each.run_total:,} operations are done"
     if each.next_run and each.state not in _RESTING:
         yield "next run", _moment(each.next_run, now_ms)
     yield "drift", f"{each.drift:,} variable{'' if each.drift == 1 else 's'}"

@@ -117,7 +117,7 @@ class SyncStatusResponse(_message.Message):
     def __init__(self, bindings: _Optional[_Iterable[_Union[BindingStatus, _Mapping]]] = ...) -> None: ...
 
 class BindingStatus(_message.Message):
-    __slots__ = ("binding", "state", "leader", "last_success", "last_try", "next_run", "drift", "conflicts", "lag_s", "detail", "hint", "dollars_month", "targets", "told")
+    __slots__ = ("binding", "state", "leader", "last_success", "last_try", "next_run", "drift", "conflicts", "lag_s", "detail", "hint", "dollars_month", "targets", "told", "run_done", "run_total")
     BINDING_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
     LEADER_FIELD_NUMBER: _ClassVar[int]
@@ -132,6 +132,8 @@ class BindingStatus(_message.Message):
     DOLLARS_MONTH_FIELD_NUMBER: _ClassVar[int]
     TARGETS_FIELD_NUMBER: _ClassVar[int]
     TOLD_FIELD_NUMBER: _ClassVar[int]
+    RUN_DONE_FIELD_NUMBER: _ClassVar[int]
+    RUN_TOTAL_FIELD_NUMBER: _ClassVar[int]
     binding: str
     state: str
     leader: str
@@ -146,7 +148,9 @@ class BindingStatus(_message.Message):
     dollars_month: float
     targets: _containers.RepeatedCompositeFieldContainer[TargetStatus]
     told: str
-    def __init__(self, binding: _Optional[str] = ..., state: _Optional[str] = ..., leader: _Optional[str] = ..., last_success: _Optional[str] = ..., last_try: _Optional[str] = ..., next_run: _Optional[str] = ..., drift: _Optional[int] = ..., conflicts: _Optional[int] = ..., lag_s: _Optional[float] = ..., detail: _Optional[str] = ..., hint: _Optional[str] = ..., dollars_month: _Optional[float] = ..., targets: _Optional[_Iterable[_Union[TargetStatus, _Mapping]]] = ..., told: _Optional[str] = ...) -> None: ...
+    run_done: int
+    run_total: int
+    def __init__(self, binding: _Optional[str] = ..., state: _Optional[str] = ..., leader: _Optional[str] = ..., last_success: _Optional[str] = ..., last_try: _Optional[str] = ..., next_run: _Optional[str] = ..., drift: _Optional[int] = ..., conflicts: _Optional[int] = ..., lag_s: _Optional[float] = ..., detail: _Optional[str] = ..., hint: _Optional[str] = ..., dollars_month: _Optional[float] = ..., targets: _Optional[_Iterable[_Union[TargetStatus, _Mapping]]] = ..., told: _Optional[str] = ..., run_done: _Optional[int] = ..., run_total: _Optional[int] = ...) -> None: ...
 
 class TargetStatus(_message.Message):
     __slots__ = ("target", "in_use", "circuit", "reads", "writes", "errors", "throttled", "latency_ms", "last_error", "open_until")
