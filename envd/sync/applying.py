@@ -15,7 +15,7 @@ A crash after 2 or 3 is told by the intents, one after 4 by equal values on both
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 from typing import Final
@@ -98,10 +98,13 @@ async def apply(
     leave: Leave,
     wall_ms: int,
     told: Told = lambda _done, _writes: None,
+    *,
+    withheld: str = "",
 ) -> list[OperationView]:
     """Do a plan that was made of this picture; what became of each operation, in its order.
 
-    `told` hears how many writes are done, and of how many, as it goes on.
+    `told` hears how many writes are done, and of how many, as it goes on. `withheld` is why the
+    store must not be written now, "" where it may: all else is done then.
     Failures of single operations are told, not raised. Raises EnvdError where the conflicts or
     intents can't be kept: then the store was not written.
     """
@@ -109,7 +112,9 @@ async def apply(
     braked = plan.brakes(leave.deletes)
     todo = []
     for planned in plan.operations:
-        if planned.deletes and braked:
+        if withheld and planned.decision.side == STORE:
+            course.ended(planned, NOT_TRIED, withheld)
+        elif planned.deletes and braked:
             course.ended(planned, NOT_TRIED, "it is one of too many deletions at once")
         elif planned.works:
             todo.append(planned)
@@ -397,15 +402,6 @@ def _by_environment(todo: Iterable[Planned]) -> dict[str, list[Planned]]:
 
 def _by_bound(todo: Iterable[Planned]) -> list[tuple[Bound, list[Planned]]]:
     return [(group[0].bound, group) for group in _by_environment(todo).values()]
-
-
-def not_tried(plan: Plan, why: str) -> Iterator[OperationView]:
-    """The operations of a plan of which nothing is done."""
-    for each in plan.operations:
-        if each.works:
-            yield operation_view(plan, each, NOT_TRIED, why)
-        else:
-            yield operation_view(plan, each, _left(each))
 
 
 def _left(planned: Planned) -> str:

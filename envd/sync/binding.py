@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import fields, replace
 from hashlib import blake2b
@@ -161,12 +161,19 @@ def absolute(binding: BindingView, key: Key) -> str:
     return check_environment("/".join(filter(None, (bound, key.environment))))
 
 
-def overlapping(binding: BindingView, others: Sequence[BindingView]) -> Iterator[BindingView]:
-    """Other bindings that write to a place of this one too, with the very same text."""
-    mine = set(binding.targets)
+def check_place(wanted: BindingView, others: Sequence[BindingView]) -> None:
+    """Raise InvalidRequest where another binding writes to the same place: the two would fight."""
+    if not writes_store(wanted):
+        return
+    mine = set(wanted.targets)
     for other in others:
-        if other.name != binding.name and mine & set(other.targets):
-            yield other
+        is_there = other.name != wanted.name and bool(mine & set(other.targets))
+        if is_there and writes_store(other) and wanted.layout == other.layout:
+            raise InvalidRequest(
+                f"the binding {other.name} writes to the same place",
+                hint="choose another place, or have one of them only pull",
+                reason="PLACE_TAKEN",
+            )
 
 
 def writes_store(binding: BindingView) -> bool:

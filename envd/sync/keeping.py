@@ -179,7 +179,8 @@ class Keeper:
             if now is not None and binding.encoded(wanted) == binding.encoded(now):
                 continue
             try:
-                await self.keep(wanted)
+                binding.check_place(wanted, list(known.values()))
+                known[each.name] = await self.keep(wanted)
             except InvalidRequest as error:
                 extra = {"binding": each.name, "detail": error.message}
                 _log.error("sync.binding_illegal", extra=extra)

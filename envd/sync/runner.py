@@ -97,6 +97,7 @@ class Runner:
         self._schedule = Schedule(binding.interval_seconds, clock.monotonic_s(), draw=clock.random)
         self._windows = [windows.parse(text) for text in binding.windows]
         self._awake = asyncio.Event()
+        self._moved = asyncio.Event()
         self._in_use = ""
         self._status = BindingStatus(binding.name, "behind", leader=node)
         self._told: tuple[BindingStatus, float] | None = None
@@ -178,11 +179,26 @@ class Runner:
             await self._clock.sleep(5.0)
 
     async def _follow_store(self) -> None:
-        """Have changes in a store that tells of them be taken along soon."""
+        """Have changes in the store that is used, if it tells of them, be taken along soon."""
+        while True:
+            self._moved.clear()
+            following = asyncio.ensure_future(self._follow(self._in_use or self.binding.targets[0]))
+            moving = asyncio.ensure_future(self._moved.wait())
+            try:
+                await asyncio.wait((following, moving), return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                for task in (following, moving):
+                    task.cancel()
+                await asyncio.wait((following, moving))
+            if not following.cancelled():
+                following.result()
+
+    async def _follow(self, target: str) -> None:
         while True:
             with suppress(BackendError, EnvdError):
-                backend = await self._backend(self._in_use or self.binding.targets[0])
+                backend = await self._backend(target)
                 if Capability.WATCH not in backend.capabilities:
+                    await self._moved.wait()
                     return
                 async for _ in backend.watch(scope(self.binding), None):
                     self._changed()
@@ -244,13 +260,18 @@ class Runner:
 
     async def _done(self, made: Plan, pictured: Picture, place: Place, leave: Leave) -> AppliedView:
         held = self._held_back(made, place, leave)
-        if held is not None:
-            views = tuple(applying.not_tried(made, held.detail))
-            return AppliedView(made.id, views, (*made.held, held))
+        withheld = "" if held is None else held.detail
         wall_ms = self._clock.wall_ms()
         try:
             done = await applying.apply(
-                made, pictured, place, self._looking, leave, wall_ms, self._has_done
+                made,
+                pictured,
+                place,
+                self._looking,
+                leave,
+                wall_ms,
+                self._has_done,
+                withheld=withheld,
             )
         finally:
             self._has_done(0, 0)
@@ -258,13 +279,13 @@ class Runner:
         self._note(Spent(views, 0))
         lifted = made.brakes() and not made.brakes(leave.deletes)
         remaining = [each for each in made.held if not (lifted and each.reason == "BRAKE")]
-        return AppliedView(made.id, views, tuple(remaining))
+        return AppliedView(made.id, views, tuple(filter(None, (*remaining, held))))
 
     def _has_done(self, done: int, writes: int) -> None:
         self._run_done, self._run_total = done, writes
 
     def _held_back(self, made: Plan, place: Place, leave: Leave) -> HeldView | None:
-        """Why nothing of a plan is done."""
+        """Why a plan's writes to the store are not done."""
         binding = self.binding
         writes = any(each.decision.side == STORE for each in made.operations)
         if not writes:
@@ -300,7 +321,9 @@ class Runner:
         if self._in_use and chosen.target != self._in_use:
             extra = {"binding": self.binding.name, "target": chosen.target}
             _log.warning("sync.target_changed", extra={**extra, "why": chosen.reason})
-        self._in_use = chosen.target
+        if chosen.target != self._in_use:
+            self._in_use = chosen.target
+            self._moved.set()
         return chosen.target
 
     async def _facts(self, target: str) -> Facts:

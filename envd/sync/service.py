@@ -108,7 +108,7 @@ class Reconciler:
         for target in wanted.targets:
             parse_target(target)
         known = await self._keeper.all()
-        self._check_place(wanted, known)
+        binding.check_place(wanted, known)
         for target in wanted.targets:
             await (await self._stores.open(wanted, target)).close()
         before = next((each for each in known if each.name == wanted.name), None)
@@ -118,18 +118,6 @@ class Reconciler:
         if request.dry_run:
             return binding.with_revision(wanted)
         return await self._keeper.keep(wanted)
-
-    def _check_place(self, wanted: BindingView, known: Sequence[BindingView]) -> None:
-        """Raise InvalidRequest where two bindings would write to one place: they would fight."""
-        if not binding.writes_store(wanted):
-            return
-        for other in binding.overlapping(wanted, known):
-            if binding.writes_store(other) and wanted.layout == other.layout:
-                raise InvalidRequest(
-                    f"the binding {other.name} writes to the same place",
-                    hint="choose another place, or have one of them only pull",
-                    reason="PLACE_TAKEN",
-                )
 
     async def unbind(self, identity: Identity, request: UnbindRequest) -> BindingView:
         """Remove a binding, and return it as it was."""

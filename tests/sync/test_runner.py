@@ -411,6 +411,43 @@ def test_a_target_that_would_be_restarted_waits_for_consent() -> None:
     simulate(work())
 
 
+def test_what_the_store_has_is_taken_while_a_write_to_it_waits_for_consent() -> None:
+    async def work() -> None:
+        desk = Desk(bound(), capabilities=CAPABILITIES | Capability.RESTARTS_TARGET)
+        desk.environments.set("web", A="1")
+        desk.store.edit("THEIRS", "1")
+
+        _, view = await desk.runner.apply(Leave())
+
+        assert [(each.variable, each.result) for each in view.operations] == [
+            ("A", "not tried"),
+            ("THEIRS", "applied"),
+        ]
+        assert desk.environments.values("web") == {"A": "1", "THEIRS": "1"}
+        assert desk.store.values() == {"THEIRS": "1"}
+
+    simulate(work())
+
+
+def test_after_a_change_of_target_the_store_that_is_used_is_followed() -> None:
+    async def work() -> None:
+        targets = ("memory:first", "memory:second")
+        desk = Desk(bound(targets=targets, interval_seconds=3600), capabilities=CAPABILITIES)
+
+        async def people() -> None:
+            desk.at("memory:first").fail("page", StoreUnavailable("cut off"), times=100_000)
+            desk.environments.set("web", A="1")
+            await asyncio.sleep(1800)
+            assert desk.at("memory:second").values() == {"A": "1"}
+            desk.at("memory:second").edit("A", "2")
+            await asyncio.sleep(5)
+            assert desk.environments.values("web") == {"A": "2"}
+
+        await desk.led_for(1900, people)
+
+    simulate(work())
+
+
 def test_over_its_budget_a_binding_writes_nothing_where_that_is_wanted() -> None:
     async def work() -> None:
         desk = Desk(bound(budget_dollars=1.0, budget_stops=True))

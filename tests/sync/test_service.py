@@ -459,6 +459,18 @@ def test_bindings_of_the_settings_are_kept_but_not_in_place_of_what_people_made(
     simulate(story)
 
 
+def test_of_two_bindings_of_the_settings_that_write_to_one_place_one_is_kept() -> None:
+    async def story(cluster: Cluster) -> None:
+        desk = Desk(cluster, 1)
+
+        await desk.start(bound(name="a"), bound(name="b", environment="api"), bound(name="a"))
+        await desk.stop()
+
+        assert [each.name for each in await desk.keeper.all()] == ["a"]
+
+    simulate(story)
+
+
 def test_a_store_that_no_node_can_open_is_told_with_its_reason() -> None:
     async def story(cluster: Cluster) -> None:
         desk = Desk(cluster, 1)
