@@ -7,8 +7,13 @@ the words of `SyncService`, of the Unix socket and of `--output json`. No value 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
+from typing import Final
+
+MAX_LISTED: Final = 5_000
+"""Operations in one answer; each takes some 200 bytes, and a message at most 8 MiB."""
+_DONE: Final = frozenset({"applied", "noop"})
 
 
 class Action(Enum):
@@ -143,22 +148,37 @@ class PlanView:
     """What would be done. `plan` names it together with the state that it was made of.
 
     `in_step` counts the variables that nothing is to be done with. What an idle binding has is no
-    operation at all.
+    operation at all. `unlisted` operations are as much of the plan as those that are listed.
     """
 
     plan: str
     operations: tuple[OperationView, ...]
     held: tuple[HeldView, ...] = ()
     in_step: int = 0
+    unlisted: int = 0
+
+    def in_short(self) -> PlanView:
+        """The same with no more operations than an answer should have."""
+        operations, left = _most_telling(self.operations)
+        return replace(self, operations=operations, unlisted=self.unlisted + left)
 
 
 @dataclass(frozen=True, slots=True)
 class AppliedView:
-    """What was done, operation by operation, with `result`; `held` as in a plan."""
+    """What was done, operation by operation, with `result`; `held` as in a plan.
+
+    Of `unlisted` operations nothing is told, for there are too many; those that failed come first.
+    """
 
     plan: str
     operations: tuple[OperationView, ...]
     held: tuple[HeldView, ...] = ()
+    unlisted: int = 0
+
+    def in_short(self) -> AppliedView:
+        """The same with no more operations than an answer should have."""
+        operations, left = _most_telling(self.operations)
+        return replace(self, operations=operations, unlisted=self.unlisted + left)
 
     @property
     def failed(self) -> int:
@@ -167,6 +187,18 @@ class AppliedView:
             each.result in ("failed", "rejected", "conflict", "not tried")
             for each in self.operations
         )
+
+
+def _most_telling(
+    operations: tuple[OperationView, ...],
+) -> tuple[tuple[OperationView, ...], int]:
+    """At most MAX_LISTED of them, in their order, and how many were left out: what is done."""
+    left = len(operations) - MAX_LISTED
+    if left <= 0:
+        return operations, 0
+    by_need = sorted(range(len(operations)), key=lambda at: operations[at].result in _DONE)
+    kept = sorted(by_need[:MAX_LISTED])
+    return tuple(operations[at] for at in kept), left
 
 
 @dataclass(frozen=True, slots=True)

@@ -186,19 +186,20 @@ class Reconciler:
             joined_name([view.plan for view in views]),
             tuple(operation for view in views for operation in view.operations),
             tuple(held for view in views for held in view.held),
-        )
+            sum(view.unlisted for view in views),
+        ).in_short()
 
     async def _plan_of(self, identity: Identity, wanted: BindingView) -> PlanView:
         runner = self._keeper.runner(wanted.name)
         if runner is not None:
-            return plan.view([await runner.plan()])
+            return plan.view([await runner.plan()]).in_short()
         _, uid = await self._leading.leader(wanted.name)
         if uid not in (0, self._uid):
             answer = await self._ask(uid, "plan", identity, {"name": wanted.name})
             return plain_sync.plan(answer)
         passing = self._keeper.passing(wanted)
         try:
-            return plan.view([await passing.plan()])
+            return plan.view([await passing.plan()]).in_short()
         finally:
             await passing.close()
 
@@ -209,7 +210,7 @@ class Reconciler:
         runner = self._keeper.runner(wanted.name)
         if runner is not None:
             _, view = await runner.apply(leave, wanted=plan_id)
-            return view
+            return view.in_short()
         _, uid = await self._leading.leader(wanted.name)
         if uid in (0, self._uid):
             status = await self._keeper.status(wanted)
@@ -288,14 +289,15 @@ class Reconciler:
             )
         match method:
             case "plan":
-                answer: object = plan.view([await runner.plan()])
+                answer: object = plan.view([await runner.plan()]).in_short()
             case "apply":
                 leave = Leave(
                     int(asked.get("deletes", 0)),
                     bool(asked.get("restart", False)),
                     str(asked.get("message", "")),
                 )
-                _, answer = await runner.apply(leave, wanted=str(asked.get("plan", "")))
+                _, view = await runner.apply(leave, wanted=str(asked.get("plan", "")))
+                answer = view.in_short()
             case "cost":
                 answer = pricing.total(self._costs_here(name))
             case "status":
@@ -340,4 +342,5 @@ def _joined(views: Sequence[PlanView]) -> PlanView:
         tuple(operation for view in views for operation in view.operations),
         tuple(held for view in views for held in view.held),
         sum(view.in_step for view in views),
-    )
+        sum(view.unlisted for view in views),
+    ).in_short()

@@ -233,6 +233,7 @@ def planned_message(plan: PlanView) -> pb.PlanResponse:
         operations=_messages(pb.PlannedOperation, plan.operations),
         held=_messages(pb.HeldBinding, plan.held),
         in_step=plan.in_step,
+        unlisted=plan.unlisted,
     )
 
 
@@ -242,6 +243,7 @@ def planned_from(message: pb.PlanResponse) -> PlanView:
         _views(OperationView, message.operations),
         _views(HeldView, message.held),
         message.in_step,
+        message.unlisted,
     )
 
 
@@ -250,6 +252,7 @@ def applied_message(applied: AppliedView) -> pb.ApplyResponse:
         plan=applied.plan,
         operations=_messages(pb.PlannedOperation, applied.operations),
         held=_messages(pb.HeldBinding, applied.held),
+        unlisted=applied.unlisted,
     )
 
 
@@ -258,6 +261,7 @@ def applied_from(message: pb.ApplyResponse) -> AppliedView:
         message.plan,
         _views(OperationView, message.operations),
         _views(HeldView, message.held),
+        message.unlisted,
     )
 
 

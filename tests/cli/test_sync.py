@@ -200,6 +200,15 @@ def test_a_long_apply_tells_how_far_it_is(envctl: Envctl) -> None:
     assert "applying: 1,200 of 10,000  12%" in shown.err
 
 
+def test_what_is_too_much_to_be_listed_is_counted(envctl: Envctl) -> None:
+    envctl.node.stores.plan_now = replace(PLAN, unlisted=45_000)
+
+    planned = envctl.ok("sync plan payments")
+
+    figures = "1 to create, 2 to update, 1 to adopt, 1 left alone, 45,000 more that are not listed"
+    assert f"{figures}; 37 in step" in planned.lines
+
+
 def test_what_is_partly_done_lists_each_item(envctl: Envctl) -> None:
     envctl.node.stores.results = {
         "POOL_SIZE": ("failed", "throttled"),

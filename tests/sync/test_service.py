@@ -25,6 +25,7 @@ from envd.core.errors import (
     Unavailable,
 )
 from envd.core.syncing import (
+    MAX_LISTED,
     ApplyRequest,
     BindingsRequest,
     BindingView,
@@ -207,6 +208,24 @@ def test_any_node_answers_for_the_one_that_leads() -> None:
         assert {each[2] for each in cluster.asked} == {"ann"}
         assert (status.bindings[0].leader, status.bindings[0].state) == ("n1", "in step")
         assert cost.bindings[0].items == 1
+        await first.stop()
+        await second.stop()
+
+    simulate(story)
+
+
+def test_a_plan_of_very_many_operations_is_told_in_short_and_done_whole() -> None:
+    async def story(cluster: Cluster) -> None:
+        first, second = await two(cluster)
+        many = {f"K{number}": "1" for number in range(MAX_LISTED + 10)}
+        cluster.environments.set("web", **many)
+
+        made = await second.api.plan(ANN, PlanRequest(("b",)))
+        done = await first.api.apply(ANN, ApplyRequest(("b",), made.plan))
+
+        assert (len(made.operations), made.unlisted) == (MAX_LISTED, 10)
+        assert (len(done.operations), done.unlisted, done.failed) == (MAX_LISTED, 10, 0)
+        assert len(cluster.store().values()) == len(many)
         await first.stop()
         await second.stop()
 

@@ -103,7 +103,8 @@ def in_figures(made: PlanView) -> str:
     counts = Counter(each.action for each in made.operations)
     known = [f"{counts[action]} {words}" for action, words in _TO_DO.items() if counts[action]]
     further = [f"{count} to {each}" for each, count in counts.items() if each not in _TO_DO]
-    return f"{', '.join([*known, *further]) or 'nothing to do'}; {made.in_step:,} in step"
+    more = [f"{made.unlisted:,} more that are not listed"] if made.unlisted else []
+    return f"{', '.join([*known, *further, *more]) or 'nothing to do'}; {made.in_step:,} in step"
 
 
 def _show(invocation: Invocation, operations: Sequence[OperationView]) -> None:
@@ -240,9 +241,9 @@ def _told(invocation: Invocation, applied: AppliedView, *, shown: bool) -> int:
 def _results(applied: AppliedView) -> str:
     """Example: "applied: 1 created, 2 updated"."""
     counts = Counter(each.action for each in applied.operations if each.result in _DONE)
-    return "applied: " + ", ".join(
-        f"{count} {_DID.get(action, action)}" for action, count in counts.items()
-    )
+    known = [f"{count} {_DID.get(action, action)}" for action, count in counts.items()]
+    more = [f"and {applied.unlisted:,} more"] if applied.unlisted else []
+    return "applied: " + ", ".join([*known, *more])
 
 
 def _unfinished(

@@ -183,16 +183,18 @@ class PlanRequest(_message.Message):
     def __init__(self, names: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class PlanResponse(_message.Message):
-    __slots__ = ("plan", "operations", "held", "in_step")
+    __slots__ = ("plan", "operations", "held", "in_step", "unlisted")
     PLAN_FIELD_NUMBER: _ClassVar[int]
     OPERATIONS_FIELD_NUMBER: _ClassVar[int]
     HELD_FIELD_NUMBER: _ClassVar[int]
     IN_STEP_FIELD_NUMBER: _ClassVar[int]
+    UNLISTED_FIELD_NUMBER: _ClassVar[int]
     plan: str
     operations: _containers.RepeatedCompositeFieldContainer[PlannedOperation]
     held: _containers.RepeatedCompositeFieldContainer[HeldBinding]
     in_step: int
-    def __init__(self, plan: _Optional[str] = ..., operations: _Optional[_Iterable[_Union[PlannedOperation, _Mapping]]] = ..., held: _Optional[_Iterable[_Union[HeldBinding, _Mapping]]] = ..., in_step: _Optional[int] = ...) -> None: ...
+    unlisted: int
+    def __init__(self, plan: _Optional[str] = ..., operations: _Optional[_Iterable[_Union[PlannedOperation, _Mapping]]] = ..., held: _Optional[_Iterable[_Union[HeldBinding, _Mapping]]] = ..., in_step: _Optional[int] = ..., unlisted: _Optional[int] = ...) -> None: ...
 
 class PlannedOperation(_message.Message):
     __slots__ = ("binding", "action", "environment", "variable", "reason", "side", "target", "native", "result", "detail")
@@ -245,14 +247,16 @@ class ApplyRequest(_message.Message):
     def __init__(self, names: _Optional[_Iterable[str]] = ..., plan: _Optional[str] = ..., allow_deletes: _Optional[int] = ..., allow_restart: _Optional[bool] = ..., message: _Optional[str] = ...) -> None: ...
 
 class ApplyResponse(_message.Message):
-    __slots__ = ("plan", "operations", "held")
+    __slots__ = ("plan", "operations", "held", "unlisted")
     PLAN_FIELD_NUMBER: _ClassVar[int]
     OPERATIONS_FIELD_NUMBER: _ClassVar[int]
     HELD_FIELD_NUMBER: _ClassVar[int]
+    UNLISTED_FIELD_NUMBER: _ClassVar[int]
     plan: str
     operations: _containers.RepeatedCompositeFieldContainer[PlannedOperation]
     held: _containers.RepeatedCompositeFieldContainer[HeldBinding]
-    def __init__(self, plan: _Optional[str] = ..., operations: _Optional[_Iterable[_Union[PlannedOperation, _Mapping]]] = ..., held: _Optional[_Iterable[_Union[HeldBinding, _Mapping]]] = ...) -> None: ...
+    unlisted: int
+    def __init__(self, plan: _Optional[str] = ..., operations: _Optional[_Iterable[_Union[PlannedOperation, _Mapping]]] = ..., held: _Optional[_Iterable[_Union[HeldBinding, _Mapping]]] = ..., unlisted: _Optional[int] = ...) -> None: ...
 
 class CostRequest(_message.Message):
     __slots__ = ("names",)
