@@ -1,10 +1,11 @@
 """Variables to text, in the formats that other programs read.
 
 Each format is a function from variables to text in the registry `_RENDERERS`, or, where the
-document also has a name, in `_MANIFESTS`; a further one is a further entry. A format that
-can't hold a value, or can't hold it so that its readers give back exactly that value, refuses
-it by name: an export is right or it does not happen. Names and values are checked first, so
-no text can break out of its line.
+document also has a name, in `_MANIFESTS`; those for infrastructure are in modules of their own,
+which `_DEPLOYMENTS` names and which are loaded when they are used. A further format is a further
+entry. A format that can't hold a value, or can't hold it so that its readers give back exactly
+that value, refuses it by name: an export is right or it does not happen. Names and values are
+checked first, so no text can break out of its line.
 """
 
 from __future__ import annotations
@@ -13,14 +14,16 @@ import base64
 import hashlib
 import json
 import re
-import unicodedata
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
+from importlib import import_module
 from types import MappingProxyType
 from typing import Final
 
 from envd.core.errors import InvalidRequest
 from envd.core.names import check_environment, check_value, check_variable
+from envd.formats.deployment import Deployment, object_name
 from envd.formats.dotenv_quote import quoted
+from envd.formats.hcl import HCL_NAME, hcl_string, is_hcl_text
 
 _SHELL_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 # Words that YAML 1.1 takes for booleans and null; as names they need quotes.
@@ -29,12 +32,6 @@ _YAML_WORDS = frozenset({"y", "n", "yes", "no", "on", "off", "true", "false", "n
 _RAW_IN_JSON = re.compile("[\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff]")
 # Docker reads the file with a bufio.Scanner, which stops at a line of 64 KiB and its end.
 _DOCKER_MAX_LINE_BYTES = (1 << 16) - 1
-_HCL_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")
-# A sign that stands before anything else might begin a template, or hide an escape.
-_HCL_ESCAPED = re.compile(r'[$%](?![A-Za-z0-9 ])|["\\]|[^ -~]')
-_HCL_ESCAPES: Final = MappingProxyType(
-    {'"': r"\"", "\\": r"\\", "\n": r"\n", "\r": r"\r", "\t": r"\t"}
-)
 _PROPERTIES_ESCAPED = re.compile(r"\A |\\|[^ -~]")
 _PROPERTIES_ESCAPES: Final = MappingProxyType(
     {" ": r"\ ", "\\": r"\\", "\n": r"\n", "\r": r"\r", "\t": r"\t", "\f": r"\f"}
@@ -57,25 +54,46 @@ def render(
     *,
     format: str,  # noqa: A002 (it is the word of the command line: --format)
     environment: str = "envd",
+    secret: Collection[str] = (),
+    secrets_from: str = "",
 ) -> str:
     """Return the text of `variables` in one of `OUTPUT_FORMATS`, in the order given.
 
-    `environment` is where they come from: Kubernetes objects are named after it. Raises
-    InvalidRequest if there is no such format, or if it can't hold a name or a value
-    faithfully; the message names the variable and never holds the value.
+    `environment` is where they come from: objects and paths are named after it. `secret` are the
+    names of the secret ones; their values are not looked at in a format of `REFERRING`, which
+    finds them at `secrets_from`, in a form of its own, if it is one of `LOCATING`. Raises
+    InvalidRequest if there is no such format, or if it can't hold a name or a value faithfully;
+    the message names the variable and never holds the value.
     """
-    renderer, manifest = _RENDERERS.get(format), _MANIFESTS.get(format)
-    if renderer is None and manifest is None:
+    if format not in OUTPUT_FORMATS:
         raise InvalidRequest(
             f"there is no format {format[:64]!a}", hint=f"use {', '.join(OUTPUT_FORMATS)}"
+        )
+    if secrets_from and format not in LOCATING:
+        raise InvalidRequest(
+            f"the format {format} does not refer to a place of secrets",
+            hint=f"--secrets-from is for {', '.join(LOCATING)}",
         )
     for name, value in variables.items():
         check_variable(name)
         check_value(name, value)
-    if manifest is not None:
-        return manifest(variables, _object_name(environment))
-    assert renderer is not None
-    return renderer(variables)
+    if format in _RENDERERS:
+        return _RENDERERS[format](variables)
+    if format in _MANIFESTS:
+        return _MANIFESTS[format](variables, _object_name(environment))
+    withheld = secret if format in REFERRING else ()
+    deployment = Deployment(
+        environment=check_environment(environment),
+        names=tuple(variables),
+        secret=frozenset(secret) & variables.keys(),
+        values={name: value for name, value in variables.items() if name not in withheld},
+        secrets_from=secrets_from,
+    )
+    module, _, function = _DEPLOYMENTS[format].partition(":")
+    renderer: Callable[[Deployment], str] = getattr(
+        import_module(f"envd.formats.{module}"), function
+    )
+    return renderer(deployment)
 
 
 def _dotenv(variables: Mapping[str, str]) -> str:
@@ -158,24 +176,15 @@ def _properties(variables: Mapping[str, str]) -> str:
 
 
 def _tfvars(variables: Mapping[str, str]) -> str:
-    """Write quoted strings of HCL, in ASCII: its scanner takes what is combined for one character.
-
-    Terraform keeps strings in Unicode's form NFC, so it can't hold others.
-    """
+    """Write quoted strings of HCL. Terraform keeps strings in Unicode's form NFC alone."""
     lines = []
     for name, value in variables.items():
-        if not _HCL_NAME.fullmatch(name):
+        if not re.fullmatch(HCL_NAME, name):
             raise _inexpressible(name, "has a name that no Terraform variable can have", "json")
-        if not unicodedata.is_normalized("NFC", value):
+        if not is_hcl_text(value):
             raise _inexpressible(name, "has a value that is not in Unicode's form NFC", "json")
-        lines.append(f'{name} = "{_HCL_ESCAPED.sub(_hcl_escape, value)}"\n')
+        lines.append(f"{name} = {hcl_string(value)}\n")
     return "".join(lines)
-
-
-def _hcl_escape(match: re.Match[str]) -> str:
-    character = match.group()
-    code = ord(character)
-    return _HCL_ESCAPES.get(character) or (f"\\u{code:04x}" if code <= 0xFFFF else f"\\U{code:08x}")
 
 
 def _systemd(variables: Mapping[str, str]) -> str:
@@ -221,7 +230,7 @@ def _object_name(environment: str) -> str:
 
     Example: _object_name("web/prod") is "web-prod".
     """
-    name = re.sub(r"[^a-z0-9-]", "-", check_environment(environment))
+    name = object_name(check_environment(environment))
     if len(name) > _KUBERNETES_MAX_NAME:
         raise _inexpressible(environment, "is longer than the name of an object may be", "json")
     return name
@@ -278,4 +287,28 @@ _RENDERERS: Final[Mapping[str, Callable[[Mapping[str, str]], str]]] = MappingPro
 _MANIFESTS: Final[Mapping[str, Callable[[Mapping[str, str], str], str]]] = MappingProxyType(
     {"k8s-secret": _k8s_secret, "k8s-configmap": _k8s_configmap}
 )
-OUTPUT_FORMATS: Final = (*_RENDERERS, *_MANIFESTS)
+# Where the renderer of an infrastructure's format is.
+_DEPLOYMENTS: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        "terraform-key-vault": "terraform:key_vault",
+        "terraform-secret-manager": "terraform:secret_manager",
+        "terraform-ssm": "terraform:ssm",
+        "terraform-vault": "terraform:vault",
+        "cloudformation": "lambda_template:cloudformation",
+        "sam": "lambda_template:sam",
+        "ecs": "containers:ecs",
+        "cloud-run": "containers:cloud_run",
+        "azure-functions": "azure:functions",
+        "azure-functions-local": "azure:functions_local",
+        "azure-container-instances": "azure:container_instances",
+        "docker-swarm": "containers:docker_swarm",
+        "nomad": "nomad:nomad",
+    }
+)
+OUTPUT_FORMATS: Final = (*_RENDERERS, *_MANIFESTS, *_DEPLOYMENTS)
+HELD: Final = frozenset({"azure-functions-local", "azure-container-instances"})
+"""Those of infrastructure that hold the values of secrets: their targets take no reference."""
+REFERRING: Final = frozenset(_DEPLOYMENTS) - HELD
+"""The formats that hold no value of a secret."""
+LOCATING: Final = ("ecs", "cloud-run", "azure-functions", "docker-swarm", "nomad")
+"""Of these, the ones that refer to a place where the secrets are kept."""

@@ -89,9 +89,57 @@ def test_what_a_format_can_not_hold_fails_and_names_the_variable(web: Envctl) ->
     assert not (web.home / "out.env").exists()
 
 
+def test_a_file_that_only_refers_to_secrets_takes_no_right_to_reveal(web: Envctl) -> None:
+    web.node.rights.denied.add("reveal")
+
+    shown = web.ok("export web/prod --format terraform-ssm --file main.tf")
+
+    text = (web.home / "main.tf").read_text()
+    assert 'name  = "${var.ssm_prefix}/API"' in text
+    assert 'default = "8080"' in text
+    assert CANARY not in text
+    assert "wrote 3 variables to main.tf (mode 0600), none with the value of a secret" in shown.err
+
+
+def test_a_format_that_holds_secrets_takes_the_right_to_reveal(web: Envctl) -> None:
+    assert CANARY in web.ok("export web/prod --format azure-functions-local").out
+    web.node.rights.denied.add("reveal")
+
+    assert web("export web/prod --format azure-functions-local").code == 6
+    assert web("export web/prod --format azure-container-instances").code == 6
+
+
+def test_what_a_target_forbids_can_be_left_out(web: Envctl) -> None:
+    refused = web("export web/prod --format cloud-run --file service.yaml")
+
+    assert (refused.code, (web.home / "service.yaml").exists()) == (1, False)
+    assert "PORT has a name that Cloud Run keeps for itself" in refused.err
+    assert "hint: leave it out: --except PORT" in refused.err
+    shown = web.ok("export web/prod --format cloud-run --except PORT --except X*")
+    assert "name: TEXT" in shown.out
+    assert "name: PORT" not in shown.out
+
+
+def test_a_secret_that_is_left_out_takes_no_right_to_reveal(web: Envctl) -> None:
+    web.node.rights.denied.add("reveal")
+
+    assert web("export web/prod --except P*").code == 6
+    assert web.ok("export web/prod --except A*").out == "PORT=8080\nTEXT=\"it's 'quoted'\"\n"
+
+
+def test_a_task_finds_its_secrets_where_it_is_told(web: Envctl) -> None:
+    shown = web.ok("export web/prod --format ecs --secrets-from /shop")
+
+    assert json.loads(shown.out)["secrets"] == [{"name": "API", "valueFrom": "/shop/API"}]
+
+
 @pytest.mark.parametrize(
     ("line", "code", "complaint"),
     [
+        ("export web/prod --secrets-from /shop", 2, "the format dotenv does not refer"),
+        ("export web/prod --format sam --secrets-from /x", 2, "--secrets-from is for ecs, "),
+        ("export web/prod --format ecs --secrets-from shop", 2, "it is a path such as"),
+        ("export web/prod --format azure-functions", 2, "use --secrets-from with the name of"),
         ("export web/prod --format toml", 2, "invalid choice"),
         ("export web/prod -o json", 2, "--format json"),
         ("export web/none", 3, "no environment"),
