@@ -137,11 +137,12 @@ def vault(deployment: Deployment) -> str:
     keys = {name: '"for"' if name == "for" else name for name in deployment.names}
     width = max(map(len, keys.values()), default=0)
     data = "".join(f"    {keys[name]:{width}} = var.{name}\n" for name in keys)
-    secret = (
-        'resource "vault_kv_secret_v2" "envd" {\n'
-        "  mount = var.vault_mount\n  name  = var.vault_path\n"
-        "  data_json = jsonencode({" + (f"\n{data}  " if keys else "") + "})\n}\n"
-    )
+    rows = {"mount": "var.vault_mount", "name": "var.vault_path"}
+    # What goes over several lines is not lined up with others.
+    body = f"{_rows(rows)}  data_json = jsonencode({{\n{data}  }})\n"
+    if not keys:
+        body = _rows({**rows, "data_json": "jsonencode({})"})
+    secret = f'resource "vault_kv_secret_v2" "envd" {{\n{body}}}\n'
     return _file(deployment, settings, lambda _: "") + "\n" + secret
 
 
