@@ -17,7 +17,6 @@ _NAME: Final = "[A-Za-z_][A-Za-z0-9_]*"
 _VAULT: Final = "[A-Za-z][A-Za-z0-9-]{1,22}[A-Za-z0-9]"
 _KEY_VAULT_NAME: Final = 127
 _GROUP_NAME: Final = 63
-_CONTAINER_NAME: Final = 63
 _API_VERSION: Final = "2023-05-01"
 
 

@@ -33,6 +33,8 @@ LAMBDA_RESERVED: Final = frozenset(
 LAMBDA_BYTES: Final = 4096
 _MAX_PARAMETERS: Final = 200
 _PARAMETERS: Final = ("ImageUri", "RoleArn")
+# The function, and the role that SAM makes for it: names are of one space in a template.
+_RESOURCES: Final = ("Function", "FunctionRole")
 _ESCAPED = re.compile(r'["\\]|[^ -~]')
 
 
@@ -72,8 +74,8 @@ def _parts(deployment: Deployment, own: tuple[str, ...]) -> tuple[str, str]:
     _, secret = deployment.split()
     called = distinct(secret, parameter_name)
     for name, parameter in called.items():
-        if parameter in own:
-            raise refused(name, f"would be the parameter {parameter}, which the template has")
+        if parameter in (*own, *_RESOURCES):
+            raise refused(name, f"would be called {parameter}, as something else in the template")
     if len(called) + len(own) > _MAX_PARAMETERS:
         raise InvalidRequest(
             f"there are more secrets than the {_MAX_PARAMETERS} parameters of a template",

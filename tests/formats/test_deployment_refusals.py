@@ -41,9 +41,11 @@ NAMES: list[tuple[str, str, str]] = [
 ]
 
 SECRET_NAMES: list[tuple[str, str, str]] = [
-    ("cloudformation", "ROLE_ARN", "would be the parameter RoleArn"),
-    ("cloudformation", "IMAGE_URI", "would be the parameter ImageUri"),
-    ("sam", "IMAGE_URI", "would be the parameter ImageUri"),
+    ("cloudformation", "ROLE_ARN", "would be called RoleArn"),
+    ("cloudformation", "IMAGE_URI", "would be called ImageUri"),
+    ("cloudformation", "FUNCTION", "would be called Function,"),
+    ("sam", "FUNCTION_ROLE", "would be called FunctionRole,"),
+    ("sam", "IMAGE_URI", "would be called ImageUri"),
     ("cloud-run", "A.B", "no secret can have there"),
     ("cloud-run", "K" * 250, "no secret can have there"),
     ("docker-swarm", "K" * 60, "no secret can have there"),

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import shutil
+import subprocess
 from collections.abc import Iterable
 from pathlib import Path
 from unicodedata import is_normalized
@@ -94,6 +97,29 @@ def test_tfvars_mean_the_values(programs: Path, tmp_path: Path) -> None:
     spec = "object {\n" + attributes(VARIABLES) + "}\n"
 
     assert decoded(programs, spec, render(VARIABLES, format="tfvars"), tmp_path) == VARIABLES
+
+
+def test_terraform_takes_both_files_together(tmp_path: Path) -> None:
+    """Without the resources, whose providers would have to be fetched."""
+    terraform = shutil.which("terraform")
+    if terraform is None:
+        pytest.skip("there is no terraform here")
+    variables = {"A": 'say "${x}" %{if}\n', "B": "é$", "for": "x", "null": "y"}
+    text = render(variables, format="terraform-ssm", environment="web/prod", secret=["A"])
+    (tmp_path / "main.tf").write_text(text[: text.index("\nresource ")], "utf-8")
+    (tmp_path / "terraform.tfvars").write_text(render(variables, format="tfvars"), "utf-8")
+
+    ran = subprocess.run(
+        [terraform, "console"],
+        input=b"jsonencode([nonsensitive(var.A), var.B, var.for, var.null, var.ssm_prefix])",
+        capture_output=True,
+        timeout=60,
+        cwd=tmp_path,
+        env={"HOME": str(tmp_path), "PATH": "/usr/bin:/bin", "CHECKPOINT_DISABLE": "1"},
+    )
+
+    assert (ran.returncode, ran.stderr) == (0, b"")
+    assert json.loads(json.loads(ran.stdout)) == [*variables.values(), "/web/prod"]
 
 
 def test_the_environment_of_a_task_means_the_values(programs: Path, tmp_path: Path) -> None:
