@@ -231,6 +231,9 @@ class Gcp(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     project_id: Text | None = None
     credentials_file: Path | None = None
     secret_manager_prefix: Text = "envd-"  # noqa: S105 - a prefix of names
+    secret_manager_location: PlaceName | None = None
+    secret_manager_replicas: tuple[PlaceName, ...] = ()
+    secret_manager_keep_versions: Annotated[int, Meta(ge=0, le=1000)] = 0
 
 
 class Vault(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -260,7 +263,7 @@ class File(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 class Providers(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     aws: Aws = Aws()
     azure: Annotated[Azure, INERT] = Azure()
-    gcp: Annotated[Gcp, INERT] = Gcp()
+    gcp: Gcp = Gcp()
     vault: Vault = Vault()
     file: File = File()
 

@@ -1,10 +1,14 @@
-"""What tests of the backends for AWS share: one emulator, where moto is installed."""
+"""What tests of backends for clouds share: an emulator or fake each, if its library is there."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from tests.backends.fake_secret_manager import FakeSecretManager
 
 
 @pytest.fixture(scope="session")
@@ -15,3 +19,14 @@ def aws() -> Iterator[str]:
 
     with aws_emulator.emulator() as url:
         yield url
+
+
+@pytest.fixture(scope="session")
+def secret_manager() -> Iterator[FakeSecretManager]:
+    """A fake of Google's Secret Manager, whose server runs; each test empties it."""
+    pytest.importorskip("google.cloud.secretmanager_v1")
+    from tests.backends.fake_secret_manager import FakeSecretManager
+
+    store = FakeSecretManager()
+    with store.server.running():
+        yield store

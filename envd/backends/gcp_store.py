@@ -1,0 +1,62 @@
+"""What the stores of Google Cloud have in common as backends: names, the calls, and the probe."""
+
+from __future__ import annotations
+
+import asyncio
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+
+from envd.backends.contract import Health, Key, Op, Reject
+from envd.backends.errors import BackendError, InvalidName
+from envd.backends.gcp_names import PlaceNames
+from envd.backends.gcp_session import Calls
+from envd.backends.turns import Turns
+
+
+class GcpStore(ABC):
+    """One place in a store of Google Cloud, which writes each item in turn."""
+
+    def __init__(self, names: PlaceNames, calls: Calls) -> None:
+        self._names = names
+        self._calls = calls
+        self._turns = Turns()
+
+    async def open(self) -> None:
+        await self._calls.open()
+
+    async def close(self) -> None:
+        await self._calls.close()
+
+    async def probe(self) -> Health:
+        began_s = asyncio.get_running_loop().time()
+        try:
+            await self._reach()
+        except BackendError as error:
+            return Health(False, detail=error.message, hint=error.hint)
+        took_s = asyncio.get_running_loop().time() - began_s
+        return Health(True, round_trip_ms=took_s * 1000, identity=self._calls.identity)
+
+    def encode(self, key: Key) -> str:
+        return self._names.encode(key)
+
+    def decode(self, native: str) -> Key | None:
+        return self._names.decode(native)
+
+    def check(self, ops: Sequence[Op]) -> list[Reject]:
+        found = ((op, self._problem(op)) for op in ops)
+        return [Reject(op, problem) for op, problem in found if problem is not None]
+
+    def _problem(self, op: Op) -> BackendError | None:
+        try:
+            self.encode(op.key)
+        except InvalidName as error:
+            return error
+        return self._refusal(op)
+
+    @abstractmethod
+    async def _reach(self) -> None:
+        """Make one cheap call that shows whether the place can be listed."""
+
+    @abstractmethod
+    def _refusal(self, op: Op) -> BackendError | None:
+        """Why the store never takes an operation whose name is legal; None where it may."""

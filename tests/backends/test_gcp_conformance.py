@@ -1,0 +1,23 @@
+"""The backends for Google Cloud pass the conformance kit."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+pytest.importorskip("google.cloud.secretmanager_v1")
+
+from envd.testing.conformance import BackendConformance, Harness
+from envd.testing.harness import Layout
+from tests.backends.gcp_harness import SecretManagerHarness
+
+if TYPE_CHECKING:
+    from tests.backends.fake_secret_manager import FakeSecretManager
+
+
+@pytest.mark.parametrize("layout", ["per-variable", "document"])
+class TestSecretManager(BackendConformance):
+    @pytest.fixture
+    def harness(self, secret_manager: FakeSecretManager, layout: Layout) -> Harness:
+        return SecretManagerHarness(secret_manager, layout)
