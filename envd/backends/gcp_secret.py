@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Final
 
 from envd.backends.contract import Limits, PriceSheet
@@ -12,6 +12,7 @@ from envd.backends.errors import InvalidValue, StoreUnavailable, StoreUnsupporte
 from envd.backends.gcp_checksum import crc32c
 from envd.backends.gcp_credentials import text_setting
 from envd.backends.gcp_session import labelled, last_part, milliseconds
+from envd.backends.gcp_store import Marks, Version
 
 LIMITS: Final = Limits(
     max_value_bytes=64 << 10,
@@ -44,7 +45,6 @@ PRICES: Final = PriceSheet(
 )
 """An item is one active version in one location, and a read one access to a value."""
 
-LABEL: Final = ("managed-by", "envd")
 STAMP: Final = "envd-stamp"
 """The annotation with the stamp, and the number of the version that it belongs to: `7:STAMP`."""
 
@@ -106,26 +106,6 @@ class SecretSettings:
         return {"automatic": {}}
 
 
-@dataclass(frozen=True, slots=True)
-class Version:
-    """One version of a secret."""
-
-    number: int
-    state: str
-    made_ms: int
-
-    @property
-    def is_enabled(self) -> bool:
-        return self.state == _ENABLED
-
-    @property
-    def text(self) -> str:
-        """What the contract calls a version. A secret that is made anew begins at 1 again, and one
-        that was disabled has no value any more that could be read."""
-        state = "" if self.is_enabled else f"-{self.state.lower()}"
-        return f"{self.number}-{self.made_ms}{state}"
-
-
 def version_of(answer: Any, about: str) -> Version:
     """A version of an answer; StoreUnavailable where it lacks what every one has."""
     number = last_part(getattr(answer, "name", ""))
@@ -133,34 +113,7 @@ def version_of(answer: Any, about: str) -> Version:
     state = getattr(getattr(answer, "state", None), "name", "")
     if not re.fullmatch(r"[0-9]{1,18}", number) or made_ms is None or not state:
         raise StoreUnavailable(f"{about}: an answer without a version")
-    return Version(int(number), str(state), made_ms)
-
-
-@dataclass(frozen=True, slots=True)
-class Marks:
-    """What a secret says of itself."""
-
-    etag: str
-    labels: Mapping[str, str]
-    annotations: Mapping[str, str]
-
-    @property
-    def is_ours(self) -> bool:
-        return self.labels.get(LABEL[0]) == LABEL[1]
-
-    def stamp(self, number: int) -> str:
-        """The stamp of version `number`, "" for none."""
-        found = _STAMP.fullmatch(self.annotations.get(STAMP, ""))
-        return found[2] if found is not None and int(found[1]) == number else ""
-
-    def stamped(self, number: int, stamp: str) -> Mapping[str, str]:
-        """The annotations with another stamp."""
-        return {**self.annotations, STAMP: f"{number}:{stamp}"}
-
-    @property
-    def owned(self) -> Mapping[str, str]:
-        """The labels with ours."""
-        return {**self.labels, LABEL[0]: LABEL[1]}
+    return Version(number, made_ms, "" if state == _ENABLED else str(state).lower())
 
 
 def marks_of(answer: Any, about: str) -> Marks:
@@ -168,24 +121,18 @@ def marks_of(answer: Any, about: str) -> Marks:
     etag = getattr(answer, "etag", "")
     if not etag or not getattr(answer, "name", ""):
         raise StoreUnavailable(f"{about}: an answer without sense")
-    return Marks(str(etag), labelled(answer.labels), labelled(answer.annotations))
+    return Marks(labelled(answer.labels), labelled(answer.annotations), str(etag))
 
 
-@dataclass(frozen=True, slots=True)
-class Seen:
-    """A secret as it was found: its newest version, None without any, and its value if read."""
+def stamp_of(marks: Marks, number: int) -> str:
+    """The stamp of version `number`, "" for none."""
+    found = _STAMP.fullmatch(marks.annotations.get(STAMP, ""))
+    return found[2] if found is not None and int(found[1]) == number else ""
 
-    marks: Marks
-    newest: Version | None
-    value: str | None = field(default=None, repr=False)
 
-    @property
-    def number(self) -> int:
-        return 0 if self.newest is None else self.newest.number
-
-    @property
-    def version(self) -> str:
-        return "" if self.newest is None else self.newest.text
+def stamped(marks: Marks, number: int, stamp: str) -> Mapping[str, str]:
+    """The annotations with another stamp."""
+    return {**marks.annotations, STAMP: f"{number}:{stamp}"}
 
 
 def payload_of(value: str) -> Mapping[str, object]:
