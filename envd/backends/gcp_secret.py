@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from envd.backends.contract import Limits, PriceSheet
-from envd.backends.errors import InvalidValue, StoreUnavailable, StoreUnsupported
+from envd.backends.errors import StoreUnavailable, StoreUnsupported
 from envd.backends.gcp_checksum import crc32c
 from envd.backends.gcp_credentials import text_setting
-from envd.backends.gcp_session import labelled, last_part, milliseconds
-from envd.backends.gcp_store import Marks, Version
+from envd.backends.gcp_session import labelled, last_part, microseconds
+from envd.backends.gcp_store import Marks, Version, decoded
 
 LIMITS: Final = Limits(
     max_value_bytes=64 << 10,
@@ -109,11 +109,11 @@ class SecretSettings:
 def version_of(answer: Any, about: str) -> Version:
     """A version of an answer; StoreUnavailable where it lacks what every one has."""
     number = last_part(getattr(answer, "name", ""))
-    made_ms = milliseconds(getattr(answer, "create_time", None))
+    made_us = microseconds(getattr(answer, "create_time", None))
     state = getattr(getattr(answer, "state", None), "name", "")
-    if not re.fullmatch(r"[0-9]{1,18}", number) or made_ms is None or not state:
+    if not re.fullmatch(r"[0-9]{1,18}", number) or made_us is None or not state:
         raise StoreUnavailable(f"{about}: an answer without a version")
-    return Version(number, made_ms, "" if state == _ENABLED else str(state).lower())
+    return Version(number, made_us, "" if state == _ENABLED else str(state).lower())
 
 
 def marks_of(answer: Any, about: str) -> Marks:
@@ -150,8 +150,4 @@ def value_of(answer: Any, about: str) -> str:
         raise StoreUnavailable(f"{about}: an answer without a value")
     if "data_crc32c" in payload and payload.data_crc32c != crc32c(data):
         raise StoreUnavailable(f"{about}: the value did not come as it was sent")
-    try:
-        return data.decode()
-    except UnicodeDecodeError:
-        pass
-    raise InvalidValue(f"{about} holds bytes that are no text")
+    return decoded(data, about)

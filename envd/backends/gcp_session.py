@@ -155,12 +155,14 @@ def listed(answer: Any, name: str, about: str) -> tuple[list[Any], str]:
     """What a page of a listing has, and the token of the next one, "" at the end.
 
     Raises StoreUnavailable for an answer that was none: of such the SDK makes a page of nothing.
+    So it does for one that tells of locations which did not answer.
     """
     try:
-        return list(getattr(answer, name)), str(answer.next_page_token)
+        if not list(getattr(answer, "unreachable", ())):
+            return list(getattr(answer, name)), str(answer.next_page_token)
     except (AttributeError, TypeError):
         pass
-    raise StoreUnavailable(f"{about}: an answer without sense")
+    raise StoreUnavailable(f"{about}: an answer without sense, or not a whole one")
 
 
 def last_part(name: object) -> str:
@@ -168,13 +170,13 @@ def last_part(name: object) -> str:
     return str(name).rpartition("/")[2]
 
 
-def milliseconds(moment: Any) -> int | None:
-    """A time of an answer in unix milliseconds, None where there is none."""
+def microseconds(moment: Any) -> int | None:
+    """A time of an answer in unix microseconds, None where there is none."""
     stamp = getattr(moment, "timestamp", None)
     if not callable(stamp):
         return None
     found = stamp()
-    return round(found * 1000) if isinstance(found, int | float) else None
+    return round(found * 1_000_000) if isinstance(found, int | float) else None
 
 
 def labelled(found: Any) -> Mapping[str, str]:

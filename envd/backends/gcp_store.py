@@ -50,11 +50,20 @@ LABEL: Final = ("managed-by", "envd")
 
 @dataclass(frozen=True, slots=True)
 class Version:
-    """One version, by the last part of its name. `state` is "" for one that can be read."""
+    """One version, by the last part of its name; `made_us` is when it was made (unix us).
+
+    `state` is "" for one that can be read. `following` is the number of the next one, where the
+    store leaves it to us to name them.
+    """
 
     name: str
-    made_ms: int
+    made_us: int
     state: str = ""
+    following: int = 1
+
+    @property
+    def made_ms(self) -> int:
+        return self.made_us // 1000
 
     @property
     def text(self) -> str:
@@ -337,6 +346,16 @@ class VersionedStore(ABC):
         if not getattr(answer, "name", ""):
             raise StoreUnavailable(f"{native}: an answer without sense")
         return Marks(labelled(answer.labels))
+
+
+def decoded(data: object, about: str) -> str:
+    """The text of some bytes; InvalidValue for those that are none."""
+    try:
+        if isinstance(data, bytes):
+            return data.decode()
+    except UnicodeDecodeError:
+        pass
+    raise InvalidValue(f"{about} holds bytes that are no text")
 
 
 def _not_owned(op: Op, seen: Seen) -> Outcome:

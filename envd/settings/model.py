@@ -233,6 +233,8 @@ class Gcp(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     secret_manager_prefix: Text = "envd-"  # noqa: S105 - a prefix of names
     secret_manager_location: PlaceName | None = None
     secret_manager_replicas: tuple[PlaceName, ...] = ()
+    parameter_manager_prefix: Text = "envd-"
+    parameter_manager_location: PlaceName = "global"
     secret_manager_keep_versions: Annotated[int, Meta(ge=0, le=1000)] = 0
 
 

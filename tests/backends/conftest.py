@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
+    from tests.backends.fake_parameter_manager import FakeParameterManager
     from tests.backends.fake_secret_manager import FakeSecretManager
 
 
@@ -28,5 +29,16 @@ def secret_manager() -> Iterator[FakeSecretManager]:
     from tests.backends.fake_secret_manager import FakeSecretManager
 
     store = FakeSecretManager()
+    with store.server.running():
+        yield store
+
+
+@pytest.fixture(scope="session")
+def parameter_manager() -> Iterator[FakeParameterManager]:
+    """A fake of Google's Parameter Manager, whose server runs; each test empties it."""
+    pytest.importorskip("google.cloud.parametermanager_v1")
+    from tests.backends.fake_parameter_manager import FakeParameterManager
+
+    store = FakeParameterManager()
     with store.server.running():
         yield store

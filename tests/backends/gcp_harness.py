@@ -9,11 +9,13 @@ from typing import Any, ClassVar
 import grpc
 
 from envd.backends.contract import Backend, Options
+from envd.backends.gcp_parameter_manager import ParameterManagerBackend
 from envd.backends.gcp_secret_manager import SecretManagerBackend
 from envd.testing.conformance import ALL_ABILITIES
 from envd.testing.faulty import Call, Fault, Kind
 from envd.testing.harness import Calls, Layout, ScriptedHarness
 from tests.backends.fake_grpc import Action, Answer, Before, FakeGrpc, Garble, LoseReply, Refuse
+from tests.backends.fake_parameter_manager import FakeParameterManager
 from tests.backends.fake_secret_manager import PROJECT, FakeSecretManager
 
 PAGE = 10
@@ -147,3 +149,56 @@ class SecretManagerHarness(GrpcHarness):
 
     async def others_put_meanwhile(self, native: str, value: str) -> None:
         self.meanwhile("AddSecretVersion", lambda: self.store.put(native, value))
+
+
+class ParameterManagerHarness(GrpcHarness):
+    """Parameter Manager, in one of its layouts."""
+
+    place = "conformance"
+    scanning = ("ListParameters",)
+    getting = ("GetParameter",)
+    writing = (
+        "CreateParameter",
+        "CreateParameterVersion",
+        "UpdateParameter",
+        "DeleteParameterVersion",
+        "DeleteParameter",
+    )
+    deciding = ("CreateParameterVersion", "DeleteParameter")
+
+    def __init__(self, store: FakeParameterManager, layout: Layout) -> None:
+        super().__init__()
+        self.store = store
+        self.layout = layout
+        self.name = f"gcp-parameter-manager ({layout})"
+        if layout == "document":
+            self.foreign = ("envd-conformance2", "envd-conformance--No", "other")
+        else:
+            self.foreign = ("envd-conformance--two--LEVELS", "envd-conformance2--NAME", "other")
+
+    @property
+    def server(self) -> FakeGrpc:
+        return self.store.server
+
+    async def begin(self) -> None:
+        self.store.clear()
+
+    def backend(self, options: Options) -> Backend:
+        return ParameterManagerBackend(self.options(options), page_items=PAGE, list_items=PAGE)
+
+    def empty_page(self) -> Any:
+        from google.cloud import parametermanager_v1 as api
+
+        return api.ListParametersResponse(next_page_token="after:0")
+
+    async def contents(self) -> Mapping[str, str | None]:
+        return dict(self.store.values())
+
+    async def others_put(self, native: str, value: str) -> None:
+        self.store.put(native, value)
+
+    async def others_delete(self, native: str) -> None:
+        self.store.delete(native)
+
+    async def others_put_meanwhile(self, native: str, value: str) -> None:
+        self.meanwhile("CreateParameterVersion", lambda: self.store.put(native, value))

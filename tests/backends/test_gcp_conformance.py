@@ -10,9 +10,10 @@ pytest.importorskip("google.cloud.secretmanager_v1")
 
 from envd.testing.conformance import BackendConformance, Harness
 from envd.testing.harness import Layout
-from tests.backends.gcp_harness import SecretManagerHarness
+from tests.backends.gcp_harness import ParameterManagerHarness, SecretManagerHarness
 
 if TYPE_CHECKING:
+    from tests.backends.fake_parameter_manager import FakeParameterManager
     from tests.backends.fake_secret_manager import FakeSecretManager
 
 
@@ -21,3 +22,10 @@ class TestSecretManager(BackendConformance):
     @pytest.fixture
     def harness(self, secret_manager: FakeSecretManager, layout: Layout) -> Harness:
         return SecretManagerHarness(secret_manager, layout)
+
+
+@pytest.mark.parametrize("layout", ["per-variable", "document"])
+class TestParameterManager(BackendConformance):
+    @pytest.fixture
+    def harness(self, parameter_manager: FakeParameterManager, layout: Layout) -> Harness:
+        return ParameterManagerHarness(parameter_manager, layout)
