@@ -35,6 +35,7 @@ BUILT_IN: Final[Mapping[str, str]] = MappingProxyType(
         "aws-secrets-manager": "envd.backends.aws_secrets_manager:registration",
         "aws-ssm": "envd.backends.aws_ssm:registration",
         "file": "envd.backends.file:registration",
+        "gcp-cloud-run": "envd.backends.gcp_cloud_run:registration",
         "gcp-parameter-manager": "envd.backends.gcp_parameter_manager:registration",
         "gcp-secret-manager": "envd.backends.gcp_secret_manager:registration",
         "memory": "envd.backends.memory:registration",

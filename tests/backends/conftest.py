@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
+    from tests.backends.fake_cloud_run import FakeCloudRun
     from tests.backends.fake_parameter_manager import FakeParameterManager
     from tests.backends.fake_secret_manager import FakeSecretManager
 
@@ -40,5 +41,16 @@ def parameter_manager() -> Iterator[FakeParameterManager]:
     from tests.backends.fake_parameter_manager import FakeParameterManager
 
     store = FakeParameterManager()
+    with store.server.running():
+        yield store
+
+
+@pytest.fixture(scope="session")
+def cloud_run() -> Iterator[FakeCloudRun]:
+    """A fake of Google's Cloud Run, whose server runs; each test begins with one new service."""
+    pytest.importorskip("google.cloud.run_v2")
+    from tests.backends.fake_cloud_run import FakeCloudRun
+
+    store = FakeCloudRun()
     with store.server.running():
         yield store

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar
@@ -9,11 +10,13 @@ from typing import Any, ClassVar
 import grpc
 
 from envd.backends.contract import Backend, Options
+from envd.backends.gcp_cloud_run import CloudRunBackend
 from envd.backends.gcp_parameter_manager import ParameterManagerBackend
 from envd.backends.gcp_secret_manager import SecretManagerBackend
-from envd.testing.conformance import ALL_ABILITIES
+from envd.testing.conformance import ALL_ABILITIES, Ability
 from envd.testing.faulty import Call, Fault, Kind
 from envd.testing.harness import Calls, Layout, ScriptedHarness
+from tests.backends.fake_cloud_run import PLACE, FakeCloudRun
 from tests.backends.fake_grpc import Action, Answer, Before, FakeGrpc, Garble, LoseReply, Refuse
 from tests.backends.fake_parameter_manager import FakeParameterManager
 from tests.backends.fake_secret_manager import PROJECT, FakeSecretManager
@@ -202,3 +205,53 @@ class ParameterManagerHarness(GrpcHarness):
 
     async def others_put_meanwhile(self, native: str, value: str) -> None:
         self.meanwhile("CreateParameterVersion", lambda: self.store.put(native, value))
+
+
+class CloudRunHarness(GrpcHarness):
+    """The variables of a service of Cloud Run."""
+
+    name = "gcp-cloud-run"
+    place = PLACE
+    layout: Layout = "document"
+    abilities = ALL_ABILITIES & ~(
+        Ability.BELOW | Ability.FOREIGN_NAMES | Ability.TEMPLATES | Ability.CURSORS
+    )
+    missing = {  # noqa: RUF012
+        "BELOW": "a service holds one environment",
+        "FOREIGN_NAMES": "there is nothing but the service",
+        "TEMPLATES": "it has one name, the service's",
+        "CURSORS": "a scan is one page",
+        "STAMP_ATOMIC": "nobody asks for the stamp of a document",
+        "STAMP_SIDE": "nobody asks for the stamp of a document",
+    }
+    scanning = ("GetService",)
+    getting = scanning
+    writing = ("UpdateService",)
+    deciding = writing
+
+    def __init__(self, store: FakeCloudRun) -> None:
+        super().__init__()
+        self.store = store
+
+    @property
+    def server(self) -> FakeGrpc:
+        return self.store.server
+
+    async def begin(self) -> None:
+        self.store.clear()
+
+    def backend(self, options: Options) -> Backend:
+        return CloudRunBackend(self.options(options))
+
+    async def contents(self) -> Mapping[str, str | None]:
+        values = self.store.values()
+        return {"web": json.dumps(values, ensure_ascii=False)} if values else {}
+
+    async def others_put(self, native: str, value: str) -> None:
+        self.store.put(value)
+
+    async def others_delete(self, native: str) -> None:
+        self.store.put("{}")
+
+    async def others_put_meanwhile(self, native: str, value: str) -> None:
+        self.meanwhile("UpdateService", lambda: self.store.put(value))

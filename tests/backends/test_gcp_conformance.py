@@ -10,9 +10,14 @@ pytest.importorskip("google.cloud.secretmanager_v1")
 
 from envd.testing.conformance import BackendConformance, Harness
 from envd.testing.harness import Layout
-from tests.backends.gcp_harness import ParameterManagerHarness, SecretManagerHarness
+from tests.backends.gcp_harness import (
+    CloudRunHarness,
+    ParameterManagerHarness,
+    SecretManagerHarness,
+)
 
 if TYPE_CHECKING:
+    from tests.backends.fake_cloud_run import FakeCloudRun
     from tests.backends.fake_parameter_manager import FakeParameterManager
     from tests.backends.fake_secret_manager import FakeSecretManager
 
@@ -29,3 +34,9 @@ class TestParameterManager(BackendConformance):
     @pytest.fixture
     def harness(self, parameter_manager: FakeParameterManager, layout: Layout) -> Harness:
         return ParameterManagerHarness(parameter_manager, layout)
+
+
+class TestCloudRun(BackendConformance):
+    @pytest.fixture
+    def harness(self, cloud_run: FakeCloudRun) -> Harness:
+        return CloudRunHarness(cloud_run)
