@@ -97,6 +97,10 @@ def _container(env: list[dict[str, Any]], **more: Any) -> dict[str, Any]:
     return {"image": "example/web", "ports": [{"container_port": 8080}], "env": env, **more}
 
 
+def _fingerprint(value: str) -> str:
+    return plain_fingerprint(value)
+
+
 # What is there.
 
 
@@ -266,7 +270,7 @@ async def test_variables_of_others_stay_when_envd_changes_its_own(target: Target
     theirs: dict[str, Any] = {"name": "THEIRS", "value": "1"}
     env = [theirs, {"name": "DB", "value_source": REFERENCE}]
     target.fake.make({"containers": [_container(env)]})
-    place = Documents(target.backend, Scope(), lambda value: plain_fingerprint(value))
+    place = Documents(target.backend, Scope(), _fingerprint)
 
     (created,) = await place.apply([driving.put("OURS", "1")], "attempt-1")
     changed = driving.put("OURS", "2", expect=created.version)
