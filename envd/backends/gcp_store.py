@@ -13,9 +13,9 @@ from __future__ import annotations
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from envd.backends.contract import (
     Health,
@@ -44,6 +44,9 @@ from envd.backends.gcp_session import Calls, labelled, last_part
 from envd.backends.naming import shown
 from envd.backends.outcomes import check_batch, stale, unsuccessful, value_problem
 from envd.backends.turns import Turns
+
+_T = TypeVar("_T")
+_R = TypeVar("_R")
 
 LABEL: Final = ("managed-by", "envd")
 
@@ -176,21 +179,37 @@ class VersionedStore(ABC):
     async def _items(self, answers: Sequence[Any]) -> list[Item]:
         """The items of a listing, several at once, without their values."""
 
-        async def item(answer: Any) -> Item | BackendError | None:
+        async def item(answer: Any) -> Item | None:
             native = last_part(answer.name)
             try:
                 marks, newest = self._marks(answer, native), await self._newest(native)
             except ItemNotFound:  # It was deleted since.
                 return None
-            except BackendError as error:
-                return error
             return self._item(native, Seen(marks, newest)) if newest is not None else None
 
-        found = await asyncio.gather(*map(item, answers))
-        for each in found:
-            if isinstance(each, BackendError):
-                raise each
-        return [each for each in found if isinstance(each, Item)]
+        return [each for each in await self._several(item, answers) if each is not None]
+
+    async def _several(self, work: Callable[[_T], Awaitable[_R]], things: Sequence[_T]) -> list[_R]:
+        """Do this to each, several at once; after the first error none is begun any more."""
+        done: dict[int, _R] = {}
+        failed: list[BackendError] = []
+        waiting = iter(enumerate(things))
+
+        async def worker() -> None:
+            for at, thing in waiting:
+                if failed:
+                    return
+                try:
+                    done[at] = await work(thing)
+                except BackendError as error:
+                    failed.append(error)
+
+        async with asyncio.TaskGroup() as group:
+            for _ in range(min(len(things), self.limits.concurrency)):
+                group.create_task(worker())
+        if failed:
+            raise failed[0]
+        return [done[at] for at in range(len(things))]
 
     def _item(self, native: str, seen: Seen) -> Item:
         key = self.decode(native)
@@ -219,11 +238,7 @@ class VersionedStore(ABC):
     async def get_many(self, keys: Sequence[Key]) -> dict[Key, Item | BackendError]:
         """Three calls for each. What is refused for one key is the answer for that one."""
         check_batch(len(keys), self.limits.get_batch, what="keys")
-        found = await asyncio.gather(*map(self._answer, keys))
-        for each in found:
-            if isinstance(each, BackendError) and not each.is_refusal:
-                raise each
-        return dict(zip(keys, found, strict=True))
+        return dict(zip(keys, await self._several(self._answer, keys), strict=True))
 
     async def _answer(self, key: Key) -> Item | BackendError:
         try:
@@ -238,6 +253,8 @@ class VersionedStore(ABC):
                 )
             return self._item(native, seen)
         except BackendError as error:
+            if not error.is_refusal:
+                raise
             return error
 
     # Writing.

@@ -24,6 +24,7 @@ from envd.backends.errors import (
     NotOwned,
     StoreUnavailable,
     StoreUnsupported,
+    Throttled,
 )
 from envd.backends.gcp_secret import STAMP
 from envd.backends.gcp_secret_manager import SecretManagerBackend
@@ -443,6 +444,17 @@ async def test_secrets_of_others_cost_no_call_of_their_own(store: Store) -> None
 
     assert found.keys() == {KEY}
     assert store.server.count("ListSecretVersions") == 1
+
+
+async def test_a_scan_that_is_throttled_asks_for_little_more(store: Store) -> None:
+    for number in range(20):
+        store.fake.put(f"envd-web--N_{number}", "x")
+    store.server.on("ListSecretVersions", Refuse(Code.RESOURCE_EXHAUSTED), times=0)
+
+    with pytest.raises(Throttled):
+        await driving.items(store.backend)
+
+    assert store.server.count("ListSecretVersions") <= store.backend.limits.concurrency
 
 
 async def test_every_call_is_made_once(store: Store) -> None:
