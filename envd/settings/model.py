@@ -222,7 +222,11 @@ class Azure(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     tenant_id: Text | None = None
     client_id_env: VariableName | None = None
     client_secret_env: VariableName | None = None
+    authority: Url = "https://login.microsoftonline.com"
+    ca_file: Path | None = None
     key_vault_name: Text | None = None
+    key_vault_suffix: Text = "vault.azure.net"
+    key_vault_api_version: Text = "7.4"
 
 
 class Gcp(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -259,7 +263,7 @@ class File(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 class Providers(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     aws: Aws = Aws()
-    azure: Annotated[Azure, INERT] = Azure()
+    azure: Azure = Azure()
     gcp: Annotated[Gcp, INERT] = Gcp()
     vault: Vault = Vault()
     file: File = File()
