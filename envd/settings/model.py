@@ -227,6 +227,7 @@ class Azure(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     key_vault_name: Text | None = None
     key_vault_suffix: Text = "vault.azure.net"
     key_vault_api_version: Text = "7.4"
+    app_configuration_suffix: Text = "azconfig.io"
 
 
 class Gcp(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

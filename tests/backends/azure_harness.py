@@ -8,9 +8,10 @@ from contextlib import AsyncExitStack
 from dataclasses import replace
 from typing import Any, Final
 
+from envd.backends.azure_app_configuration import AppConfigurationBackend
 from envd.backends.azure_key_vault import KeyVaultBackend
-from envd.backends.contract import Backend, Options
-from envd.testing.conformance import ALL_ABILITIES, Ability
+from envd.backends.contract import Backend, Op, Options, Outcome, Reject
+from envd.testing.conformance import ALL_ABILITIES
 from envd.testing.faulty import Call, Fault, Kind
 from envd.testing.harness import Calls, Layout
 from envd.testing.proxy import (
@@ -26,6 +27,7 @@ from envd.testing.proxy import (
     Rule,
 )
 from envd.testing.wire import WireHarness
+from tests.backends.fake_app_configuration import FakeAppConfiguration, fake_app_configuration
 from tests.backends.fake_azure import fake_credential
 from tests.backends.fake_key_vault import FakeKeyVault, fake_key_vault
 from tests.backends.tls import certificate
@@ -170,17 +172,10 @@ class KeyVaultHarness(AzureHarness):
             case Call.GET:
                 return Match(method="GET", path="/secrets/[^/]+")
             case _:
-                return Match(method="PUT|DELETE", path="/secrets/[^/]+")
+                return Match(path="/secrets/[^/]+")
 
     def rules(self, fault: Fault) -> Sequence[Rule]:
-        if fault.call is not Call.APPLY:
-            return super().rules(fault)
-        # A fault meets either, but not both: each case writes in one of the two ways.
-        return [
-            replace(each, match=replace(each.match, method=method))
-            for each in super().rules(fault)
-            for method in ("PUT", "DELETE")
-        ]
+        return _either(super().rules(fault)) if fault.call is Call.APPLY else super().rules(fault)
 
     def empty_page(self) -> Respond:
         link = f"{self.proxy.url}/secrets?api-version=7.4&maxresults=25"
@@ -190,4 +185,88 @@ class KeyVaultHarness(AzureHarness):
         return noted.method != "GET"
 
 
-__all__ = ["Ability", "AzureHarness", "KeyVaultHarness", "answer"]
+class _Plain(AppConfigurationBackend):
+    """What the kit writes is taken for plain; what is secret is refused, and tried elsewhere."""
+
+    def check(self, ops: Sequence[Op]) -> list[Reject]:
+        rejects: list[Reject] = []
+        for op in ops:
+            rejects += [Reject(op, each.error) for each in super().check([self._plainly(op)])]
+        return rejects
+
+    async def apply(self, ops: Sequence[Op], *, idempotency: str) -> list[Outcome]:
+        plain = [self._plainly(op) for op in ops]
+        outcomes = await super().apply(plain, idempotency=idempotency)
+        return [replace(each, op=op) for op, each in zip(ops, outcomes, strict=True)]
+
+    @staticmethod
+    def _plainly(op: Op) -> Op:
+        return replace(op, secret=False)
+
+
+class AppConfigurationHarness(AzureHarness):
+    """A fake of a store for each case, with a label and without."""
+
+    abilities = ALL_ABILITIES
+    foreign = ("web/prod2/NAME_000", "web/prod/1st", ".appconfig.featureflag/beta")
+
+    def __init__(self, label: str) -> None:
+        super().__init__()
+        self.name = f"azure-app-configuration ({'label' if label else 'no label'})"
+        self.place = f"acme-config/web/prod@{label}" if label else "acme-config/web/prod"
+        self.label = label
+        self.store = FakeAppConfiguration()
+
+    async def serve(self, servers: AsyncExitStack) -> str:
+        self.store = await servers.enter_async_context(fake_app_configuration())
+        self.store.put("web/prod/NAME_000", "of another label", label="another")
+        return self.store.url
+
+    def backend(self, options: Options) -> Backend:
+        return _Plain(self.options(options), credentials=fake_credential)
+
+    async def contents(self) -> Mapping[str, str | None]:
+        kept = self.store.kept.items()
+        return {key: each["value"] for (key, label), each in kept if label == self.label}
+
+    async def others_put(self, native: str, value: str) -> None:
+        # As the portal does it: the tags stay.
+        self.store.put(native, value, label=self.label)
+
+    async def others_delete(self, native: str) -> None:
+        self.store.kept.pop((native, self.label), None)
+
+    async def others_put_meanwhile(self, native: str, value: str) -> None:
+        async def put() -> None:
+            await self.others_put(native, value)
+
+        self.meanwhile(Match(method="PUT", path="/kv/.*"), put)
+
+    def match(self, fault: Fault) -> Match:
+        match fault.call:
+            case Call.SCAN | Call.PROBE:
+                return Match(method="GET", path="/kv")
+            case Call.GET:
+                return Match(method="GET", path="/kv/.+")
+            case _:
+                return Match(path="/kv/.+")
+
+    def rules(self, fault: Fault) -> Sequence[Rule]:
+        return _either(super().rules(fault)) if fault.call is Call.APPLY else super().rules(fault)
+
+    def empty_page(self) -> Respond:
+        label = self.label or "%00"
+        link = f"/kv?api-version=2023-11-01&key=web/prod/*&label={label}"
+        return Respond(200, _JSON, json.dumps({"items": [], "@nextLink": link}).encode())
+
+    def is_write(self, noted: Noted) -> bool:
+        return noted.method != "GET"
+
+
+def _either(rules: Sequence[Rule]) -> Sequence[Rule]:
+    """Rules for writes: a case makes one that puts, or one that deletes, and a fault meets it."""
+    return [
+        replace(each, match=replace(each.match, method=method))
+        for each in rules
+        for method in ("PUT", "DELETE")
+    ]

@@ -8,7 +8,7 @@ pytest.importorskip("azure.keyvault.secrets", reason="pip install 'envd-cluster[
 
 from envd.testing.conformance import BackendConformance, Harness
 from envd.testing.harness import Layout
-from tests.backends.azure_harness import KeyVaultHarness
+from tests.backends.azure_harness import AppConfigurationHarness, KeyVaultHarness
 
 
 @pytest.mark.parametrize("layout", ["per-variable", "document"])
@@ -16,3 +16,10 @@ class TestKeyVault(BackendConformance):
     @pytest.fixture
     def harness(self, layout: Layout) -> Harness:
         return KeyVaultHarness(layout)
+
+
+@pytest.mark.parametrize("label", ["prod", ""])
+class TestAppConfiguration(BackendConformance):
+    @pytest.fixture
+    def harness(self, label: str) -> Harness:
+        return AppConfigurationHarness(label)
