@@ -35,6 +35,7 @@ BUILT_IN: Final[Mapping[str, str]] = MappingProxyType(
         "aws-secrets-manager": "envd.backends.aws_secrets_manager:registration",
         "aws-ssm": "envd.backends.aws_ssm:registration",
         "azure-app-configuration": "envd.backends.azure_app_configuration:registration",
+        "azure-functions": "envd.backends.azure_functions:registration",
         "azure-key-vault": "envd.backends.azure_key_vault:registration",
         "file": "envd.backends.file:registration",
         "memory": "envd.backends.memory:registration",

@@ -219,6 +219,7 @@ class Azure(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`[cloud.providers.azure]`"""
 
     subscription_id: Text | None = None
+    resource_group: Text | None = None
     tenant_id: Text | None = None
     client_id_env: VariableName | None = None
     client_secret_env: VariableName | None = None
@@ -228,6 +229,7 @@ class Azure(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     key_vault_suffix: Text = "vault.azure.net"
     key_vault_api_version: Text = "7.4"
     app_configuration_suffix: Text = "azconfig.io"
+    resource_manager: Url = "https://management.azure.com"
 
 
 class Gcp(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

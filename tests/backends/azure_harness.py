@@ -9,9 +9,11 @@ from dataclasses import replace
 from typing import Any, Final
 
 from envd.backends.azure_app_configuration import AppConfigurationBackend
+from envd.backends.azure_app_settings import MARK
+from envd.backends.azure_functions import FunctionsBackend
 from envd.backends.azure_key_vault import KeyVaultBackend
 from envd.backends.contract import Backend, Op, Options, Outcome, Reject
-from envd.testing.conformance import ALL_ABILITIES
+from envd.testing.conformance import ALL_ABILITIES, Ability
 from envd.testing.faulty import Call, Fault, Kind
 from envd.testing.harness import Calls, Layout
 from envd.testing.proxy import (
@@ -29,6 +31,12 @@ from envd.testing.proxy import (
 from envd.testing.wire import WireHarness
 from tests.backends.fake_app_configuration import FakeAppConfiguration, fake_app_configuration
 from tests.backends.fake_azure import fake_credential
+from tests.backends.fake_function_app import (
+    AZURES,
+    SUBSCRIPTION,
+    FakeFunctionApp,
+    fake_function_app,
+)
 from tests.backends.fake_key_vault import FakeKeyVault, fake_key_vault
 from tests.backends.tls import certificate
 
@@ -261,6 +269,88 @@ class AppConfigurationHarness(AzureHarness):
 
     def is_write(self, noted: Noted) -> bool:
         return noted.method != "GET"
+
+
+class FunctionsHarness(AzureHarness):
+    """A fake of an app for each case."""
+
+    name = "azure-functions"
+    layout = "document"
+    place = "acme-web/acme-orders"
+    abilities = (
+        ALL_ABILITIES
+        & ~Ability.BELOW
+        & ~Ability.CURSORS
+        & ~Ability.FOREIGN_NAMES
+        & ~Ability.TEMPLATES
+    )
+    wire_faults = AzureHarness.wire_faults - {Kind.EMPTY_PAGE}
+    _READING = "/subscriptions/.*/config/appsettings/list"
+    _WRITING = "/subscriptions/.*/config/appsettings"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.missing = {
+            "BELOW": "an app has one map",
+            "CURSORS": "there is one item",
+            "FOREIGN_NAMES": "the map has one name",
+            "TEMPLATES": "the map has no name to make",
+            "CAS": "the store compares nothing, and has no versions",
+            "POSTCHECK": "the store has no versions",
+        }
+        self.app = FakeFunctionApp()
+
+    async def serve(self, servers: AsyncExitStack) -> str:
+        self.app = await servers.enter_async_context(fake_function_app())
+        return self.app.url
+
+    async def end(self) -> None:
+        kept = {name: self.app.settings[""].get(name) for name in AZURES}
+        await super().end()
+        assert kept == AZURES, "what is Azure's was changed"
+
+    def backend(self, options: Options) -> Backend:
+        return FunctionsBackend(
+            self.options(options, subscription_id=SUBSCRIPTION), credentials=fake_credential
+        )
+
+    def _variables(self) -> dict[str, str]:
+        hidden = {*AZURES, MARK}
+        return {name: each for name, each in self.app.settings[""].items() if name not in hidden}
+
+    async def contents(self) -> Mapping[str, str | None]:
+        found = self._variables()
+        is_there = bool(found) or MARK in self.app.settings[""]
+        text = json.dumps(dict(sorted(found.items())), ensure_ascii=False)
+        return {"appsettings": text} if is_there else {}
+
+    async def others_put(self, native: str, value: str) -> None:
+        # As the portal does it: all that is there goes back as it was, but what was edited.
+        await self._edit(json.loads(value))
+
+    async def others_delete(self, native: str) -> None:
+        await self._edit({})
+        self.app.settings[""].pop(MARK, None)
+
+    async def _edit(self, variables: dict[str, str]) -> None:
+        settings = self.app.settings[""]
+        for name in self._variables():
+            del settings[name]
+        settings.update(variables)
+
+    async def others_put_meanwhile(self, native: str, value: str) -> None:
+        async def put() -> None:
+            await self.others_put(native, value)
+
+        self.meanwhile(Match(method="PUT", path=self._WRITING), put)
+
+    def match(self, fault: Fault) -> Match:
+        if fault.call is Call.APPLY:
+            return Match(method="PUT", path=self._WRITING)
+        return Match(method="POST", path=self._READING)
+
+    def is_write(self, noted: Noted) -> bool:
+        return noted.method == "PUT"
 
 
 def _either(rules: Sequence[Rule]) -> Sequence[Rule]:

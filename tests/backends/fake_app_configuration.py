@@ -35,7 +35,7 @@ class FakeAppConfiguration:
     def put(self, key: str, value: str, *, label: str = "", **changes: Any) -> dict[str, Any]:
         """Set a value as somebody else: what else was there stays, unless it is changed too."""
         self.made += 1
-        usual = {"content_type": None, "tags": {}, "locked": False}
+        usual: dict[str, Any] = {"content_type": None, "tags": {}, "locked": False}
         before = self.kept.get((key, label), usual)
         found = {
             **before,

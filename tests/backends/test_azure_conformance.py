@@ -8,7 +8,7 @@ pytest.importorskip("azure.keyvault.secrets", reason="pip install 'envd-cluster[
 
 from envd.testing.conformance import BackendConformance, Harness
 from envd.testing.harness import Layout
-from tests.backends.azure_harness import AppConfigurationHarness, KeyVaultHarness
+from tests.backends.azure_harness import AppConfigurationHarness, FunctionsHarness, KeyVaultHarness
 
 
 @pytest.mark.parametrize("layout", ["per-variable", "document"])
@@ -23,3 +23,9 @@ class TestAppConfiguration(BackendConformance):
     @pytest.fixture
     def harness(self, label: str) -> Harness:
         return AppConfigurationHarness(label)
+
+
+class TestFunctions(BackendConformance):
+    @pytest.fixture
+    def harness(self) -> Harness:
+        return FunctionsHarness()

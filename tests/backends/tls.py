@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import atexit
 import datetime as dt
 import ipaddress
+import shutil
 import ssl
 import tempfile
 from functools import cache
@@ -45,6 +47,7 @@ def certificate() -> Certificate:
         .sign(key, hashes.SHA256())
     )
     directory = Path(tempfile.mkdtemp(prefix="envd-tls-"))
+    atexit.register(shutil.rmtree, directory, ignore_errors=True)
     ca_file, key_file = directory / "ca.pem", directory / "key.pem"
     ca_file.write_bytes(made.public_bytes(serialization.Encoding.PEM))
     key_file.touch(0o600)
