@@ -363,7 +363,9 @@ class _ResourceManager:
             arguments["retry_policy"],
             AsyncBearerTokenCredentialPolicy(credential, scope),
         ]
-        self._client = AsyncPipelineClient(url, policies=policies, transport=arguments["transport"])
+        self._client: Any = AsyncPipelineClient(
+            url, policies=policies, transport=arguments["transport"]
+        )
 
     async def send_request(self, request: Any) -> Any:
         request.url = self._client.format_url(request.url)

@@ -284,7 +284,10 @@ class KeyVaultBackend:
                 f"{native} is disabled in the Key Vault, so it can't be read",
                 hint="enable it, or delete it, in the vault",
             )
-        return self._secret(answer, native)
+        secret = self._secret(answer, native)
+        if secret.value is None:
+            raise StoreUnavailable(f"{native}: an answer without a value")
+        return secret
 
     def _secret(self, answer: Answer, native: str) -> Secret:
         if not answer.is_good:

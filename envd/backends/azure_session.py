@@ -15,6 +15,7 @@ import asyncio
 import json
 import logging
 import os
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -37,7 +38,9 @@ Credentials = Callable[[Any], Credential]
 MakeClient = Callable[[Any, Mapping[str, Any]], Any]
 """Makes a client of the SDK of a credential and the arguments that all clients get."""
 
-_QUIET: Final = ("azure", "msal")
+_QUIET: Final = (("azure", logging.WARNING), ("azure.identity", logging.ERROR))
+_CODE: Final = re.compile(r"AADSTS[0-9]{4,8}")
+"""What Microsoft Entra ID calls its errors; the rest of what it says is not passed on."""
 
 
 @dataclass(slots=True)
@@ -192,8 +195,9 @@ class AzureCalls:
             status = getattr(error.response, "status_code", None) or 0
             if status == HTTPStatus.TOO_MANY_REQUESTS or status >= 500:
                 return StoreUnavailable(f"Azure gives no tokens now (status {status})")
+            code = _CODE.search(str(error))
             return Forbidden(
-                f"Azure gives no token for {self.identity} ({kind})",
+                f"Azure gives no token for {self.identity} ({code[0] if code else kind})",
                 hint="see whether it exists, is allowed to log in, and its secret is still valid",
             )
         if isinstance(error, ValueError) and "challenge" in str(error):
@@ -215,11 +219,12 @@ def _keep_quiet() -> None:
     """Have the SDK log warnings only: it would log each call, and at DEBUG more than that.
 
     It would whenever somebody sets the root logger to DEBUG, which is no decision to log secrets.
+    And what it warns of when it gets no token quotes the answer.
     """
-    for name in _QUIET:
+    for name, level in _QUIET:
         logger = logging.getLogger(name)
-        if logger.level < logging.WARNING:
-            logger.setLevel(logging.WARNING)
+        if logger.level < level:
+            logger.setLevel(level)
 
 
 def told_error(answer: Answer) -> tuple[str, str]:

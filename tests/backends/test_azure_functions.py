@@ -186,7 +186,7 @@ async def test_an_edit_by_others_takes_the_stamp_away(
 
 
 async def test_a_write_that_goes_back_has_a_version_of_its_own(backend: FunctionsBackend) -> None:
-    outcomes = []
+    outcomes: list[Outcome] = []
     for number, value in enumerate(("a", "b", "a")):
         item = await read(backend) if outcomes else None
         expect = item.version if item else ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,13 @@ pytest.importorskip("azure.identity", reason="pip install 'envd-cluster[azure]'"
 from envd.backends.azure_key_vault import KeyVaultBackend
 from envd.backends.azure_settings import AzureSettings, Credential, find_credential
 from envd.backends.contract import Options
-from envd.backends.errors import BackendError, Forbidden, StoreUnavailable, StoreUnsupported
+from envd.backends.errors import (
+    BackendError,
+    Forbidden,
+    MissingLibrary,
+    StoreUnavailable,
+    StoreUnsupported,
+)
 from tests.backends.driving import key, one, put, values
 from tests.backends.fake_azure import TOKEN, FakeCredential, serving
 from tests.backends.fake_key_vault import FakeKeyVault, fake_key_vault
@@ -135,7 +142,7 @@ class Authority:
         self.asked.append(f"{request.method} {request.path} {scope}")
         if self.status != 200 or body.get("client_secret") != SECRET:
             status = self.status if self.status != 200 else 401
-            text = {"error": "invalid_client", "error_description": f"not {SECRET}"}
+            text = {"error": "invalid_client", "error_description": f"AADSTS7000215: not {SECRET}"}
             return web.json_response(text, status=status)
         token = {"token_type": "Bearer", "expires_in": 3600, "access_token": TOKEN}
         return web.json_response(token)
@@ -181,14 +188,20 @@ async def test_a_service_principal_logs_in_once_as_the_vault_says(
     ("status", "kind"), [(401, Forbidden), (400, Forbidden), (503, StoreUnavailable)]
 )
 async def test_a_token_that_is_not_given_is_told_without_words_of_others(
-    principal: KeyVaultBackend, authority: Authority, status: int, kind: type[BackendError]
+    principal: KeyVaultBackend,
+    authority: Authority,
+    status: int,
+    kind: type[BackendError],
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     authority.status = status
 
-    with pytest.raises(kind) as caught:
+    with caplog.at_level(logging.DEBUG), pytest.raises(kind) as caught:
         await values(principal)
 
     error = caught.value
+    assert SECRET not in caplog.text
+    assert ("AADSTS7000215" in error.message) == (kind is Forbidden)
     assert SECRET not in f"{error} {error.hint} {error!r}"
     assert error.__cause__ is None
     assert error.__context__ is None
@@ -216,6 +229,18 @@ async def test_a_file_of_an_authority_that_is_not_there_is_told(tmp_path: Path) 
 
     with pytest.raises(StoreUnsupported, match="No such file"):
         await backend.open()
+
+
+async def test_without_the_sdk_it_is_told_how_to_get_it() -> None:
+    def none(transport: Any) -> Credential:
+        raise ImportError(name="azure.identity")
+
+    backend = KeyVaultBackend(Options("acme-prod"), credentials=none)
+
+    with pytest.raises(MissingLibrary) as caught:
+        await backend.open()
+
+    assert caught.value.hint == "pip install 'envd-cluster[azure]'"
 
 
 async def test_settings_that_the_sdk_does_not_take_are_told(vault: FakeKeyVault) -> None:
