@@ -90,12 +90,12 @@ the tier Standard takes 30,000 requests an hour from everybody together."""
 PRICES: Final = PriceSheet(
     "azure",
     "App Configuration",
-    "2026-09-20",
+    "2026-11-30",
     place_month=36.0,
     reads_10k=0.06,
     writes_10k=0.06,
     free_calls=6_000_000,
-    source="Azure App Configuration pricing, Standard: 200,000 requests a day are included",
+    source="App Configuration pricing, Standard: 200,000 calls a day; not checked that day",
 )
 API_VERSION: Final = "2023-11-01"
 

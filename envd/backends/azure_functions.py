@@ -89,7 +89,7 @@ and to read settings counts as one, since it is a POST."""
 PRICES: Final = PriceSheet(
     "azure",
     "Functions",
-    "2026-09-20",
+    "2026-11-30",
     source="no fee: calls of Azure Resource Manager cost nothing",
 )
 API_VERSION: Final = "2023-12-01"

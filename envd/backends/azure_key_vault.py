@@ -99,10 +99,10 @@ LIMITS: Final = Limits(
 PRICES: Final = PriceSheet(
     "azure",
     "Key Vault",
-    "2026-09-20",
+    "2026-11-30",
     reads_10k=0.03,
     writes_10k=0.03,
-    source="Azure Key Vault pricing: operations on secrets, Standard and Premium",
+    source="Microsoft Q&A, How to correctly estimate Azure Key Vault cost",
 )
 API_VERSION: Final = "7.4"
 """It is served everywhere, national clouds and Azure Stack included, and has all that is used."""
