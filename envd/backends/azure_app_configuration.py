@@ -408,7 +408,7 @@ def registration() -> Registration:
         "azure-app-configuration",
         "key-values of an Azure App Configuration store, for what is not secret",
         AppConfigurationBackend,
-        "STORE or STORE/PREFIX@LABEL",
+        "STORE[/PREFIX][@LABEL]",
         extra="azure",
         library="azure.appconfiguration",
         settings_section="azure",

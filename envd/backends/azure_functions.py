@@ -392,7 +392,7 @@ def registration() -> Registration:
         "azure-functions",
         "the application settings of an Azure function app, which a write restarts",
         FunctionsBackend,
-        "GROUP/APP or GROUP/APP/slots/SLOT",
+        "GROUP/APP[/slots/SLOT]",
         extra="azure",
         library="azure.identity",
         settings_section="azure",

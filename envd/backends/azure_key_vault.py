@@ -466,7 +466,7 @@ def registration() -> Registration:
         "azure-key-vault",
         "secrets of an Azure Key Vault",
         KeyVaultBackend,
-        "VAULT or VAULT/PATH",
+        "VAULT[/PATH]",
         extra="azure",
         library="azure.keyvault.secrets",
         settings_section="azure",

@@ -10,6 +10,7 @@ pytest.importorskip("azure.keyvault.secrets", reason="pip install 'envd-cluster[
 
 from envd.backends.azure_app_configuration import AppConfigurationBackend
 from envd.backends.azure_functions import FunctionsBackend
+from envd.backends.azure_key_value import REFERENCE_TYPE
 from envd.backends.azure_key_vault import KeyVaultBackend
 from envd.backends.contract import Backend, Options
 from envd.core.syncing import BindingView
@@ -141,6 +142,22 @@ async def test_an_edit_in_the_very_moment_is_put_on_record(
     assert [each.lost for each in world.environments.on_record.values()] == ["theirs"]
 
 
+async def test_a_secret_that_is_disabled_is_deleted_nowhere(
+    vault: FakeKeyVault, world: AzureWorld
+) -> None:
+    world.environments.set("web", A="1", B="1")
+    await world.run(bound())
+    vault.secrets["web---a"].latest.is_enabled = False
+    vault.secrets["web---a"].latest.changed_s += 5
+    world.environments.set("web", B="2")
+
+    view = await world.run(bound(), ALLOWED)
+
+    assert ("update", "B", "applied") in done(view)
+    assert world.environments.values("web") == {"A": "1", "B": "2"}
+    assert "web---a" in vault.secrets
+
+
 # App Configuration.
 
 
@@ -174,6 +191,30 @@ async def test_what_is_plain_is_kept_in_app_configuration_and_what_is_secret_is_
     assert done(view) == [("create", "COLOUR", "applied"), ("skip", "TOKEN", "")]
     assert world.environments.values("web") == {"COLOUR": "red", "TOKEN": "hunter2"}
     assert store.kept.keys() == {("web/COLOUR", "prod")}
+
+
+async def test_what_refers_to_a_secret_holds_nothing_up_and_comes_nowhere(
+    store: FakeAppConfiguration,
+) -> None:
+    options = Options(
+        "acme-config/web",
+        settings={"ca_file": certificate().ca_file},
+        endpoint=store.url,
+        fingerprint=fingerprint,
+    )
+    backend = AppConfigurationBackend(options, credentials=fake_credential)
+    await backend.open()
+    world = AzureWorld(backend)
+    store.put("web/TOKEN", "{}", content_type=f"{REFERENCE_TYPE};charset=utf-8")
+    world.environments.set("web", COLOUR="blue")
+    try:
+        view = await world.run(bound(), ALLOWED)
+    finally:
+        await backend.close()
+
+    assert ("create", "COLOUR", "applied") in done(view)
+    assert world.environments.values("web") == {"COLOUR": "blue"}
+    assert store.kept["web/TOKEN", ""]["value"] == "{}"
 
 
 # Function apps.
