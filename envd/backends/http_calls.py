@@ -94,6 +94,41 @@ def parsed(body: bytes) -> object:
     raise StoreUnavailable("the store answered something that is no JSON")
 
 
+def new_session(tls: Tls, *, headers: Mapping[str, str] | None = None) -> aiohttp.ClientSession:
+    """A session of aiohttp, also for an SDK that takes one; StoreUnsupported where a file of `tls`
+    can't be used. It is the caller's to close."""
+    import aiohttp
+
+    session = aiohttp.ClientSession(
+        headers=headers,
+        timeout=aiohttp.ClientTimeout(total=ANSWER_S, sock_connect=CONNECT_S),
+        connector=aiohttp.TCPConnector(ssl=_context(tls), limit=0),
+        cookie_jar=aiohttp.DummyCookieJar(),
+        trust_env=True,
+        read_bufsize=1 << 16,
+    )
+    # A call is made once. Of itself aiohttp makes a PUT or a DELETE anew where a connection that it
+    # kept is closed without an answer, which may be after the store did what was asked.
+    session._retry_connection = False  # noqa: SLF001 - there is no other way to say it
+    return session
+
+
+def _context(tls: Tls) -> ssl.SSLContext:
+    problem = ""
+    try:
+        context = ssl.create_default_context(cafile=tls.ca_file)
+        if tls.cert_file is not None:
+            context.load_cert_chain(tls.cert_file, tls.key_file)
+    except OSError as error:  # ssl.SSLError is one.
+        problem = error.strerror or type(error).__name__
+    else:
+        return context
+    raise StoreUnsupported(
+        f"the files for https can't be used: {problem}",
+        hint="see whether they are there, and are PEM",
+    )
+
+
 class HttpCalls:
     """One address. Calls may run at the same time; how many, the caller decides."""
 
@@ -108,39 +143,13 @@ class HttpCalls:
 
     async def open(self) -> None:
         """Make a session; raises StoreUnsupported where a file of `tls` can't be used."""
-        import aiohttp
-
         await self.close()
-        context = self._context()
-        timeout = aiohttp.ClientTimeout(total=ANSWER_S, sock_connect=CONNECT_S)
-        self._session = aiohttp.ClientSession(
-            headers=self._headers,
-            timeout=timeout,
-            connector=aiohttp.TCPConnector(ssl=context, limit=0),
-            cookie_jar=aiohttp.DummyCookieJar(),
-            trust_env=True,
-            read_bufsize=1 << 16,
-        )
+        self._session = new_session(self._tls, headers=self._headers)
 
     async def close(self) -> None:
         session, self._session = self._session, None
         if session is not None:
             await session.close()
-
-    def _context(self) -> ssl.SSLContext:
-        tls, problem = self._tls, ""
-        try:
-            context = ssl.create_default_context(cafile=tls.ca_file)
-            if tls.cert_file is not None:
-                context.load_cert_chain(tls.cert_file, tls.key_file)
-        except OSError as error:  # ssl.SSLError is one.
-            problem = error.strerror or type(error).__name__
-        else:
-            return context
-        raise StoreUnsupported(
-            f"the files for https can't be used: {problem}",
-            hint="see whether they are there, and are PEM",
-        )
 
     async def call(
         self,

@@ -34,6 +34,9 @@ BUILT_IN: Final[Mapping[str, str]] = MappingProxyType(
     {
         "aws-secrets-manager": "envd.backends.aws_secrets_manager:registration",
         "aws-ssm": "envd.backends.aws_ssm:registration",
+        "azure-app-configuration": "envd.backends.azure_app_configuration:registration",
+        "azure-functions": "envd.backends.azure_functions:registration",
+        "azure-key-vault": "envd.backends.azure_key_vault:registration",
         "file": "envd.backends.file:registration",
         "gcp-cloud-run": "envd.backends.gcp_cloud_run:registration",
         "gcp-parameter-manager": "envd.backends.gcp_parameter_manager:registration",

@@ -219,10 +219,17 @@ class Azure(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`[cloud.providers.azure]`"""
 
     subscription_id: Text | None = None
+    resource_group: Text | None = None
     tenant_id: Text | None = None
     client_id_env: VariableName | None = None
     client_secret_env: VariableName | None = None
+    authority: Url = "https://login.microsoftonline.com"
+    ca_file: Path | None = None
     key_vault_name: Text | None = None
+    key_vault_suffix: Text = "vault.azure.net"
+    key_vault_api_version: Text = "7.4"
+    app_configuration_suffix: Text = "azconfig.io"
+    resource_manager: Url = "https://management.azure.com"
 
 
 class Gcp(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -264,7 +271,7 @@ class File(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 class Providers(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     aws: Aws = Aws()
-    azure: Annotated[Azure, INERT] = Azure()
+    azure: Azure = Azure()
     gcp: Gcp = Gcp()
     vault: Vault = Vault()
     file: File = File()

@@ -39,6 +39,9 @@ class Server:
                 assert request.transport is not None
                 request.transport.close()
                 return response
+            case "/closed":
+                assert request.transport is not None
+                request.transport.close()
             case "/lines":
                 response = web.StreamResponse()
                 await response.prepare(request)
@@ -72,6 +75,17 @@ async def calls(url: str) -> AsyncIterator[HttpCalls]:
     await made.open()
     yield made
     await made.close()
+
+
+async def test_a_write_is_made_once_though_a_kept_connection_is_closed_without_an_answer(
+    server: Server, calls: HttpCalls
+) -> None:
+    await calls.call("PUT", "/", body=b"first")
+
+    with pytest.raises(errors.StoreUnavailable):
+        await calls.call("PUT", "/closed", body=b"second")
+
+    assert server.asked == ["PUT /", "PUT /closed"]
 
 
 async def test_a_call_and_its_answer(server: Server, calls: HttpCalls) -> None:
