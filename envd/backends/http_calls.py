@@ -10,6 +10,7 @@ A redirect is not followed: the credentials would go along, to wherever it leads
 
 from __future__ import annotations
 
+import io
 import json
 import ssl
 from collections.abc import AsyncIterator, Mapping
@@ -151,20 +152,23 @@ class HttpCalls:
         body: bytes = b"",
         headers: Mapping[str, str] | None = None,
         answer_s: float = ANSWER_S,
+        most_bytes: int = MAX_ANSWER_BYTES,
     ) -> Answer:
         """Make one call and read its answer whole; StoreUnavailable where there is none.
 
         `path` begins with a slash and is escaped already. `answer_s` is how long all of it may
-        take.
+        take, and `most_bytes` how much of an answer there may be.
         """
         failure = ""
         try:
             async with self._asked(method, path, query, body, headers, answer_s) as response:
-                whole = await response.content.read(MAX_ANSWER_BYTES + 1)
-                while len(whole) <= MAX_ANSWER_BYTES and not response.content.at_eof():
-                    whole += await response.content.read(MAX_ANSWER_BYTES + 1 - len(whole))
-                if len(whole) <= MAX_ANSWER_BYTES:
-                    return Answer(response.status, _headers(response), whole)
+                pieces: list[bytes] = []
+                left = most_bytes + 1
+                while left > 0 and (piece := await response.content.read(left)):
+                    pieces.append(piece)
+                    left -= len(piece)
+                if left > 0:
+                    return Answer(response.status, _headers(response), b"".join(pieces))
             failure = "it is longer than any answer"
         except (OSError, ValueError, self._errors()) as error:
             failure = type(error).__name__
@@ -237,7 +241,7 @@ class HttpCalls:
         return self._session.request(
             method,
             url.with_query(dict(query)) if query else url,
-            data=body or None,
+            data=io.BytesIO(body) if body else None,  # Large ones are sent piece by piece.
             headers=dict(headers or {}),
             allow_redirects=False,
             timeout=aiohttp.ClientTimeout(total=answer_s, sock_connect=CONNECT_S),

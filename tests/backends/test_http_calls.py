@@ -55,7 +55,7 @@ def server() -> Server:
 
 @pytest.fixture
 async def url(server: Server) -> AsyncIterator[str]:
-    app = web.Application()
+    app = web.Application(client_max_size=8 << 20)
     app.router.add_route("*", "/{path:.*}", server.serve)
     runner = web.AppRunner(app, access_log=None)
     await runner.setup()
@@ -193,3 +193,18 @@ async def test_files_for_https_that_are_none(tmp_path: Path) -> None:
     for file in ("ca.pem", "missing.pem"):
         with pytest.raises(errors.StoreUnsupported, match="https"):
             await HttpCalls("https://127.0.0.1:1", tls=Tls(ca_file=tmp_path / file)).open()
+
+
+async def test_a_body_of_many_bytes_is_sent_whole(server: Server, calls: HttpCalls) -> None:
+    body = b"x" * (3 << 20)
+
+    await calls.call("POST", "/v1/large-body", body=body)
+
+    assert server.body == body
+
+
+async def test_an_answer_is_as_long_as_the_call_allows(server: Server, calls: HttpCalls) -> None:
+    with pytest.raises(errors.StoreUnavailable):
+        await calls.call("GET", "/", most_bytes=9)
+
+    assert (await calls.call("GET", "/", most_bytes=10)).body == b'{"a": [1]}'
