@@ -251,6 +251,18 @@ class Vault(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     ca_file: Path | None = None
 
 
+class Etcd(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`[cloud.providers.etcd]`"""
+
+    endpoints: tuple[Url, ...] = ()
+    path_prefix: Text = "/envd"
+    user_env: VariableName | None = None
+    password_env: VariableName | None = None
+    ca_file: Path | None = None
+    cert_file: Path | None = None
+    key_file: Path | None = None
+
+
 class File(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`[cloud.providers.file]`: files on the node's own disks, in a git working tree or not."""
 
@@ -262,6 +274,7 @@ class Providers(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     azure: Annotated[Azure, INERT] = Azure()
     gcp: Annotated[Gcp, INERT] = Gcp()
     vault: Vault = Vault()
+    etcd: Etcd = Etcd()
     file: File = File()
 
 
