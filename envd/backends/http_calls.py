@@ -121,6 +121,7 @@ class HttpCalls:
             cookie_jar=aiohttp.DummyCookieJar(),
             trust_env=True,
             read_bufsize=1 << 16,
+            middlewares=(_once,),
         )
 
     async def close(self) -> None:
@@ -257,6 +258,26 @@ class HttpCalls:
             f"{self._address} gave no answer: {failure}",
             hint="see whether the address, and the ca_file for https, are right",
         )
+
+
+async def _once(
+    request: aiohttp.ClientRequest, send: aiohttp.ClientHandlerType
+) -> aiohttp.ClientResponse:
+    """Send a request, and let aiohttp not send it again.
+
+    It would, where a connection that was used before breaks and it takes the method for safe to
+    repeat, PUT among them; but not after an error of this kind.
+    """
+    import aiohttp
+
+    failure = ""
+    try:
+        return await send(request)
+    except aiohttp.ClientConnectorError:
+        raise  # Nothing was sent, and nothing is repeated.
+    except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError) as error:
+        failure = type(error).__name__
+    raise aiohttp.ClientConnectionError(failure)
 
 
 def _headers(response: aiohttp.ClientResponse) -> dict[str, str]:

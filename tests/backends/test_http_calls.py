@@ -30,6 +30,10 @@ class Server:
         match request.path:
             case "/moved":
                 return web.Response(status=307, headers={"Location": f"/?{CANARY}"})
+            case "/broken":
+                assert request.transport is not None
+                request.transport.abort()
+                return web.Response()
             case "/large":
                 return web.Response(body=b"x" * (MAX_ANSWER_BYTES + 1))
             case "/cut":
@@ -208,3 +212,15 @@ async def test_an_answer_is_as_long_as_the_call_allows(server: Server, calls: Ht
         await calls.call("GET", "/", most_bytes=9)
 
     assert (await calls.call("GET", "/", most_bytes=10)).body == b'{"a": [1]}'
+
+
+@pytest.mark.parametrize("method", ["GET", "PUT", "DELETE", "POST", "PATCH"])
+async def test_a_call_whose_answer_is_lost_is_not_made_again(
+    server: Server, calls: HttpCalls, method: str
+) -> None:
+    await calls.call("GET", "/")  # So that there is a connection to be used once more.
+
+    with pytest.raises(errors.StoreUnavailable):
+        await calls.call(method, "/broken")
+
+    assert server.asked == ["GET /", f"{method} /broken"]
