@@ -234,7 +234,7 @@ class EtcdBackend(MarkedBackend):
         InvalidName for options that can't be."""
         settings = read_settings(options)
         keys = EtcdKeys(EtcdClient(settings, environ))
-        sheet = Sheet(LIMITS, PRICES)
+        sheet = Sheet(LIMITS, PRICES, read_at_once=LIMITS.get_batch)
         super().__init__(options, keys, place=settings.place, sheet=sheet, clock=clock)
 
 

@@ -122,10 +122,11 @@ class Change(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Sheet:
-    """What a kind of store takes, and costs."""
+    """What a kind of store takes, and costs. `read_at_once` values are one call, 0: any number."""
 
     limits: Limits
     prices: PriceSheet
+    read_at_once: int
 
 
 class MarkedBackend:
@@ -357,9 +358,9 @@ class MarkedBackend:
                 yield Hint(key, change.cursor)
 
     def cost(self, load: Load) -> Cost:
-        """A scan is a call for each page, a read by name one for as many as fit, and a change one
-        to read and one to write."""
-        size = self.limits.get_batch or max(1, load.read)
+        """A scan is a call for each page, a read by name one for as many as are read at once, and a
+        change one to read and one to write."""
+        size = self._sheet.read_at_once or max(1, load.read)
         scans = load.scans if self._is_one else scan_calls(load, self.limits.page_items)
         reads = scans + -(-load.read // size) + load.changed * READS_PER_CHANGE
         writes = load.changed * WRITES_PER_CHANGE

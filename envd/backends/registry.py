@@ -34,6 +34,8 @@ BUILT_IN: Final[Mapping[str, str]] = MappingProxyType(
     {
         "aws-secrets-manager": "envd.backends.aws_secrets_manager:registration",
         "aws-ssm": "envd.backends.aws_ssm:registration",
+        "consul": "envd.backends.consul:registration",
+        "etcd": "envd.backends.etcd:registration",
         "file": "envd.backends.file:registration",
         "memory": "envd.backends.memory:registration",
         "vault": "envd.backends.vault:registration",

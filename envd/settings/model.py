@@ -263,6 +263,21 @@ class Etcd(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     key_file: Path | None = None
 
 
+class Consul(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`[cloud.providers.consul]`"""
+
+    address: Url | None = None
+    path_prefix: Text = "envd"
+    datacenter: Text | None = None
+    namespace: Text | None = None
+    partition: Text | None = None
+    token_env: VariableName | None = None
+    token_file: Path | None = None
+    ca_file: Path | None = None
+    cert_file: Path | None = None
+    key_file: Path | None = None
+
+
 class File(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`[cloud.providers.file]`: files on the node's own disks, in a git working tree or not."""
 
@@ -275,6 +290,7 @@ class Providers(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     gcp: Annotated[Gcp, INERT] = Gcp()
     vault: Vault = Vault()
     etcd: Etcd = Etcd()
+    consul: Consul = Consul()
     file: File = File()
 
 
