@@ -21,10 +21,8 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
 from envd.backends.contract import Op
-from envd.backends.errors import BackendError, InvalidName, InvalidValue
-from envd.backends.naming import shown
-from envd.core.errors import EnvdError
-from envd.core.names import check_variable
+from envd.backends.documents import document, document_problem
+from envd.backends.errors import BackendError
 
 MARK: Final = "!envd"
 
@@ -176,30 +174,7 @@ class DocumentShape:
         return text if text is not None and document(text) is not None else None
 
     def problem(self, op: Op) -> BackendError | None:
-        variables = document(op.value)
-        if variables is None:
-            return InvalidValue(f"the value of {shown(op.key)} is no JSON object of text")
-        if not all(map(_is_variable, variables)):
-            return InvalidName(f"a name in the document of {shown(op.key)} is none of a variable")
-        return None
+        return document_problem(op)
 
     def is_same(self, op: Op, text: str) -> bool:
         return document(op.value) == document(text)
-
-
-def document(text: str) -> dict[str, str] | None:
-    """The variables in a document, None where it is none."""
-    try:
-        found = json.loads(text)
-    except (ValueError, RecursionError):
-        return None
-    is_text = isinstance(found, dict) and all(isinstance(each, str) for each in found.values())
-    return found if is_text else None
-
-
-def _is_variable(name: str) -> bool:
-    try:
-        check_variable(name)
-    except EnvdError:
-        return False
-    return True

@@ -37,6 +37,7 @@ BUILT_IN: Final[Mapping[str, str]] = MappingProxyType(
         "consul": "envd.backends.consul:registration",
         "etcd": "envd.backends.etcd:registration",
         "file": "envd.backends.file:registration",
+        "kubernetes": "envd.backends.kubernetes:registration",
         "memory": "envd.backends.memory:registration",
         "vault": "envd.backends.vault:registration",
     }

@@ -278,6 +278,14 @@ class Consul(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     key_file: Path | None = None
 
 
+class Kubernetes(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`[cloud.providers.kubernetes]`"""
+
+    auth: Literal["auto", "in-cluster", "kubeconfig"] = "auto"
+    kubeconfig: Path | None = None
+    context: Text | None = None
+
+
 class File(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`[cloud.providers.file]`: files on the node's own disks, in a git working tree or not."""
 
@@ -291,6 +299,7 @@ class Providers(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     vault: Vault = Vault()
     etcd: Etcd = Etcd()
     consul: Consul = Consul()
+    kubernetes: Kubernetes = Kubernetes()
     file: File = File()
 
 
