@@ -63,7 +63,9 @@ class EtcdKeys:
 
     async def reach(self, prefix: str) -> None:
         body = {**_below(prefix), "limit": "1", "keys_only": True}
-        _raws(await self._client.ask(_RANGE, body, anywhere=True))
+        answer = await self._client.ask(_RANGE, body, anywhere=True)
+        if not _revision(answer):
+            raise _senseless()
 
     async def read(self, paths: Sequence[str]) -> dict[str, Kept]:
         """One transaction that only reads: a range for each value with its note."""

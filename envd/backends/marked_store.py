@@ -212,7 +212,9 @@ class MarkedBackend:
         return self._place if self._is_one and native == ROOT else f"{self._place}/{native}"
 
     def _native(self, path: str) -> str:
-        return ROOT if self._is_one and path == self._place else path.removeprefix(self._prefix)
+        if self._is_one:
+            return ROOT if path == self._place else path
+        return path.removeprefix(self._prefix)
 
     def check(self, ops: Sequence[Op]) -> list[Reject]:
         found = ((op, self._problem(op)) for op in ops)

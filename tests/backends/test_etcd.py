@@ -484,6 +484,37 @@ async def test_an_answer_without_sense_is_no_empty_place(body: bytes) -> None:
             await backend.close()
 
 
+async def test_who_is_no_etcd_is_not_well() -> None:
+    async def answer(request: web.Request) -> web.Response:
+        return web.json_response({})
+
+    async with serving(answer) as url:
+        backend = made(url)
+        await backend.open()
+        try:
+            assert not (await backend.probe()).ok
+        finally:
+            await backend.close()
+
+
+async def test_of_one_document_nothing_beside_it_is_told(etcd: FakeEtcd) -> None:
+    backend = made(etcd, layout="document")
+    await backend.open()
+    try:
+        cursor = str(etcd.revision)
+        await etcd.put(f"{PLACE}_", "beside")
+        await etcd.put(f"{PLACE}/NAME", "below")
+        await etcd.put(PLACE, "{}")
+
+        watch = backend.watch(Scope(), cursor)
+        hint = await told(watch)
+        await closed(watch)
+
+        assert hint == Hint(Key("", ""), str(etcd.revision))
+    finally:
+        await backend.close()
+
+
 # Settings.
 
 
