@@ -19,6 +19,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import aclosing
 from http import HTTPStatus
+from pathlib import Path
 from typing import Any, Final
 
 from envd.backends.contract import (
@@ -52,7 +53,7 @@ from envd.backends.errors import (
     StoreUnavailable,
     StoreUnsupported,
 )
-from envd.backends.kubernetes_client import KubernetesClient
+from envd.backends.kubernetes_client import SERVICE_ACCOUNT, KubernetesClient
 from envd.backends.kubernetes_object import OPAQUE, Found, key_problem
 from envd.backends.kubernetes_settings import (
     CREDENTIALS_HINT,
@@ -106,10 +107,11 @@ class KubernetesBackend:
         options: Options,
         *,
         environ: Mapping[str, str] = os.environ,
+        service_account: Path = SERVICE_ACCOUNT,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`environ` says where credentials are, `clock` is a steady one (s). Raises
-        StoreUnsupported or InvalidName for options that can't be."""
+        """`environ` and the files in `service_account` say who we are, `clock` is a steady one
+        (s). Raises StoreUnsupported or InvalidName for options that can't be."""
         settings = read_settings(options)
         self._sort = settings.sort
         self._names = ObjectNames(settings.name, below=options.below)
@@ -118,7 +120,7 @@ class KubernetesBackend:
         self._path = f"/api/v1/namespaces/{settings.namespace}/{settings.sort.plural}"
         self._fingerprint = options.fingerprint
         self._clock = clock
-        self._client = KubernetesClient(settings, environ)
+        self._client = KubernetesClient(settings, environ, service_account)
 
     @property
     def capabilities(self) -> Capability:

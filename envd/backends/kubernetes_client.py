@@ -35,6 +35,8 @@ from envd.backends.errors import (
 from envd.backends.http_calls import Answer, HttpCalls, Tls, error_of, parsed
 from envd.backends.kubernetes_settings import KubernetesSettings, Source
 
+SERVICE_ACCOUNT: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount")
+"""Where Kubernetes puts the token of a pod's service account, and who signs its server."""
 MAX_ANSWER_BYTES: Final = 128 << 20
 """Of a page: fifty of the largest objects, in base64."""
 
@@ -57,7 +59,13 @@ class Access:
 class KubernetesClient:
     """One cluster, as one user."""
 
-    def __init__(self, settings: KubernetesSettings, environ: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        settings: KubernetesSettings,
+        environ: Mapping[str, str],
+        service_account: Path = SERVICE_ACCOUNT,
+    ) -> None:
+        self._service_account = service_account
         self._settings = settings
         self._environ = environ
         self._calls: HttpCalls | None = None
@@ -71,7 +79,7 @@ class KubernetesClient:
     async def open(self) -> None:
         """Find the cluster and the credentials; nothing is asked yet."""
         await self.close()
-        access = await _access(self._settings, self._environ)
+        access = await _access(self._settings, self._environ, self._service_account)
         headers = {"Authorization": access.token} if access.token else {}
         calls = HttpCalls(
             self._settings.address or access.address,
@@ -143,7 +151,9 @@ async def _events(lines: AsyncIterator[bytes]) -> AsyncGenerator[dict[str, Any],
 # Who we are.
 
 
-async def _access(settings: KubernetesSettings, environ: Mapping[str, str]) -> Access:
+async def _access(
+    settings: KubernetesSettings, environ: Mapping[str, str], service_account: Path
+) -> Access:
     in_cluster = settings.source is Source.IN_CLUSTER or (
         settings.source is Source.AUTO and _IN_CLUSTER in environ
     )
@@ -160,7 +170,13 @@ async def _access(settings: KubernetesSettings, environ: Mapping[str, str]) -> A
     try:
         if in_cluster:
             load: Callable[..., None] = loading.load_incluster_config
-            load(made, try_refresh_token=False, environ=dict(environ))
+            load(
+                made,
+                try_refresh_token=False,
+                environ=dict(environ),
+                token_filename=str(service_account / "token"),
+                cert_filename=str(service_account / "ca.crt"),
+            )
         else:
             await loading.load_kube_config(
                 config_file=_kubeconfig(settings, environ),

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -533,6 +534,16 @@ def test_credentials_that_name_no_variables_are_refused_and_not_told(credentials
 def test_settings_that_do_not_fit_together_are_refused(settings: dict[str, object]) -> None:
     with pytest.raises(errors.StoreUnsupported):
         made("", settings=settings)
+
+
+async def test_files_for_https_that_are_not_there_are_told(etcd: FakeEtcd, tmp_path: Path) -> None:
+    backend = made(etcd, settings={"ca_file": str(tmp_path / "none.pem")})
+
+    try:
+        with pytest.raises(errors.StoreUnsupported):
+            await backend.open()
+    finally:
+        await backend.close()
 
 
 async def test_somebody_has_to_say_where_etcd_is() -> None:

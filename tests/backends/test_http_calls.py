@@ -11,6 +11,8 @@ from aiohttp import web
 
 from envd.backends import errors
 from envd.backends.http_calls import MAX_ANSWER_BYTES, Answer, HttpCalls, Tls, error_of
+from envd.testing.proxy import Proxy
+from tests.backends.certificates import made_certificate
 
 CANARY = "canary-4711"
 
@@ -224,3 +226,25 @@ async def test_a_call_whose_answer_is_lost_is_not_made_again(
         await calls.call(method, "/broken")
 
     assert server.asked == ["GET /", f"{method} /broken"]
+
+
+async def test_a_server_and_a_client_show_each_other_their_certificates(
+    server: Server, url: str, tmp_path: Path
+) -> None:
+    certificate = made_certificate(tmp_path)
+    ours = Tls(certificate.certificate, certificate.certificate, certificate.key)
+    nobody = Tls(certificate.certificate)
+    async with Proxy(url, tls=certificate.served(to_itself_alone=True)) as there:
+        answers: list[int] = []
+        for tls in (ours, nobody, Tls()):
+            calls = HttpCalls(there.url, tls=tls)
+            await calls.open()
+            try:
+                answers.append((await calls.call("GET", "/")).status)
+            except errors.StoreUnavailable:
+                answers.append(0)
+            finally:
+                await calls.close()
+
+    assert answers == [200, 0, 0]
+    assert server.asked == ["GET /"]

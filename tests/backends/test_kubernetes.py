@@ -27,6 +27,8 @@ from envd.backends.kubernetes_client import error_of_kubernetes
 from envd.backends.kubernetes_object import NOTE
 from envd.backends.kubernetes_settings import ObjectNames
 from envd.core.names import ENVIRONMENT_PATTERN
+from envd.testing.proxy import Proxy
+from tests.backends.certificates import made_certificate
 from tests.backends.driving import EVERYTHING, delete, items, one, pages, put, results
 from tests.backends.fake_kubernetes import FakeKubernetes, fake_kubernetes, kubeconfig
 from tests.backends.fake_vault import serving
@@ -568,6 +570,30 @@ async def test_in_a_pod_its_service_account_is_taken_first(tmp_path: Path) -> No
 
     with pytest.raises(errors.Forbidden, match="service account"):
         await made(tmp_path, environ=environ).open()
+
+
+async def test_a_pod_shows_the_token_of_its_service_account(
+    cluster: FakeKubernetes, tmp_path: Path
+) -> None:
+    certificate = made_certificate(tmp_path)
+    (tmp_path / "token").write_text("token")
+    certificate.certificate.rename(tmp_path / "ca.crt")
+    certificate = certificate._replace(certificate=tmp_path / "ca.crt")
+    async with Proxy(cluster.url, tls=certificate.served()) as server:
+        host, port = server.url.removeprefix("https://").split(":")
+        environ = {"KUBERNETES_SERVICE_HOST": host, "KUBERNETES_SERVICE_PORT": port}
+        backend = KubernetesBackend(
+            Options("team/secret/web", "document"), environ=environ, service_account=tmp_path
+        )
+        await backend.open()
+        try:
+            outcome = await one(backend, put("", '{"A": "1"}'))
+            health = await backend.probe()
+        finally:
+            await backend.close()
+
+    assert results([outcome]) == ["applied"]
+    assert (health.ok, health.identity) == (True, "the pod's service account")
 
 
 @pytest.mark.parametrize("text", ["", "[", CANARY, f"users: [{CANARY}]"])
