@@ -45,6 +45,10 @@ _FULL: Final = "database space exceeded"
 _TOO_MANY: Final = "too many requests"
 
 
+class _NobodyAsked(StoreUnsupported):
+    """A login where etcd asks nobody who they are."""
+
+
 class EtcdClient:
     """A cluster of etcd at some addresses."""
 
@@ -104,7 +108,7 @@ class EtcdClient:
     async def _call(self, path: str, body: Mapping[str, object], token: str) -> Answer:
         at = self._at
         try:
-            return await self._calls[at].call(
+            return await self._member(at).call(
                 "POST",
                 path,
                 body=json.dumps(body).encode(),
@@ -115,10 +119,15 @@ class EtcdClient:
             self._leave(at)
             raise
 
+    def _member(self, at: int) -> HttpCalls:
+        if not self._calls:
+            raise StoreUnavailable("the backend is not open")
+        return self._calls[at]
+
     def _leave(self, at: int) -> None:
         """Have the next call go to the next address, as somebody who logged in anew."""
         if self._at == at:
-            self._at = (at + 1) % len(self._calls)
+            self._at = (at + 1) % max(1, len(self._calls))
         self._token = ""
 
     def _good(self, answer: Answer) -> Answer:
@@ -139,7 +148,7 @@ class EtcdClient:
         token = await self._current()
         at = self._at
         try:
-            async with self._calls[at].stream(
+            async with self._member(at).stream(
                 "POST", path, body=json.dumps(body).encode(), headers=_headers(token)
             ) as (answer, lines):
                 if not answer.is_good:
@@ -164,9 +173,7 @@ class EtcdClient:
         body = {"name": user, "password": password}
         try:
             found = await self._asked("/v3/auth/authenticate", body, "", anywhere=True)
-        except StoreUnsupported as error:
-            if error.message != _AUTH_IS_OFF_MESSAGE:
-                raise
+        except _NobodyAsked:
             found = {"token": _NONE_NEEDED}
         token = found.get("token")
         if not isinstance(token, str) or not token:
@@ -177,7 +184,6 @@ class EtcdClient:
 
 _NONE_NEEDED: Final = "none"
 """Stands for a token where etcd has authentication switched off."""
-_AUTH_IS_OFF_MESSAGE: Final = "etcd has authentication switched off"
 
 
 def _headers(token: str) -> dict[str, str]:
@@ -223,7 +229,7 @@ def error_of_words(words: str, *, retry_after_s: float = 0.0) -> BackendError | 
             "etcd does not allow it", hint="see docs/backends-etcd.md for the role that envd needs"
         )
     if _AUTH_IS_OFF in words:
-        return StoreUnsupported(_AUTH_IS_OFF_MESSAGE)
+        return _NobodyAsked("etcd has authentication switched off")
     if any(each in words for each in _TOO_LARGE):
         return ValueTooLarge("the value is larger than this etcd takes (--max-request-bytes)")
     if _FULL in words:

@@ -551,6 +551,15 @@ async def test_somebody_has_to_say_where_etcd_is() -> None:
         await made("").open()
 
 
+async def test_what_is_not_open_is_unavailable() -> None:
+    for backend in (made(""), made("http://127.0.0.1:1")):
+        with pytest.raises(errors.StoreUnavailable):
+            await values(backend)
+        with pytest.raises(errors.StoreUnavailable):
+            await anext(backend.watch(EVERYTHING, None))
+        assert not (await backend.probe()).ok
+
+
 async def test_a_variable_that_is_not_set_is_named(etcd: FakeEtcd) -> None:
     backend = made(etcd, environ={"X_USER": "envd"}, credentials="user:X")
 
