@@ -10,6 +10,7 @@ A redirect is not followed: the credentials would go along, to wherever it leads
 
 from __future__ import annotations
 
+import io
 import json
 import ssl
 from collections.abc import AsyncIterator, Mapping
@@ -99,18 +100,15 @@ def new_session(tls: Tls, *, headers: Mapping[str, str] | None = None) -> aiohtt
     can't be used. It is the caller's to close."""
     import aiohttp
 
-    session = aiohttp.ClientSession(
+    return aiohttp.ClientSession(
         headers=headers,
         timeout=aiohttp.ClientTimeout(total=ANSWER_S, sock_connect=CONNECT_S),
         connector=aiohttp.TCPConnector(ssl=_context(tls), limit=0),
         cookie_jar=aiohttp.DummyCookieJar(),
         trust_env=True,
         read_bufsize=1 << 16,
+        middlewares=(_once,),
     )
-    # A call is made once. Of itself aiohttp makes a PUT or a DELETE anew where a connection that it
-    # kept is closed without an answer, which may be after the store did what was asked.
-    session._retry_connection = False  # noqa: SLF001 - there is no other way to say it
-    return session
 
 
 def _context(tls: Tls) -> ssl.SSLContext:
@@ -160,20 +158,23 @@ class HttpCalls:
         body: bytes = b"",
         headers: Mapping[str, str] | None = None,
         answer_s: float = ANSWER_S,
+        most_bytes: int = MAX_ANSWER_BYTES,
     ) -> Answer:
         """Make one call and read its answer whole; StoreUnavailable where there is none.
 
         `path` begins with a slash and is escaped already. `answer_s` is how long all of it may
-        take.
+        take, and `most_bytes` how much of an answer there may be.
         """
         failure = ""
         try:
             async with self._asked(method, path, query, body, headers, answer_s) as response:
-                whole = await response.content.read(MAX_ANSWER_BYTES + 1)
-                while len(whole) <= MAX_ANSWER_BYTES and not response.content.at_eof():
-                    whole += await response.content.read(MAX_ANSWER_BYTES + 1 - len(whole))
-                if len(whole) <= MAX_ANSWER_BYTES:
-                    return Answer(response.status, _headers(response), whole)
+                pieces: list[bytes] = []
+                left = most_bytes + 1
+                while left > 0 and (piece := await response.content.read(left)):
+                    pieces.append(piece)
+                    left -= len(piece)
+                if left > 0:
+                    return Answer(response.status, _headers(response), b"".join(pieces))
             failure = "it is longer than any answer"
         except (OSError, ValueError, self._errors()) as error:
             failure = type(error).__name__
@@ -246,7 +247,7 @@ class HttpCalls:
         return self._session.request(
             method,
             url.with_query(dict(query)) if query else url,
-            data=body or None,
+            data=io.BytesIO(body) if body else None,  # Large ones are sent piece by piece.
             headers=dict(headers or {}),
             allow_redirects=False,
             timeout=aiohttp.ClientTimeout(total=answer_s, sock_connect=CONNECT_S),
@@ -262,6 +263,26 @@ class HttpCalls:
             f"{self._address} gave no answer: {failure}",
             hint="see whether the address, and the ca_file for https, are right",
         )
+
+
+async def _once(
+    request: aiohttp.ClientRequest, send: aiohttp.ClientHandlerType
+) -> aiohttp.ClientResponse:
+    """Send a request, and let aiohttp not send it again.
+
+    It would, where a connection that was used before breaks and it takes the method for safe to
+    repeat, PUT among them; but not after an error of this kind.
+    """
+    import aiohttp
+
+    failure = ""
+    try:
+        return await send(request)
+    except aiohttp.ClientConnectorError:
+        raise  # Nothing was sent, and nothing is repeated.
+    except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError) as error:
+        failure = type(error).__name__
+    raise aiohttp.ClientConnectionError(failure)
 
 
 def _headers(response: aiohttp.ClientResponse) -> dict[str, str]:

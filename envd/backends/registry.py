@@ -37,10 +37,13 @@ BUILT_IN: Final[Mapping[str, str]] = MappingProxyType(
         "azure-app-configuration": "envd.backends.azure_app_configuration:registration",
         "azure-functions": "envd.backends.azure_functions:registration",
         "azure-key-vault": "envd.backends.azure_key_vault:registration",
+        "consul": "envd.backends.consul:registration",
+        "etcd": "envd.backends.etcd:registration",
         "file": "envd.backends.file:registration",
         "gcp-cloud-run": "envd.backends.gcp_cloud_run:registration",
         "gcp-parameter-manager": "envd.backends.gcp_parameter_manager:registration",
         "gcp-secret-manager": "envd.backends.gcp_secret_manager:registration",
+        "kubernetes": "envd.backends.kubernetes:registration",
         "memory": "envd.backends.memory:registration",
         "vault": "envd.backends.vault:registration",
     }

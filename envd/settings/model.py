@@ -263,6 +263,41 @@ class Vault(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     ca_file: Path | None = None
 
 
+class Etcd(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`[cloud.providers.etcd]`"""
+
+    endpoints: tuple[Url, ...] = ()
+    path_prefix: Text = "/envd"
+    user_env: VariableName | None = None
+    password_env: VariableName | None = None
+    ca_file: Path | None = None
+    cert_file: Path | None = None
+    key_file: Path | None = None
+
+
+class Consul(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`[cloud.providers.consul]`"""
+
+    address: Url | None = None
+    path_prefix: Text = "envd"
+    datacenter: Text | None = None
+    namespace: Text | None = None
+    partition: Text | None = None
+    token_env: VariableName | None = None
+    token_file: Path | None = None
+    ca_file: Path | None = None
+    cert_file: Path | None = None
+    key_file: Path | None = None
+
+
+class Kubernetes(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`[cloud.providers.kubernetes]`"""
+
+    auth: Literal["auto", "in-cluster", "kubeconfig"] = "auto"
+    kubeconfig: Path | None = None
+    context: Text | None = None
+
+
 class File(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`[cloud.providers.file]`: files on the node's own disks, in a git working tree or not."""
 
@@ -274,6 +309,9 @@ class Providers(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     azure: Azure = Azure()
     gcp: Gcp = Gcp()
     vault: Vault = Vault()
+    etcd: Etcd = Etcd()
+    consul: Consul = Consul()
+    kubernetes: Kubernetes = Kubernetes()
     file: File = File()
 
 

@@ -37,6 +37,8 @@ PATIENCE_S: Final = 120.0
 """After this long a case has failed; none of them waits for a time to pass."""
 FIRST_MS: Final = 1_750_000_000_000
 CASE_MARK: Final = "conformance_case"
+_TASKS_OF_SERVERS: Final = "RequestHandler."
+"""Those of aiohttp."""
 NAME: Final = "NAME"
 """The variable in a document that a case writes."""
 
@@ -280,6 +282,16 @@ def scanned(pages: Sequence[Page]) -> Scanned:
 def calls_between(before: Calls, after: Calls) -> Calls:
     """The calls of a time."""
     return Calls(after.reads - before.reads, after.writes - before.writes)
+
+
+def running_tasks() -> set[asyncio.Task[object]]:
+    """The tasks that run, but for those of a harness's own servers, such as the proxy: one for each
+    connection, and one for each call. They see later that a connection was closed."""
+    return {
+        each
+        for each in asyncio.all_tasks()
+        if not getattr(each.get_coro(), "__qualname__", "").startswith(_TASKS_OF_SERVERS)
+    }
 
 
 Body = Callable[[Any, Trial], Awaitable[None]]

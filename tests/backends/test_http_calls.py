@@ -11,6 +11,8 @@ from aiohttp import web
 
 from envd.backends import errors
 from envd.backends.http_calls import MAX_ANSWER_BYTES, Answer, HttpCalls, Tls, error_of
+from envd.testing.proxy import Proxy
+from tests.backends.certificates import made_certificate
 
 CANARY = "canary-4711"
 
@@ -30,6 +32,10 @@ class Server:
         match request.path:
             case "/moved":
                 return web.Response(status=307, headers={"Location": f"/?{CANARY}"})
+            case "/broken":
+                assert request.transport is not None
+                request.transport.abort()
+                return web.Response()
             case "/large":
                 return web.Response(body=b"x" * (MAX_ANSWER_BYTES + 1))
             case "/cut":
@@ -58,7 +64,7 @@ def server() -> Server:
 
 @pytest.fixture
 async def url(server: Server) -> AsyncIterator[str]:
-    app = web.Application()
+    app = web.Application(client_max_size=8 << 20)
     app.router.add_route("*", "/{path:.*}", server.serve)
     runner = web.AppRunner(app, access_log=None)
     await runner.setup()
@@ -207,3 +213,52 @@ async def test_files_for_https_that_are_none(tmp_path: Path) -> None:
     for file in ("ca.pem", "missing.pem"):
         with pytest.raises(errors.StoreUnsupported, match="https"):
             await HttpCalls("https://127.0.0.1:1", tls=Tls(ca_file=tmp_path / file)).open()
+
+
+async def test_a_body_of_many_bytes_is_sent_whole(server: Server, calls: HttpCalls) -> None:
+    body = b"x" * (3 << 20)
+
+    await calls.call("POST", "/v1/large-body", body=body)
+
+    assert server.body == body
+
+
+async def test_an_answer_is_as_long_as_the_call_allows(server: Server, calls: HttpCalls) -> None:
+    with pytest.raises(errors.StoreUnavailable):
+        await calls.call("GET", "/", most_bytes=9)
+
+    assert (await calls.call("GET", "/", most_bytes=10)).body == b'{"a": [1]}'
+
+
+@pytest.mark.parametrize("method", ["GET", "PUT", "DELETE", "POST", "PATCH"])
+async def test_a_call_whose_answer_is_lost_is_not_made_again(
+    server: Server, calls: HttpCalls, method: str
+) -> None:
+    await calls.call("GET", "/")  # So that there is a connection to be used once more.
+
+    with pytest.raises(errors.StoreUnavailable):
+        await calls.call(method, "/broken")
+
+    assert server.asked == ["GET /", f"{method} /broken"]
+
+
+async def test_a_server_and_a_client_show_each_other_their_certificates(
+    server: Server, url: str, tmp_path: Path
+) -> None:
+    certificate = made_certificate(tmp_path)
+    ours = Tls(certificate.certificate, certificate.certificate, certificate.key)
+    nobody = Tls(certificate.certificate)
+    async with Proxy(url, tls=certificate.served(to_itself_alone=True)) as there:
+        answers: list[int] = []
+        for tls in (ours, nobody, Tls()):
+            calls = HttpCalls(there.url, tls=tls)
+            await calls.open()
+            try:
+                answers.append((await calls.call("GET", "/")).status)
+            except errors.StoreUnavailable:
+                answers.append(0)
+            finally:
+                await calls.close()
+
+    assert answers == [200, 0, 0]
+    assert server.asked == ["GET /"]

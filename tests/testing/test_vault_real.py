@@ -18,7 +18,8 @@ from envd.backends.vault import VaultBackend
 from envd.testing.conformance import BackendConformance, Harness
 from envd.testing.harness import Layout
 from tests.backends.driving import delete, key, one, put, values
-from tests.testing.openbao import NoProgram, OpenBao, openbao
+from tests.testing.openbao import OpenBao, openbao
+from tests.testing.pinned import NoProgram
 from tests.testing.vault_harness import VaultHarness
 
 pytest.importorskip("hvac", reason="hvac is not installed: pip install 'envd-cluster[vault]'")

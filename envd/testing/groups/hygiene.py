@@ -22,7 +22,7 @@ from envd.backends.contract import Capability, Key, Load, Op, Verb
 from envd.backends.errors import BackendError
 from envd.testing.faulty import Call, Fault, Kind
 from envd.testing.harness import Need
-from envd.testing.trial import Trial, case
+from envd.testing.trial import Trial, case, running_tasks
 
 MARKED: Final = "hunter2-9d1f27c3-correct-horse"
 """The value that must be nowhere."""
@@ -41,8 +41,6 @@ _FAULTS: Final = (
 )
 _THREADS_OF_ASYNCIO: Final = "asyncio_"
 """The loop's own pool, which the loop bounds and ends."""
-_TASKS_OF_SERVERS: Final = "RequestHandler.start"
-"""Those of aiohttp, such as the proxy: they see later that a connection was closed."""
 
 
 class _Heard(logging.Handler):
@@ -121,7 +119,7 @@ class HygieneCases:
 
     @case()
     async def test_close_leaves_no_task_and_no_thread(self, trial: Trial) -> None:
-        tasks, threads = _tasks(), _threads()
+        tasks, threads = running_tasks(), _threads()
         backend = await trial.harness.make(trial.options)
         await backend.open()
         await asyncio.gather(*(trial.item(trial.key(), backend=backend) for _ in range(16)))
@@ -130,7 +128,7 @@ class HygieneCases:
 
         await backend.close()
 
-        assert _tasks() <= tasks, "a task is left"
+        assert running_tasks() <= tasks, "a task is left"
         assert _threads() <= threads, "a thread is left"
 
     @case()
@@ -257,16 +255,6 @@ def _heard() -> Iterator[list[str]]:
         root.removeHandler(handler)
         root.setLevel(level)
         said += [*handler.said, screen.getvalue()]
-
-
-def _tasks() -> set[asyncio.Task[object]]:
-    """The tasks that run, but for those of a harness's own servers: one for each connection."""
-    running = asyncio.all_tasks()
-    return {
-        each
-        for each in running
-        if getattr(each.get_coro(), "__qualname__", "") != _TASKS_OF_SERVERS
-    }
 
 
 def _threads() -> set[threading.Thread]:

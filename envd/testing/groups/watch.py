@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from envd.backends.contract import Capability, Hint, Result
 from envd.testing.faulty import Call, Fault, Kind
 from envd.testing.harness import Need
-from envd.testing.trial import Trial, case
+from envd.testing.trial import Trial, case, running_tasks
 
 _TRIES = 5
 
@@ -112,13 +112,13 @@ class WatchCases:
 
     @case(Capability.WATCH)
     async def test_a_watch_that_is_cancelled_ends(self, trial: Trial) -> None:
-        tasks = asyncio.all_tasks()
+        tasks = running_tasks()
 
         async with _watching(trial) as watch:
             await watch.until_told(lambda n: trial.put(trial.key(), f"value {n}"))
 
         assert watch.following.cancelled()
-        assert asyncio.all_tasks() == tasks, "it left something running"
+        assert running_tasks() == tasks, "it left something running"
 
 
 @asynccontextmanager
