@@ -83,17 +83,6 @@ async def calls(url: str) -> AsyncIterator[HttpCalls]:
     await made.close()
 
 
-async def test_a_write_is_made_once_though_a_kept_connection_is_closed_without_an_answer(
-    server: Server, calls: HttpCalls
-) -> None:
-    await calls.call("PUT", "/", body=b"first")
-
-    with pytest.raises(errors.StoreUnavailable):
-        await calls.call("PUT", "/closed", body=b"second")
-
-    assert server.asked == ["PUT /", "PUT /closed"]
-
-
 async def test_a_call_and_its_answer(server: Server, calls: HttpCalls) -> None:
     answer = await calls.call(
         "PUT", "/v1/a%2Fb", query={"cas": "1", "x": "ä &"}, body=b"value", headers={"If-Match": "2"}
