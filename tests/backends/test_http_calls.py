@@ -45,9 +45,6 @@ class Server:
                 assert request.transport is not None
                 request.transport.close()
                 return response
-            case "/closed":
-                assert request.transport is not None
-                request.transport.close()
             case "/lines":
                 response = web.StreamResponse()
                 await response.prepare(request)
