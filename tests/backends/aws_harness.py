@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
@@ -15,7 +15,6 @@ from envd.testing.conformance import ALL_ABILITIES
 from envd.testing.faulty import Call, Fault, Kind
 from envd.testing.harness import Layout
 from envd.testing.proxy import (
-    Before,
     DropReply,
     Limit,
     Match,
@@ -142,10 +141,6 @@ class AwsHarness(WireHarness):
             case _:
                 raise NotImplementedError(f"no fault {fault.kind}")
 
-    def meanwhile(self, operation: str, do: Callable[[], Awaitable[None]]) -> None:
-        """Do something right before the next request for an operation."""
-        self.proxy.add(Rule(self.match(operation), Before(do), times=1))
-
 
 class SsmHarness(AwsHarness):
     """The Parameter Store."""
@@ -159,6 +154,14 @@ class SsmHarness(AwsHarness):
     deciding = writing
     page_of = "Parameters"
     foreign = ("/conformance/two/levels", "/conformance2/NAME_000")
+
+    def __init__(self, upstream: str, sessions: Sessions, layout: Layout = "per-variable") -> None:
+        super().__init__(upstream, sessions)
+        self.layout = layout
+        if layout == "document":
+            self.name = "aws-ssm (document)"
+            self.place = "/conformance/app"
+            self.foreign = ("/conformance/app2", "/conformance/app/No")
 
     def backend(self, options: Options) -> Backend:
         return SsmBackend(self.options(options), self.sessions, page_items=_PAGE)
@@ -202,8 +205,8 @@ class SsmHarness(AwsHarness):
     async def others_delete(self, native: str) -> None:
         aws_emulator.parameters().delete_parameter(native)
 
-    async def others_put_meanwhile(self, native: str, value: str) -> None:
-        self.meanwhile("PutParameter", lambda: self.others_put(native, value))
+    def write_of(self, native: str) -> Match:
+        return self.match("PutParameter", lambda body: json.loads(body)["Name"] == native)
 
 
 class SecretsHarness(AwsHarness):
@@ -272,8 +275,10 @@ class SecretsHarness(AwsHarness):
             secret_id=native, recovery_window_in_days=None, force_delete_without_recovery=True
         )
 
-    async def others_put_meanwhile(self, native: str, value: str) -> None:
-        self.meanwhile("UpdateSecretVersionStage", lambda: self.others_put(native, value))
+    def write_of(self, native: str) -> Match:
+        return self.match(
+            "UpdateSecretVersionStage", lambda body: json.loads(body)["SecretId"] == native
+        )
 
 
 def _value_bytes(name: str) -> Callable[[bytes], int]:
