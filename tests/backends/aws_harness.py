@@ -73,8 +73,12 @@ class AwsHarness(WireHarness):
         self.sessions = sessions
         self.missing = {}
 
-    async def begin(self) -> None:
+    async def empty(self) -> None:
+        """Have nothing in the store."""
         aws_emulator.empty()
+
+    async def begin(self) -> None:
+        await self.empty()
         await super().begin()
         self.proxy.add(*self.limits())
 
