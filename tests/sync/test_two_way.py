@@ -488,6 +488,23 @@ async def test_what_others_wrote_in_between_into_a_document_stays() -> None:
     assert world.store.values()[native] == '{"A":"2","B":"1","THEIRS":"1"}'
 
 
+async def test_who_writes_twice_into_a_document_in_the_very_moment_is_told_of() -> None:
+    world = World(capabilities=PLAIN)
+    binding = bound(layout="document")
+    world.environments.set("web", A="1", B="1")
+    await world.run(binding)
+    (native,) = world.store.names()
+    world.environments.set("web", A="2")
+    world.store.meanwhile(native, '{"A":"1","B":"1","THEIRS":"1"}')
+    world.store.meanwhile(native, '{"A":"2","B":"1","THEIRS":"2"}')
+
+    view = await world.run(binding)
+
+    assert world.store.values()[native] == '{"A":"2","B":"1","THEIRS":"1"}'
+    (operation,) = view.operations
+    assert "can't be read any more" in operation.detail
+
+
 async def test_what_is_gone_from_a_document_and_kept_here_is_told_each_time() -> None:
     world = World(capabilities=CAPABILITIES & ~Capability.LIST_VALUES)
     binding = bound(layout="document")
