@@ -32,6 +32,7 @@ from envd.core.syncing import BackendView
 GROUP: Final = "envd.backends"
 BUILT_IN: Final[Mapping[str, str]] = MappingProxyType(
     {
+        "aws-lambda": "envd.backends.aws_lambda:registration",
         "aws-secrets-manager": "envd.backends.aws_secrets_manager:registration",
         "aws-ssm": "envd.backends.aws_ssm:registration",
         "file": "envd.backends.file:registration",

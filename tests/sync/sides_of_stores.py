@@ -220,6 +220,15 @@ def _secrets(request: pytest.FixtureRequest, layout: Layout) -> MakeHarness:
     return partial(SecretsHarness, url, Sessions(aws_emulator.ENVIRONMENT), layout)
 
 
+def _lambda(request: pytest.FixtureRequest) -> MakeHarness:
+    pytest.importorskip("botocore")
+    from envd.backends.aws_session import Sessions
+    from tests.backends.lambda_harness import KEYS, LambdaHarness
+
+    del request
+    return partial(LambdaHarness, Sessions(KEYS))
+
+
 def _vault(request: pytest.FixtureRequest, layout: Layout) -> MakeHarness:
     pytest.importorskip("hvac")
     from tests.testing.vault_harness import FakeVaultHarness
@@ -233,6 +242,7 @@ STORES: Final[Mapping[str, Callable[[pytest.FixtureRequest], MakeHarness]]] = {
     "aws-ssm, documents": partial(_ssm, layout="document"),
     "aws-secrets-manager": partial(_secrets, layout="per-variable"),
     "aws-secrets-manager, documents": partial(_secrets, layout="document"),
+    "aws-lambda": _lambda,
     "vault": partial(_vault, layout="per-variable"),
     "vault, documents": partial(_vault, layout="document"),
 }
