@@ -5,7 +5,8 @@ answer here, not an error; `error_of` says what it means where a store gives it 
 own. What a store writes of an error may quote a value, and so may what aiohttp raises, which also
 carries the request; nothing of either is kept, and nothing led to what is raised here.
 
-A redirect is not followed: the credentials would go along, to wherever it leads.
+A redirect is not followed: the credentials would go along, to wherever it leads. Each call is made
+once, whatever its method.
 """
 
 from __future__ import annotations
@@ -121,6 +122,9 @@ class HttpCalls:
             trust_env=True,
             read_bufsize=1 << 16,
         )
+        # Else a PUT whose connection ends without an answer is made once more, and nobody is told.
+        # There is no other way to say so; a test counts the calls.
+        self._session._retry_connection = False  # noqa: SLF001
 
     async def close(self) -> None:
         session, self._session = self._session, None

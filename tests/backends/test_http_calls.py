@@ -39,6 +39,9 @@ class Server:
                 assert request.transport is not None
                 request.transport.close()
                 return response
+            case "/gone":
+                assert request.transport is not None
+                request.transport.abort()
             case "/lines":
                 response = web.StreamResponse()
                 await response.prepare(request)
@@ -193,3 +196,19 @@ async def test_files_for_https_that_are_none(tmp_path: Path) -> None:
     for file in ("ca.pem", "missing.pem"):
         with pytest.raises(errors.StoreUnsupported, match="https"):
             await HttpCalls("https://127.0.0.1:1", tls=Tls(ca_file=tmp_path / file)).open()
+
+
+@pytest.mark.parametrize("method", ["GET", "PUT", "DELETE", "POST"])
+async def test_a_call_whose_connection_ends_without_an_answer_is_made_once(
+    server: Server, url: str, method: str
+) -> None:
+    calls = HttpCalls(url)
+    await calls.open()
+    try:
+        await calls.call("GET", "/first")  # So that the connection is one that was used before.
+        with pytest.raises(errors.StoreUnavailable):
+            await calls.call(method, "/gone", body=b"" if method == "GET" else b"body")
+    finally:
+        await calls.close()
+
+    assert server.asked == ["GET /first", f"{method} /gone"]
