@@ -35,6 +35,7 @@ BUILT_IN: Final[Mapping[str, str]] = MappingProxyType(
         "aws-lambda": "envd.backends.aws_lambda:registration",
         "aws-secrets-manager": "envd.backends.aws_secrets_manager:registration",
         "aws-ssm": "envd.backends.aws_ssm:registration",
+        "digitalocean-app": "envd.backends.digitalocean_app:registration",
         "file": "envd.backends.file:registration",
         "memory": "envd.backends.memory:registration",
         "vault": "envd.backends.vault:registration",

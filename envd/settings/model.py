@@ -251,6 +251,15 @@ class Vault(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     ca_file: Path | None = None
 
 
+class DigitalOcean(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`[cloud.providers.digitalocean]`, for App Platform"""
+
+    token_env: VariableName = "DIGITALOCEAN_ACCESS_TOKEN"  # noqa: S105 - a name, not a token
+    token_file: Path | None = None
+    scope: Literal["RUN_TIME", "BUILD_TIME", "RUN_AND_BUILD_TIME"] = "RUN_AND_BUILD_TIME"
+    endpoint: Url | None = None
+
+
 class File(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`[cloud.providers.file]`: files on the node's own disks, in a git working tree or not."""
 
@@ -262,6 +271,7 @@ class Providers(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     azure: Annotated[Azure, INERT] = Azure()
     gcp: Annotated[Gcp, INERT] = Gcp()
     vault: Vault = Vault()
+    digitalocean: DigitalOcean = DigitalOcean()
     file: File = File()
 
 
