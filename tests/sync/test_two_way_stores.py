@@ -15,7 +15,7 @@ from envd.testing.wire import WireHarness
 from tests.sync.sides_of_stores import STORES, InAStore
 
 EXAMPLES = int(os.environ.get("ENVD_TWO_WAY_EXAMPLES", "0"))
-_USUAL = 10
+_USUAL = 40
 ROUNDS = settings(
     max_examples=EXAMPLES or _USUAL,
     stateful_step_count=25,

@@ -112,6 +112,13 @@ class TwoSides(RuleBasedStateMachine):
         if Capability.POSTCHECK in self.capabilities and self.layout == "per-variable":
             self.edit_meanwhile(name, self._value())
 
+    @rule(name=NAMES)
+    def edit_here_and_there_in_the_very_moment(self, name: str) -> None:
+        """What seldom comes together by itself."""
+        self.edit_here(name)
+        self.edit_in_the_very_moment(name)
+        self.compare()
+
     @rule()
     def cut_off_the_store_once(self) -> None:
         self.fail_listing()
@@ -123,6 +130,8 @@ class TwoSides(RuleBasedStateMachine):
 
     @rule(calls=st.integers(0, 9), loses_answer=st.booleans())
     def cut_off_the_cluster_while_a_plan_is_done(self, calls: int, loses_answer: bool) -> None:
+        self.spare_the_moment()
+
         async def cut() -> None:
             made, pictured, place = await self.world.plan(self.binding)
             self._may_lose_anchors(made)
@@ -240,6 +249,9 @@ class TwoSides(RuleBasedStateMachine):
     def fail_listing(self) -> None:
         """Have the next listing not be answered."""
         self.world.store.fail("page", StoreUnavailable("cut off"))
+
+    def spare_the_moment(self) -> None:
+        """Have nobody edit right before a write, if what that overtakes could not go on record."""
 
     def edit_meanwhile(self, name: str, value: str) -> None:
         """Edit a variable right before envd's next write of it."""
