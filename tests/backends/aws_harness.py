@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
@@ -15,6 +15,7 @@ from envd.testing.conformance import ALL_ABILITIES
 from envd.testing.faulty import Call, Fault, Kind
 from envd.testing.harness import Layout
 from envd.testing.proxy import (
+    Before,
     DropReply,
     Limit,
     Match,
@@ -144,6 +145,10 @@ class AwsHarness(WireHarness):
                 return Respond(200, _JSON, json.dumps(empty).encode())
             case _:
                 raise NotImplementedError(f"no fault {fault.kind}")
+
+    def meanwhile(self, operation: str, do: Callable[[], Awaitable[None]]) -> None:
+        """Do something right before the next request for an operation."""
+        self.proxy.add(Rule(self.match(operation), Before(do), times=1))
 
 
 class SsmHarness(AwsHarness):
