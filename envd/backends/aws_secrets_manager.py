@@ -83,7 +83,7 @@ _READS_OF_CHANGE: Final = 2
 _WRITES_OF_CHANGE: Final = 2
 
 
-class SecretsManagerBackend(AwsStore):
+class SecretsManagerBackend(AwsStore[PlaceNames]):
     """The secrets with one beginning, of one account and region."""
 
     def __init__(

@@ -93,7 +93,7 @@ _READS_OF_CHANGE: Final = 3
 _READS_OF_GET: Final = 2
 
 
-class SsmBackend(AwsStore):
+class SsmBackend(AwsStore[PlaceNames]):
     """One path of the Parameter Store of one account and region."""
 
     def __init__(

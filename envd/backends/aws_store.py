@@ -1,22 +1,33 @@
-"""What the two stores of AWS have in common as backends: names, the calls, and the probe."""
+"""What the stores of AWS have in common as backends: names, the calls, and the probe."""
 
 from __future__ import annotations
 
 import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from typing import Generic, Protocol, TypeVar
 
-from envd.backends.aws_names import PlaceNames
 from envd.backends.aws_session import Calls
 from envd.backends.contract import Health, Key, Op, Reject
 from envd.backends.errors import BackendError, InvalidName
 from envd.backends.turns import Turns
 
 
-class AwsStore(ABC):
+class Names(Protocol):
+    """How the items of one place are called, as `Backend` has it."""
+
+    def encode(self, key: Key) -> str: ...
+
+    def decode(self, native: str) -> Key | None: ...
+
+
+N = TypeVar("N", bound=Names)
+
+
+class AwsStore(ABC, Generic[N]):
     """One place in a store of AWS, which writes each item in turn."""
 
-    def __init__(self, names: PlaceNames, calls: Calls) -> None:
+    def __init__(self, names: N, calls: Calls) -> None:
         self._names = names
         self._calls = calls
         self._turns = Turns()

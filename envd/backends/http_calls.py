@@ -5,7 +5,8 @@ answer here, not an error; `error_of` says what it means where a store gives it 
 own. What a store writes of an error may quote a value, and so may what aiohttp raises, which also
 carries the request; nothing of either is kept, and nothing led to what is raised here.
 
-A redirect is not followed: the credentials would go along, to wherever it leads.
+A redirect is not followed: the credentials would go along, to wherever it leads. Each call is made
+once, whatever its method.
 """
 
 from __future__ import annotations

@@ -32,12 +32,14 @@ from envd.core.syncing import BackendView
 GROUP: Final = "envd.backends"
 BUILT_IN: Final[Mapping[str, str]] = MappingProxyType(
     {
+        "aws-lambda": "envd.backends.aws_lambda:registration",
         "aws-secrets-manager": "envd.backends.aws_secrets_manager:registration",
         "aws-ssm": "envd.backends.aws_ssm:registration",
         "azure-app-configuration": "envd.backends.azure_app_configuration:registration",
         "azure-functions": "envd.backends.azure_functions:registration",
         "azure-key-vault": "envd.backends.azure_key_vault:registration",
         "consul": "envd.backends.consul:registration",
+        "digitalocean-app": "envd.backends.digitalocean_app:registration",
         "etcd": "envd.backends.etcd:registration",
         "file": "envd.backends.file:registration",
         "gcp-cloud-run": "envd.backends.gcp_cloud_run:registration",

@@ -298,6 +298,15 @@ class Kubernetes(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     context: Text | None = None
 
 
+class DigitalOcean(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`[cloud.providers.digitalocean]`, for App Platform"""
+
+    token_env: VariableName = "DIGITALOCEAN_ACCESS_TOKEN"  # noqa: S105 - a name, not a token
+    token_file: Path | None = None
+    scope: Literal["RUN_TIME", "BUILD_TIME", "RUN_AND_BUILD_TIME"] = "RUN_AND_BUILD_TIME"
+    endpoint: Url | None = None
+
+
 class File(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`[cloud.providers.file]`: files on the node's own disks, in a git working tree or not."""
 
@@ -312,6 +321,7 @@ class Providers(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     etcd: Etcd = Etcd()
     consul: Consul = Consul()
     kubernetes: Kubernetes = Kubernetes()
+    digitalocean: DigitalOcean = DigitalOcean()
     file: File = File()
 
 

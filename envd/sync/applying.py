@@ -27,7 +27,7 @@ from envd.core.stamp import COUNTER_BITS, Stamp
 from envd.core.syncing import Action, OperationView
 from envd.formats.secrets import looks_secret
 from envd.sync import anchors
-from envd.sync.anchors import NOTHING, Anchor, Intent
+from envd.sync.anchors import ABSENT, NOTHING, Anchor, Intent
 from envd.sync.layouts import Place
 from envd.sync.merge import ENVD, SETTLED, STORE
 from envd.sync.picture import DOCUMENT, ENVIRONMENT, TARGET, Bound, Looking, Picture
@@ -366,8 +366,9 @@ def _is_gone(bound: Bound, present: set[str]) -> bool:
 def _unknown_documents(course: _Course) -> set[str]:
     """The documents that must be read again, by relative environment: no anchors tell all of them.
 
-    They were written, or something in them was left as it is, or could not be taken: with the
-    anchors alone that would look as if it were in step. Of what is nobody's here nothing is asked.
+    They were written, or something in them was left as it is, or could not be taken, or is gone and
+    still has an anchor: with the anchors alone that would look as if it were in step. Of what is
+    nobody's here nothing is asked.
     """
     unknown, foreign = set[str](), set[Key]()
     for planned in course.plan.operations:
@@ -383,7 +384,19 @@ def _unknown_documents(course: _Course) -> set[str]:
             anchor = kept.get(key.variable, bound.anchors.get(key.variable))
             if anchor is None or anchor.version != item.version:
                 unknown.add(key.environment)
+    unknown.update(bound.relative for bound in bounds.values() if _lacks_anchored(course, bound))
     return unknown
+
+
+def _lacks_anchored(course: _Course, bound: Bound) -> bool:
+    """Whether a variable keeps an anchor of which the store has nothing any more."""
+    anchors_left = {**bound.anchors, **course.kept.get(bound.record, {})}
+    return any(
+        anchor is not None
+        and anchor.version != ABSENT
+        and Key(bound.relative, name) not in course.picture.items
+        for name, anchor in anchors_left.items()
+    )
 
 
 async def _tell_whose(course: _Course, bound: Bound) -> None:

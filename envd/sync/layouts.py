@@ -339,8 +339,8 @@ class Documents:
     ) -> Outcome:
         """Write what others wrote in between back into a document, besides what these change.
 
-        A store without compare-and-set replaced it unseen; that it is overtaken once more in the
-        moments until then is left to the next comparison.
+        A store without compare-and-set replaced it unseen. Who writes once more in the moments
+        until then is overtaken for good: the outcome says so, and only the store's history has it.
         """
         after = parsed(between)
         for op in ops:
@@ -392,7 +392,8 @@ class Documents:
         between = None if overtaken is None else self._variables(overtaken).get(op.key)
         if between is not None and between.version in (op.expect, version):
             between = None
-        unseen = between is not None
+        is_lost = document.overtaken and document.between is not overtaken
+        unseen = between is not None or is_lost
         return Outcome(op, document.result, version, document.error, unseen, between)
 
 

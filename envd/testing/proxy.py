@@ -170,6 +170,11 @@ class Proxy:
             for each in self._noted
         )
 
+    @property
+    def rules(self) -> tuple[Rule, ...]:
+        """All rules, in their order, those that are spent too."""
+        return tuple(each.rule for each in self._armed)
+
     def add(self, *rules: Rule) -> None:
         """Add rules after those that are there; they count from now on."""
         self._armed += map(Armed, rules)

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from envd.testing.faulty import Fault, Kind
 from envd.testing.harness import Calls, ScriptedHarness
 from envd.testing.proxy import Noted, Proxy
-from envd.testing.proxy_rules import Rule
+from envd.testing.proxy_rules import Before, Match, Rule
 
 
 class WireHarness(ScriptedHarness):
@@ -38,6 +38,16 @@ class WireHarness(ScriptedHarness):
     def is_write(self, noted: Noted) -> bool:
         """Whether a request may write."""
         raise NotImplementedError(f"{type(self).__name__} does not tell reads from writes")
+
+    def write_of(self, native: str) -> Match:
+        """The request that decides a write of this item by the backend (MEANWHILE)."""
+        raise NotImplementedError(f"{type(self).__name__} does not tell one write from another")
+
+    async def others_put_meanwhile(self, native: str, value: str) -> None:
+        async def put() -> None:
+            await self.others_put(native, value)
+
+        self.proxy.add(Rule(self.write_of(native), Before(put), times=1))
 
     async def inject(self, *faults: Fault) -> None:
         for fault in faults:

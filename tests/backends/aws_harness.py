@@ -74,8 +74,12 @@ class AwsHarness(WireHarness):
         self.sessions = sessions
         self.missing = {}
 
-    async def begin(self) -> None:
+    async def empty(self) -> None:
+        """Have nothing in the store."""
         aws_emulator.empty()
+
+    async def begin(self) -> None:
+        await self.empty()
         await super().begin()
         self.proxy.add(*self.limits())
 
@@ -160,6 +164,14 @@ class SsmHarness(AwsHarness):
     page_of = "Parameters"
     foreign = ("/conformance/two/levels", "/conformance2/NAME_000")
 
+    def __init__(self, upstream: str, sessions: Sessions, layout: Layout = "per-variable") -> None:
+        super().__init__(upstream, sessions)
+        self.layout = layout
+        if layout == "document":
+            self.name = "aws-ssm (document)"
+            self.place = "/conformance/app"
+            self.foreign = ("/conformance/app2", "/conformance/app/No")
+
     def backend(self, options: Options) -> Backend:
         return SsmBackend(self.options(options), self.sessions, page_items=_PAGE)
 
@@ -202,8 +214,8 @@ class SsmHarness(AwsHarness):
     async def others_delete(self, native: str) -> None:
         aws_emulator.parameters().delete_parameter(native)
 
-    async def others_put_meanwhile(self, native: str, value: str) -> None:
-        self.meanwhile("PutParameter", lambda: self.others_put(native, value))
+    def write_of(self, native: str) -> Match:
+        return self.match("PutParameter", lambda body: json.loads(body)["Name"] == native)
 
 
 class SecretsHarness(AwsHarness):
@@ -272,8 +284,10 @@ class SecretsHarness(AwsHarness):
             secret_id=native, recovery_window_in_days=None, force_delete_without_recovery=True
         )
 
-    async def others_put_meanwhile(self, native: str, value: str) -> None:
-        self.meanwhile("UpdateSecretVersionStage", lambda: self.others_put(native, value))
+    def write_of(self, native: str) -> Match:
+        return self.match(
+            "UpdateSecretVersionStage", lambda body: json.loads(body)["SecretId"] == native
+        )
 
 
 def _value_bytes(name: str) -> Callable[[bytes], int]:

@@ -18,7 +18,7 @@ from envd.core.syncing import BindingView
 from envd.sync.applying import Leave
 from envd.sync.layouts import Place, place_of
 from tests.sync.two_sides import TwoSides
-from tests.sync.world import World, bound, done, fingerprint
+from tests.sync.world import StillClock, World, bound, done, fingerprint
 
 PLAIN = Capability.POSTCHECK | Capability.LIST_VALUES
 """A store that keeps no stamps and compares nothing: SSM, Key Vault."""
@@ -487,6 +487,38 @@ async def test_what_others_wrote_in_between_into_a_document_stays() -> None:
     assert world.store.values()[native] == '{"A":"2","B":"1","THEIRS":"1"}'
 
 
+async def test_who_writes_twice_into_a_document_in_the_very_moment_is_told_of() -> None:
+    world = World(capabilities=PLAIN)
+    binding = bound(layout="document")
+    world.environments.set("web", A="1", B="1")
+    await world.run(binding)
+    (native,) = world.store.names()
+    world.environments.set("web", A="2")
+    world.store.meanwhile(native, '{"A":"1","B":"1","THEIRS":"1"}')
+    world.store.meanwhile(native, '{"A":"2","B":"1","THEIRS":"2"}')
+
+    view = await world.run(binding)
+
+    assert world.store.values()[native] == '{"A":"2","B":"1","THEIRS":"1"}'
+    (operation,) = view.operations
+    assert "can't be read any more" in operation.detail
+
+
+async def test_what_is_gone_from_a_document_and_kept_here_is_told_each_time() -> None:
+    world = World(capabilities=CAPABILITIES & ~Capability.LIST_VALUES)
+    binding = bound(layout="document")
+    native = world.place(binding).name(_key())
+    world.store.edit(native, '{"A":"1","B":"1"}')
+    world.environments.set("web", A="1", B="1")
+    await world.run(binding)
+
+    world.store.edit(native, '{"B":"1"}')
+    views = [await world.run(binding) for _ in range(3)]
+
+    assert [done(view) for view in views] == [[("skip", "A", "")]] * 3
+    assert world.environments.values("web") == {"A": "1", "B": "1"}
+
+
 def _key() -> Any:
     from envd.backends.contract import Key
 
@@ -569,8 +601,8 @@ class InDocumentsWithoutStamps(InDocuments):
 class FileWorld(World):
     """A world whose store is a file."""
 
-    def __init__(self, file: Path) -> None:
-        super().__init__()
+    def __init__(self, file: Path, clock: StillClock) -> None:
+        super().__init__(clock=clock)
         self.file = file
 
     def place(self, binding: BindingView) -> Place:
@@ -581,11 +613,11 @@ class FileWorld(World):
 class InAFile(TwoSides):
     """The store is a file that people edit; nothing of it fails but as a file does."""
 
-    def make_world(self) -> World:
+    def make_world(self, clock: StillClock) -> World:
         self.directory = TemporaryDirectory()
         self.file = Path(self.directory.name) / "web.env"
         self.file.write_text("# by hand\n")
-        return FileWorld(self.file)
+        return FileWorld(self.file, clock)
 
     def teardown(self) -> None:
         super().teardown()

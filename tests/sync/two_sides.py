@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine
+from contextlib import suppress
 from typing import Any
 
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from envd.backends.contract import Capability
 from envd.backends.errors import StoreUnavailable
@@ -16,15 +17,15 @@ from envd.core.errors import EnvdError
 from envd.core.syncing import BindingView
 from envd.sync import applying
 from envd.sync.applying import Leave
+from envd.sync.layouts import Place
 from envd.sync.merge import ENVD
-from tests.sync.world import World, bound
+from envd.sync.picture import Picture
+from envd.sync.plan import Plan
+from tests.sync.world import START_MS, StillClock, World, bound
 
-
-def run(work: Coroutine[Any, Any, Any]) -> Any:
-    return asyncio.run(work)
-
-
-NAMES = st.sampled_from("ABCD")
+AHEAD_MS = 4_000_000_000_000
+"""A clock of ours that is ahead of every store's; START_MS is behind."""
+NAMES = st.sampled_from(["AA", "BB", "CC", "DD"])
 VALUES = st.sampled_from(["1", "2", "3"])
 
 
@@ -38,9 +39,10 @@ class TwoSides(RuleBasedStateMachine):
     capabilities = CAPABILITIES
     layout = "per-variable"
 
-    @initialize(policy=st.sampled_from(["lww", "envd", "store"]))
-    def begin(self, policy: str) -> None:
-        self.world = self.make_world()
+    @initialize(policy=st.sampled_from(["lww", "envd", "store"]), is_ahead=st.booleans())
+    def begin(self, policy: str, is_ahead: bool) -> None:
+        self.runner = asyncio.Runner()
+        self.world = self.make_world(StillClock(AHEAD_MS if is_ahead else START_MS))
         self.binding: BindingView = bound(conflict_policy=policy, layout=self.layout)
         self.edits = 0
         self.written: set[tuple[str, str]] = set()
@@ -49,8 +51,12 @@ class TwoSides(RuleBasedStateMachine):
         self.known_records: set[tuple[str, str | None]] = set()
         self.replaced_here: set[tuple[str, str | None]] = set()
 
-    def make_world(self) -> World:
-        return World(capabilities=self.capabilities)
+    def make_world(self, clock: StillClock) -> World:
+        return World(capabilities=self.capabilities, clock=clock)
+
+    def run(self, work: Coroutine[Any, Any, Any]) -> Any:
+        """Have something done in the loop that is the same from beginning to end."""
+        return self.runner.run(work)
 
     def _value(self) -> str:
         self.edits += 1
@@ -93,26 +99,52 @@ class TwoSides(RuleBasedStateMachine):
     @rule()
     def compare(self) -> None:
         try:
-            run(self.world.run(self.binding, Leave(deletes=99)))
+            self.run(self.world.run(self.binding, Leave(deletes=99)))
         except EnvdError:
             return
 
     @rule(done=st.booleans())
     def lose_the_answer_to_a_write(self, done: bool) -> None:
-        self.world.store.fail("put", StoreUnavailable("no answer"), done=done)
+        self.fail_write(done=done)
 
     @rule(name=NAMES)
     def edit_in_the_very_moment(self, name: str) -> None:
         if Capability.POSTCHECK in self.capabilities and self.layout == "per-variable":
-            value = self._value()
-            self.world.store.meanwhile(name, value)
-            self.maybe = getattr(self, "maybe", set()) | {(name, value)}
+            self.edit_meanwhile(name, self._value())
+
+    @rule(name=NAMES)
+    def edit_here_and_there_in_the_very_moment(self, name: str) -> None:
+        """What seldom comes together by itself."""
+        self.edit_here(name)
+        self.edit_in_the_very_moment(name)
+        self.compare()
 
     @rule()
     def cut_off_the_store_once(self) -> None:
-        self.world.store.fail("page", StoreUnavailable("cut off"))
+        self.fail_listing()
 
-    @precondition(lambda self: not self.world.environments.away)
+    @rule()
+    def restart(self) -> None:
+        """What is only in the memory of the node that leads is gone."""
+        self.world.left.clear()
+
+    @rule(calls=st.integers(0, 9), loses_answer=st.booleans())
+    def cut_off_the_cluster_while_a_plan_is_done(self, calls: int, loses_answer: bool) -> None:
+        self.spare_the_moment()
+
+        async def cut() -> None:
+            made, pictured, place = await self.world.plan(self.binding)
+            self._may_lose_anchors(made)
+            reach = self.world.reach
+            reach.calls, reach.loses_answer = calls, loses_answer
+            try:
+                await self._apply(made, pictured, place)
+            finally:
+                reach.calls, reach.loses_answer = None, False
+
+        with suppress(EnvdError):
+            self.run(cut())
+
     @rule()
     def crash_before_the_anchors_are_kept(self) -> None:
         async def crash() -> None:
@@ -127,29 +159,28 @@ class TwoSides(RuleBasedStateMachine):
                     raise asyncio.CancelledError
                 await update(name, puts, unsets)
 
-            # Of what was taken and not noted nobody knows: edited here, it is a conflict.
-            takes = any(each.decision.side == ENVD for each in made.operations)
-            self.anchors_lost = self.anchors_lost or takes
+            self._may_lose_anchors(made)
             records = self.world.looking.records
             records.update = dies  # type: ignore[method-assign]
             try:
-                await applying.apply(
-                    made,
-                    pictured,
-                    place,
-                    self.world.looking,
-                    Leave(deletes=99),
-                    self.world.clock.wall_ms(),
-                )
-            except (EnvdError, asyncio.CancelledError):
+                await self._apply(made, pictured, place)
+            except asyncio.CancelledError:
                 pass
             finally:
                 records.update = update  # type: ignore[method-assign]
 
-        try:
-            run(crash())
-        except EnvdError:
-            return
+        with suppress(EnvdError):
+            self.run(crash())
+
+    def _may_lose_anchors(self, made: Plan) -> None:
+        """Of what is taken and not noted nobody knows: edited here, it is a conflict."""
+        takes = any(each.decision.side == ENVD for each in made.operations)
+        self.anchors_lost = self.anchors_lost or takes
+
+    async def _apply(self, made: Plan, pictured: Picture, place: Place) -> None:
+        world = self.world
+        leave = Leave(deletes=99)
+        await applying.apply(made, pictured, place, world.looking, leave, world.clock.wall_ms())
 
     @rule()
     def lose_the_anchors(self) -> None:
@@ -177,13 +208,19 @@ class TwoSides(RuleBasedStateMachine):
             assert edit in here | there | on_record, edit
 
     def teardown(self) -> None:
+        try:
+            self._end_equal()
+        finally:
+            self.close()
+
+    def _end_equal(self) -> None:
         world = self.world
-        world.store.heal()
+        self.heal()
         for _ in range(4):
-            run(world.run(self.binding, Leave(deletes=99)))
+            self.run(world.run(self.binding, Leave(deletes=99)))
             for conflict in set(world.environments.on_record) - world.environments.settled:
                 world.environments.settle(conflict)
-        final = run(world.run(self.binding, Leave(deletes=99)))
+        final = self.run(world.run(self.binding, Leave(deletes=99)))
         self.nothing_is_thrown_away()
         skipped = {each.variable for each in final.operations if each.action == "skip"}
         here, there = world.environments.values("web"), self.there()
@@ -192,10 +229,33 @@ class TwoSides(RuleBasedStateMachine):
         }
         assert not [each for each in final.operations if each.action != "skip"]
         writes = self.writes()
-        run(world.run(self.binding, Leave(deletes=99)))
+        self.run(world.run(self.binding, Leave(deletes=99)))
         assert self.writes() == writes
 
     # The store, as those who edit it see it. Other kinds of stores say it in their own way.
+
+    def heal(self) -> None:
+        """Have nothing go wrong any more."""
+        self.world.store.heal()
+
+    def close(self) -> None:
+        """Let go of the store."""
+        self.runner.close()
+
+    def fail_write(self, *, done: bool) -> None:
+        """Have the next write not be answered, whether it is `done` or not."""
+        self.world.store.fail("put", StoreUnavailable("no answer"), done=done)
+
+    def fail_listing(self) -> None:
+        """Have the next listing not be answered."""
+        self.world.store.fail("page", StoreUnavailable("cut off"))
+
+    def spare_the_moment(self) -> None:
+        """Have nobody edit right before a write, if what that overtakes could not go on record."""
+
+    def edit_meanwhile(self, name: str, value: str) -> None:
+        """Edit a variable right before envd's next write of it."""
+        self.world.store.meanwhile(name, value)
 
     def writes(self) -> int:
         """A number that changes with each write of envd's."""

@@ -15,7 +15,7 @@ from envd.backends.contract import Capability, Key, Options
 from envd.backends.memory import CAPABILITIES, Manners, MemoryBackend
 from envd.backends.memory_store import MemoryStore
 from envd.core.answers import WriteAnswer
-from envd.core.errors import Conflict, NotFound, Unavailable
+from envd.core.errors import Conflict, NotFound, OutcomeUnknown, Unavailable
 from envd.core.names import has_prefix
 from envd.core.requests import WriteRequest
 from envd.core.stamp import COUNTER_BITS, ZERO, Stamp
@@ -93,11 +93,35 @@ class Held:
     floor: int = 0
 
 
+@dataclass
+class Reach:
+    """How many more calls reach the cluster, None for all.
+
+    With `loses_answer` the last call that does, if it writes an environment, is not answered.
+    """
+
+    calls: int | None = None
+    loses_answer: bool = False
+
+    def call(self) -> None:
+        """Make one; raises Unavailable where the cluster can't be reached any more."""
+        if self.calls is not None:
+            if not self.calls:
+                raise Unavailable("no node that holds it can be reached")
+            self.calls -= 1
+
+    def answer(self) -> None:
+        """Have what was written answered."""
+        if self.loses_answer and self.calls == 0:
+            raise OutcomeUnknown("the node that did it can't be reached any more")
+
+
 class Environments:
     """All environments of the cluster, and the conflicts that are on record."""
 
-    def __init__(self, clock: StillClock | LoopClock) -> None:
+    def __init__(self, clock: StillClock | LoopClock, reach: Reach | None = None) -> None:
         self._clock = clock
+        self._reach = reach or Reach()
         self._held: dict[str, Held] = {}
         self._last = ZERO
         self.on_record: dict[str, OnRecord] = {}
@@ -210,6 +234,7 @@ class Environments:
             held.variables[put.name] = Local(stamp, put.value, secret)
         self.commits += 1
         self._tell(name)
+        self._reach.answer()
         return WriteAnswer(name, self._revision(name), stamp.hex(), "")
 
     async def put_on_record(self, environment: str, lost: Sequence[Lost]) -> Sequence[str]:
@@ -254,6 +279,7 @@ class Environments:
     # Inside.
 
     def _check(self) -> None:
+        self._reach.call()
         if self.away:
             raise Unavailable("no node that holds it can be reached")
 
@@ -285,7 +311,8 @@ class Environments:
 class Records:
     """The documents of the reconciler. `lose` is what no replicated store does."""
 
-    def __init__(self) -> None:
+    def __init__(self, reach: Reach | None = None) -> None:
+        self._reach = reach or Reach()
         self.documents: dict[str, dict[str, str]] = {}
         self.updates = 0
         self.away = False
@@ -299,10 +326,12 @@ class Records:
         )
 
     async def read(self, name: str) -> dict[str, str]:
+        self._reach.call()
         await asyncio.sleep(0)
         return dict(self.documents.get(name, {}))
 
     async def update(self, name: str, puts: dict[str, str], unsets: Sequence[str] = ()) -> None:
+        self._reach.call()
         await asyncio.sleep(0)
         if self.away:
             raise Unavailable("no node that holds it can be reached")
@@ -338,8 +367,9 @@ class World:
         self, *, capabilities: Capability = CAPABILITIES, clock: StillClock | None = None
     ) -> None:
         self.clock = clock or StillClock()
-        self.environments = Environments(self.clock)
-        self.records = Records()
+        self.reach = Reach()
+        self.environments = Environments(self.clock, self.reach)
+        self.records = Records(self.reach)
         self.store = MemoryStore("place")
         self.capabilities = capabilities
         self.manners = Manners()

@@ -325,3 +325,14 @@ async def test_a_rule_that_is_not_there_can_not_be_asked_about(world: World) -> 
         world.proxy.remove(rule)
     with pytest.raises(ValueError, match="counts from 0"):
         Rule(Match(), Reset(), times=-1)
+
+
+async def test_the_rules_are_told_in_their_order_without_those_that_were_removed(
+    world: World,
+) -> None:
+    first, second, third = (Rule(Match(path=f"/{number}"), Reset()) for number in range(3))
+    world.proxy.add(first, second, third)
+
+    world.proxy.remove(second)
+
+    assert world.proxy.rules == (first, third)

@@ -30,6 +30,7 @@ class TinyHarness(WireHarness):
 
     def __init__(self, url: str) -> None:
         self.upstream = url
+        self.edits: list[tuple[str, str]] = []
         super().__init__()
 
     def backend(self, options: Options) -> Backend:
@@ -44,6 +45,12 @@ class TinyHarness(WireHarness):
             Kind.HANG: Hold(),
         }
         return [Rule(match, actions[fault.kind], fault.after, fault.times)]
+
+    def write_of(self, native: str) -> Match:
+        return Match(path="/apply")
+
+    async def others_put(self, native: str, value: str) -> None:
+        self.edits.append((native, value))
 
     def is_write(self, noted: Noted) -> bool:
         return noted.method == "PUT"
@@ -102,6 +109,20 @@ async def test_calls_are_those_that_came_over_the_wire(
     await backend.apply([Op(Verb.PUT, _KEY, "", "value")], idempotency="1")
 
     assert harness.calls() == Calls(2, 1)
+
+
+async def test_others_write_right_before_the_request_that_decides_a_write(
+    harness: TinyHarness, backend: Backend
+) -> None:
+    await harness.others_put_meanwhile("NAME", "theirs")
+
+    await backend.get_many([_KEY])
+    before = list(harness.edits)
+    for attempt in "12":
+        await backend.apply([Op(Verb.PUT, _KEY, "", "value")], idempotency=attempt)
+
+    assert before == []
+    assert harness.edits == [("NAME", "theirs")]
 
 
 async def test_a_write_that_hangs_on_the_wire_can_be_cancelled(

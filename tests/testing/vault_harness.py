@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
+from contextlib import AsyncExitStack
 from dataclasses import replace
 from typing import Any
 
@@ -15,7 +17,6 @@ from envd.testing.conformance import ALL_ABILITIES, Ability
 from envd.testing.faulty import Call, Fault, Kind
 from envd.testing.harness import Layout
 from envd.testing.proxy import (
-    Before,
     DropReply,
     Match,
     Noted,
@@ -28,6 +29,7 @@ from envd.testing.proxy import (
 )
 from envd.testing.proxy_rules import Action
 from envd.testing.wire import WireHarness
+from tests.backends.fake_vault import ROOT_TOKEN, fake_vault
 
 MOUNT = "secret"
 PREFIX = "envd"
@@ -146,11 +148,8 @@ class VaultHarness(WireHarness):
     async def others_delete(self, native: str) -> None:
         await self._ask("DELETE", f"metadata/{self._path(native)}")
 
-    async def others_put_meanwhile(self, native: str, value: str) -> None:
-        async def put() -> None:
-            await self.others_put(native, value)
-
-        self.proxy.add(Rule(Match(method="POST", path=_DATA), Before(put), times=1))
+    def write_of(self, native: str) -> Match:
+        return Match(method="POST", path=re.escape(f"/v1/{MOUNT}/data/{self._path(native)}"))
 
     async def _ask(
         self, method: str, path: str, body: dict[str, Any] | None = None
@@ -200,3 +199,25 @@ class VaultHarness(WireHarness):
 
     def is_write(self, noted: Noted) -> bool:
         return noted.method != "GET"
+
+
+class FakeVaultHarness(VaultHarness):
+    """A fake for each case."""
+
+    def __init__(self, name: str, layout: Layout, *, below: bool) -> None:
+        super().__init__(
+            f"vault ({name})",
+            "place",
+            layout=layout,
+            below=below,
+            token=ROOT_TOKEN,
+            others=ROOT_TOKEN,
+        )
+        self._server = AsyncExitStack()
+
+    async def find_upstream(self) -> str:
+        return (await self._server.enter_async_context(fake_vault())).url
+
+    async def end(self) -> None:
+        await super().end()
+        await self._server.aclose()
