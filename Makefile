@@ -20,7 +20,7 @@ test: $(READY)
 	$(PYTEST) $(ARGS)
 
 test-real: $(READY)
-	$(BIN)/python -m pytest -m real $(ARGS) || [ $$? -eq 5 ]
+	$(BIN)/python -m pytest -n auto --dist loadfile -m real $(ARGS) || [ $$? -eq 5 ]
 
 check: lint
 	$(PYTEST) -q

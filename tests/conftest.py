@@ -27,6 +27,22 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--rewrite-scenarios", action="store_true", help="accept what is said now")
 
 
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print what tests measured, which they told by `record_property("measured", LINE)`."""
+    reports = [each for found in terminalreporter.stats.values() for each in found]
+    lines = [
+        f"{report.nodeid}: {line}"
+        for report in reports
+        if getattr(report, "when", "") == "call"
+        for name, line in report.user_properties
+        if name == "measured"
+    ]
+    if lines:
+        terminalreporter.section("measured")
+    for line in lines:
+        terminalreporter.write_line(line)
+
+
 @pytest.fixture
 def golden(request: pytest.FixtureRequest) -> Callable[[str, bytes], bytes]:
     """Return the bytes of `tests/golden/NAME.hex`, after writing `encoded` there if asked to."""
