@@ -3,7 +3,8 @@
 Azure replaces the whole map with each write. What is in it is
 
 * Azure's own: names such as `FUNCTIONS_WORKER_RUNTIME` and `WEBSITE_*`, and values that are
-  references, which Azure resolves. They are shown to nobody, and each write keeps them as they are.
+  references, which Azure resolves. They are shown to nobody, and each write keeps them as they are:
+  a document that has one of their names is refused.
 * the document: everything else.
 * one setting of envd's, `ENVD_MANAGED`: which names envd wrote, the stamp of the last write, and a
   fingerprint of the document that it belongs to. Who edits a variable leaves it, and the stamp
@@ -19,6 +20,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from envd.backends.contract import Op
+from envd.backends.documents import document
 from envd.backends.errors import (
     BackendError,
     InvalidName,
@@ -32,8 +34,9 @@ MARK: Final = "ENVD_MANAGED"
 
 _RESERVED: Final = re.compile(
     r"""(?:APPINSIGHTS_|APPLICATIONINSIGHTS_|APPSETTING_|APPSERVICE|AZUREFUNCTIONS|AZUREWEBJOBS
-    |CONTAINER_|DIAGNOSTICS_AZURE|DOCKER_|ENABLE_ORYX|FUNCTION_APP_EDIT_MODE\Z|FUNCTIONS_
-    |IDENTITY_|MSDEPLOY_|ORYX_|PORT\Z|PYTHON_ENABLE_|PYTHON_ISOLATE_|REGION_NAME\Z|SCALE_|SCM_
+    |CONTAINER_|DEPLOYMENT_STORAGE_CONNECTION_STRING\Z|DIAGNOSTICS_AZURE|DOCKER_|ENABLE_ORYX
+    |FUNCTION_APP_EDIT_MODE\Z|FUNCTIONS_|IDENTITY_|LANGUAGEWORKERS__|MSDEPLOY_|ORYX_
+    |[A-Z]+_PROVIDER_AUTHENTICATION_SECRET\Z|PORT\Z|PYTHON_ENABLE_|PYTHON_ISOLATE_|REGION_NAME\Z|SCALE_|SCM_
     |WEBJOBS_|WEBSITE_|WEBSITES_|XDT_MICROSOFT|ENVD_MANAGED\Z)""",
     re.IGNORECASE | re.VERBOSE,
 )
@@ -114,6 +117,11 @@ class AppSettings:
         ours = self.owned | {MARK}
         return {name: each for name, each in self.whole.items() if name not in ours}
 
+    def taken(self, variables: Mapping[str, str]) -> str:
+        """One of these names that is Azure's, or that of a reference, "" where none is."""
+        kept = {name.upper() for name in self._azures()}
+        return next((name for name in sorted(variables) if name.upper() in kept), "")
+
     def _azures(self) -> dict[str, str]:
         return {
             name: each
@@ -130,11 +138,12 @@ class AppSettings:
 
 
 def is_azures(name: str, value: str) -> bool:
-    """Whether a setting is no variable: reserved, a reference, or under a name that none has."""
+    """Whether a setting is no variable: reserved, a reference, no text, or of a name none has."""
     return (
         _RESERVED.match(name) is not None
         or _NAME.fullmatch(name) is None
         or _REFERENCE.match(value) is not None
+        or not _is_text(value)
     )
 
 
@@ -143,19 +152,18 @@ def written(variables: Mapping[str, str]) -> str:
     return json.dumps(dict(sorted(variables.items())), ensure_ascii=False)
 
 
-def parsed(text: str) -> dict[str, str] | None:
-    """The variables of a document, None where it is none."""
+def _is_text(value: str) -> bool:
+    """Whether it is UTF-8: JSON may spell half a pair of surrogates, which is no character."""
     try:
-        found = json.loads(text)
-    except (ValueError, RecursionError):
-        return None
-    is_text = isinstance(found, dict) and all(isinstance(each, str) for each in found.values())
-    return found if is_text else None
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def document_problem(op: Op) -> BackendError | None:
     """Why a document can't be the settings of an app, None where it can."""
-    variables = parsed(op.value)
+    variables = document(op.value)
     if variables is None:
         return InvalidValue(f"the value of {shown(op.key)} is no JSON object of text")
     seen: dict[str, str] = {}
@@ -167,6 +175,8 @@ def document_problem(op: Op) -> BackendError | None:
             )
         if _RESERVED.match(name):
             return InvalidName(f"{name} is Azure's own, or the app's host's, and is left to them")
+        if not _is_text(value):
+            return InvalidValue(f"the value of {name} is not valid UTF-8")
         if _REFERENCE.match(value):
             return InvalidValue(f"the value of {name} would be a reference, which Azure resolves")
         other = seen.setdefault(name.upper(), name)

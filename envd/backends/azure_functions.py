@@ -27,7 +27,7 @@ from http import HTTPStatus
 from typing import Any, Final
 from urllib.parse import quote
 
-from envd.backends.azure_app_settings import AppSettings, document_problem, parsed
+from envd.backends.azure_app_settings import AppSettings, document_problem
 from envd.backends.azure_session import AzureCalls, Credentials
 from envd.backends.azure_settings import (
     CREDENTIALS_HINT,
@@ -55,6 +55,7 @@ from envd.backends.contract import (
     Scope,
     Verb,
 )
+from envd.backends.documents import document
 from envd.backends.errors import (
     BackendError,
     Forbidden,
@@ -317,10 +318,18 @@ class FunctionsBackend:
         version = seen.version(self._fingerprint)
         if op.verb is Verb.DELETE and not seen.is_there:
             return Outcome(op, Result.NOOP)
-        if op.verb is Verb.PUT and seen.is_there and parsed(op.value) == seen.variables:
+        wanted = (document(op.value) or {}) if op.verb is Verb.PUT else {}
+        if op.verb is Verb.PUT and seen.is_there and wanted == seen.variables:
             return Outcome(op, Result.NOOP, version)
         if op.expect != version:
             return stale(op, version)
+        taken = seen.taken(wanted)
+        if taken:
+            error = NotOwned(
+                f"{taken} of {self._app} refers to a secret, or is Azure's, and stays as it is",
+                hint="take the reference out of the app, or the variable out of envd",
+            )
+            return unsuccessful(op, error, version=version)
         if seen.is_there and not seen.is_ours and not op.any_owner:
             error = NotOwned(f"the variables of {self._app} were not set by envd")
             return unsuccessful(op, error, version=version)
@@ -329,7 +338,7 @@ class FunctionsBackend:
     async def _write(self, op: Op, seen: AppSettings, idempotency: str) -> Outcome:
         if op.verb is Verb.PUT:
             write = hashlib.sha256(f"{op.expect}\0{idempotency}".encode()).hexdigest()[:16]
-            after = seen.with_document(op, parsed(op.value) or {}, self._fingerprint, write)
+            after = seen.with_document(op, document(op.value) or {}, self._fingerprint, write)
         elif seen.is_ours:
             after = seen.without_ours()
         else:  # With leave: all of it goes but what is Azure's.

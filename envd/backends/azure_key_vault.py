@@ -300,7 +300,8 @@ class KeyVaultBackend:
     # Writing.
 
     async def apply(self, ops: Sequence[Op], *, idempotency: str) -> list[Outcome]:
-        """One after the other. A repeat finds the secret as it is to be, and is a NOOP.
+        """One after the other. A repeat is told by the name of the write, and answered as the
+        first; what finds the secret as it is to be is a NOOP.
 
         After an operation that met a vault that does not answer, the others are not tried.
         """
@@ -323,6 +324,8 @@ class KeyVaultBackend:
         try:
             async with self._turns.of(native):
                 seen = await self._look(native)
+                if op.verb is Verb.PUT and seen and seen.is_written_by(op, idempotency):
+                    return await self._repeated(op, seen)
                 done = self._without_writing(op, native, seen)
                 if done is not None:
                     return done
@@ -369,7 +372,7 @@ class KeyVaultBackend:
         self._refuse(answer, native)
         ours = self._secret(answer, native)
         self._revived.pop(native, None)
-        return await self._checked(op, seen, ours)
+        return await self._checked(op, seen, ours, await self._versions(native))
 
     def _refuse(self, answer: Answer, native: str) -> None:
         """Raise what an answer to a write means that is not as elsewhere."""
@@ -397,10 +400,20 @@ class KeyVaultBackend:
         self._revived[native] = revived
         return revived
 
-    async def _checked(self, op: Op, seen: Secret | None, ours: Secret) -> Outcome:
-        """What became of a put, after a look at who else wrote since the secret was seen."""
+    async def _repeated(self, op: Op, ours: Secret) -> Outcome:
+        """What became of a put that is written, and whose look at the others came to nothing."""
+        versions = await self._versions(ours.native)
+        over = next((each for each in versions if each.number == ours.mark.over), None)
+        if over is None and ours.mark.over:
+            return Outcome(op, Result.NOOP, ours.version)
+        return await self._checked(op, over, ours, versions)
+
+    async def _checked(
+        self, op: Op, seen: Secret | None, ours: Secret, versions: list[Secret]
+    ) -> Outcome:
+        """What became of a put, by the versions that there are afterwards."""
         done = Outcome(op, Result.APPLIED, ours.version)
-        others = newer(await self._versions(ours.native), seen, ours)
+        others = newer(versions, seen, ours)
         if not others:
             return done
         now = await self._look(ours.native)

@@ -92,6 +92,10 @@ class Secret:
         """Whether a put would change nothing."""
         return self.value == op.value and self.mark.secret in (None, op.secret)
 
+    def is_written_by(self, op: Op, idempotency: str) -> bool:
+        """Whether this very attempt at a put has written it already."""
+        return self.is_so(op) and self.mark.write == write_name(op, self.native, idempotency)
+
     def item(self, key: Key) -> Item:
         mark = self.mark
         return Item(

@@ -17,6 +17,7 @@ import logging
 import os
 import re
 from collections.abc import Callable, Mapping
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any, Final
@@ -30,8 +31,10 @@ from envd.backends.errors import (
     MissingLibrary,
     StoreUnavailable,
     StoreUnsupported,
+    Throttled,
 )
 from envd.backends.http_calls import ANSWER_S, CONNECT_S, Answer, error_of, new_session
+from envd.threads import finish_in_thread
 
 Credentials = Callable[[Any], Credential]
 """Makes the credential for a transport of the SDK."""
@@ -39,6 +42,9 @@ MakeClient = Callable[[Any, Mapping[str, Any]], Any]
 """Makes a client of the SDK of a credential and the arguments that all clients get."""
 
 _QUIET: Final = (("azure", logging.WARNING), ("azure.identity", logging.ERROR))
+_NOT_NOW: Final = (HTTPStatus.NOT_FOUND, HTTPStatus.GONE, HTTPStatus.TOO_MANY_REQUESTS)
+"""What is answered to who wants a token and shall come again: the service of a machine says 404 and
+410 while it is being updated."""
 _CODE: Final = re.compile(r"AADSTS[0-9]{4,8}")
 """What Microsoft Entra ID calls its errors; the rest of what it says is not passed on."""
 
@@ -52,8 +58,10 @@ class _Open:
     session: Any
 
     async def close(self) -> None:
-        for each in (self.client, self.credential, self.session):
-            await each.close()
+        """One that can't be closed, or a cancellation, keeps no other open."""
+        async with AsyncExitStack() as stack:
+            for each in (self.session, self.credential, self.client):
+                stack.push_async_callback(_let_go, each)
 
 
 class AzureCalls:
@@ -89,7 +97,8 @@ class AzureCalls:
         await self.close()
         session = new_session(self._settings.tls)
         try:
-            made = self._made(session)
+            # In a thread: to import the SDK takes a second, and this loop has more to do.
+            made = await finish_in_thread(self._made, session)
         except BaseException:
             await session.close()
             raise
@@ -124,7 +133,7 @@ class AzureCalls:
                 f"{self._store} needs the SDK for Azure, which is not installed",
                 hint="pip install 'envd-cluster[azure]'",
             )
-        except (ValueError, NotImplementedError) as error:  # The SDK's word for bad arguments.
+        except Exception as error:  # noqa: BLE001 (mostly ValueError, for bad arguments)
             return StoreUnsupported(
                 f"the SDK for Azure does not take the settings ({type(error).__name__})",
                 hint="see whether tenant_id, authority and the api versions are right",
@@ -188,13 +197,20 @@ class AzureCalls:
 
     def _problem(self, error: Exception) -> BackendError:
         """What an error of the SDK means, without anything of its text."""
-        from azure.core.exceptions import ClientAuthenticationError
+        from azure.core.exceptions import (
+            ClientAuthenticationError,
+            ServiceRequestError,
+            ServiceResponseError,
+        )
 
         kind = type(error).__name__
         if isinstance(error, ClientAuthenticationError):
             status = getattr(error.response, "status_code", None) or 0
-            if status == HTTPStatus.TOO_MANY_REQUESTS or status >= 500:
+            if status in _NOT_NOW or status >= 500:
                 return StoreUnavailable(f"Azure gives no tokens now (status {status})")
+            silent = (ServiceRequestError, ServiceResponseError, TimeoutError)
+            if isinstance(error.__cause__, silent):
+                return StoreUnavailable(f"nobody answers who gives tokens for {self.identity}")
             code = _CODE.search(str(error))
             return Forbidden(
                 f"Azure gives no token for {self.identity} ({code[0] if code else kind})",
@@ -212,7 +228,23 @@ class AzureCalls:
         error = error_of(answer, self._store)
         if isinstance(error, Forbidden):
             return Forbidden(error.message, hint=self._hint)
+        if isinstance(error, Throttled) and not error.retry_after_s:
+            return Throttled(error.message, retry_after_s=_wait_s(answer))
         return error
+
+
+async def _let_go(what: Any) -> None:
+    with suppress(Exception):  # What the SDK says of it may quote anything.
+        await what.close()
+
+
+def _wait_s(answer: Answer) -> float:
+    """What Azure's own headers say of waiting, in seconds; 0 where there are none."""
+    for name in ("retry-after-ms", "x-ms-retry-after-ms"):
+        text = answer.headers.get(name, "")
+        if text.isascii() and text.isdecimal():
+            return int(text) / 1000
+    return 0.0
 
 
 def _keep_quiet() -> None:

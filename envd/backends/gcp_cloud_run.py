@@ -90,7 +90,6 @@ _ENVIRONMENT: Final = Key("", "")
 _ABSENT: Final = {"NOT_FOUND": StoreUnsupported}
 _REFUSED: Final = {
     "ABORTED": StaleVersion,
-    "FAILED_PRECONDITION": StaleVersion,
     "NOT_FOUND": StoreUnsupported,
     "INVALID_ARGUMENT": InvalidValue,
 }
@@ -227,8 +226,12 @@ class CloudRunBackend:
             refused = self._refusal(op, found, after)
             if refused is not None:
                 return refused
-            version = await self._write(found, after, marked=is_put)
-            return Outcome(op, Result.APPLIED, version if after else "")
+            try:
+                version = await self._write(found, after, marked=is_put)
+                return Outcome(op, Result.APPLIED, version if after else "")
+            except (StaleVersion, StoreUnsupported) as error:
+                problem = error
+            return await self._not_written(op, found, problem)
         except BackendError as error:
             return unsuccessful(op, error)
 
@@ -248,6 +251,15 @@ class CloudRunBackend:
             error = NotOwned(f"the variables of {self._place.native} were not created by envd")
             return unsuccessful(op, error, version=version)
         return None
+
+    async def _not_written(self, op: Op, found: Found, problem: BackendError) -> Outcome:
+        """What a refusal meant, which one look at the service tells: that somebody was faster, or
+        that there can be no such revision, whoever asks for it."""
+        now = await self._found()
+        version = now.version if now.is_there else ""
+        if now.service.etag != found.service.etag:
+            return stale(op, version)
+        return unsuccessful(op, problem, version=version)
 
     async def _write(self, found: Found, after: dict[str, str], *, marked: bool) -> str:
         """Ask for a change; the version of the service then, "" where the answer does not tell."""

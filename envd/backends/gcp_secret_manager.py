@@ -14,6 +14,10 @@ no CAS        a deletion has the etag, which shows who relabelled a secret, not 
 
 A scan asks for each secret's newest version, which costs nothing. It is read by its number:
 `latest` is no version that one could hold on to, and can't be read while the newest is disabled.
+
+What lists may be minutes behind; only a version that is asked for by its number is as it is now. So
+the number of each version that was added here is kept, and where less is listed that one is asked
+for: what envd wrote is taken neither for undone nor for deleted.
 """
 
 from __future__ import annotations
@@ -41,6 +45,7 @@ from envd.backends.contract import (
 from envd.backends.errors import (
     BackendError,
     InvalidValue,
+    ItemNotFound,
     StaleVersion,
     StoreUnavailable,
     StoreUnsupported,
@@ -66,6 +71,7 @@ from envd.backends.outcomes import priced
 CAPABILITIES: Final = Capability.POSTCHECK | Capability.STAMP_SIDE
 _READS_OF_GET: Final = 3
 _READS_OF_CHANGE: Final = 3
+_MAX_ADDED: Final = 10_000
 _CHANGED: Final = {"FAILED_PRECONDITION": StaleVersion}
 """What an etag that is not that of now is answered with."""
 _GONE: Final = {"NOT_FOUND": StaleVersion, "INVALID_ARGUMENT": InvalidValue}
@@ -97,6 +103,7 @@ class SecretManagerBackend(VersionedStore):
             replace(LIMITS, page_items=page_items),
         )
         self._place = f"{place.project}/{place.base}"
+        self._added: dict[str, int] = {}
 
     @property
     def capabilities(self) -> Capability:
@@ -120,7 +127,11 @@ class SecretManagerBackend(VersionedStore):
         return listed(answer, "secrets", self._place)
 
     async def _get(self, native: str) -> Any:
-        return await self._calls.call("get_secret", native, name=self._name(native))
+        with suppress(ItemNotFound):
+            return await self._calls.call("get_secret", native, name=self._name(native))
+        if await self._last_added(native) is None:
+            raise ItemNotFound(f"there is no {native}")
+        raise StoreUnavailable(f"{native}: what Google tells is behind what was written")
 
     def _marks(self, answer: Any, native: str) -> Marks:
         return marks_of(answer, native)
@@ -135,7 +146,24 @@ class SecretManagerBackend(VersionedStore):
         found, token = listed(answer, "versions", native)
         if not found and token:
             raise StoreUnavailable(f"{native}: a listing that begins with nothing")
-        return version_of(found[0], native) if found else None
+        newest = version_of(found[0], native) if found else None
+        if self._added.get(native, 0) <= (0 if newest is None else int(newest.name)):
+            return newest
+        return await self._last_added(native) or newest
+
+    async def _last_added(self, native: str) -> Version | None:
+        """The version that was added here last; None without any, and where it is gone."""
+        number = self._added.get(native)
+        if number is None:
+            return None
+        with suppress(ItemNotFound):
+            return await self._numbered(native, number)
+        self._added.pop(native, None)
+        return None
+
+    async def _numbered(self, native: str, number: int) -> Version:
+        name = f"{self._name(native)}/versions/{number}"
+        return version_of(await self._calls.call("get_secret_version", native, name=name), native)
 
     async def _value(self, native: str, version: str) -> str:
         answer = await self._calls.call(
@@ -168,8 +196,10 @@ class SecretManagerBackend(VersionedStore):
         )
         made = version_of(answer, native)
         number, before = int(made.name), int(seen.newest.name) if seen.newest is not None else 0
+        self._keep_in_mind(native, number)
         outcome = Outcome(op, Result.APPLIED, made.text)
-        if number != before + 1:
+        is_next = number == before + 1
+        if not is_next:
             between = None
             if number > before:
                 with suppress(BackendError):  # It is written: what it replaced is told if it can.
@@ -177,15 +207,19 @@ class SecretManagerBackend(VersionedStore):
             outcome = replace(outcome, overtaken=True, between=between)
         with suppress(BackendError):  # ... and so it is without a stamp.
             await self._leave(op, native, seen.marks, number)
-        with suppress(BackendError):
-            await self._shed(native, number)
+        if is_next:  # Else it might be what others wrote and nobody has read.
+            with suppress(BackendError):
+                await self._shed(native, number)
         return outcome
+
+    def _keep_in_mind(self, native: str, number: int) -> None:
+        if len(self._added) >= _MAX_ADDED and native not in self._added:
+            self._added.pop(next(iter(self._added)))
+        self._added[native] = number
 
     async def _between(self, native: str, marks: Marks, number: int) -> Item:
         """What others wrote as this version; it has no stamp."""
-        name = f"{self._name(native)}/versions/{number}"
-        answer = await self._calls.call("get_secret_version", native, name=name)
-        found = version_of(answer, native)
+        found = await self._numbered(native, number)
         value = await self._value(native, found.name)
         return self._item(native, Seen(replace(marks, annotations={}), found, value))
 
@@ -223,6 +257,7 @@ class SecretManagerBackend(VersionedStore):
             name=self._name(native),
             etag=seen.marks.etag,
         )
+        self._added.pop(native, None)
 
     # Watching, and what it costs.
 

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from envd.backends.documents import document
 from envd.backends.errors import (
     BackendError,
     InvalidName,
@@ -168,11 +169,8 @@ def document_of(variables: Mapping[str, str]) -> str:
 
 def variables_of(text: str) -> dict[str, str]:
     """The variables of a document. Raises InvalidValue, without its text, for what is none."""
-    try:
-        found = json.loads(text)
-    except (ValueError, RecursionError):
-        found = None
-    if not isinstance(found, dict) or not all(isinstance(each, str) for each in found.values()):
+    found = document(text)
+    if found is None:
         raise InvalidValue("the document is no JSON object of text")
     return found
 

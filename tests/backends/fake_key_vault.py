@@ -67,6 +67,8 @@ class FakeKeyVault:
     """Why a name can't be used, and for how many requests about it."""
     is_strict: bool = False
     """It takes no tokens any more."""
+    throttled: int = 0
+    """So many requests for versions are too many."""
     before: dict[str, Callable[[], object]] = field(default_factory=dict)
     """What somebody else does right before the next request of a method."""
     asked: list[str] = field(default_factory=list)
@@ -112,6 +114,9 @@ class FakeKeyVault:
         if stopped is not None:
             return stopped
         match (request.method, kind, about):
+            case ("GET", "secrets", "versions") if self.throttled:
+                self.throttled -= 1
+                return refusal(429, "Throttled", retry_after_ms="1500")
             case ("GET", "secrets", "versions"):
                 return self._versions(request, base, name)
             case ("GET", "secrets", number):

@@ -217,6 +217,9 @@ async def test_a_mark_that_somebody_spoiled_owns_nothing(
         ({"a.b": "x"}, InvalidName),
         ({"NAME": "1", "name": "2"}, NameCollision),
         ({"NAME": " @microsoft.keyvault(SecretUri=x)"}, InvalidValue),
+        ({"NAME": "half of a pair \ud800"}, InvalidValue),
+        ({"DEPLOYMENT_STORAGE_CONNECTION_STRING": "x"}, InvalidName),
+        ({"MICROSOFT_PROVIDER_AUTHENTICATION_SECRET": "x"}, InvalidName),
     ],
 )
 async def test_what_an_app_can_not_have_is_refused_without_a_call(
@@ -231,6 +234,28 @@ async def test_what_an_app_can_not_have_is_refused_without_a_call(
     assert type(reject.error) is kind
     assert type(outcome.error) is kind
     assert app.asked == []
+
+
+@pytest.mark.parametrize("name", ["SIGNING_KEY", "Signing_Key"])
+async def test_a_reference_is_not_written_over_by_a_variable_of_its_name(
+    app: FakeFunctionApp, backend: FunctionsBackend, name: str
+) -> None:
+    outcome = await one(backend, put({"OTHER": "1", name: "plain"}, any_owner=True))
+
+    assert isinstance(outcome.error, NotOwned)
+    assert app.settings[""] == AZURES
+
+
+async def test_what_is_no_text_is_kept_and_not_shown(
+    app: FakeFunctionApp, backend: FunctionsBackend
+) -> None:
+    app.settings[""]["THEIRS"] = "half of a pair \ud800"
+
+    written = await write(backend, {"NAME": "value"})
+
+    assert written.result is Result.APPLIED
+    assert variables_of(await read(backend)) == {"NAME": "value"}
+    assert app.settings[""]["THEIRS"] == "half of a pair \ud800"
 
 
 @pytest.mark.parametrize("text", ["", "[]", '{"NAME": 1}', "[" * 10_000])

@@ -288,6 +288,30 @@ async def test_who_comes_after_us_is_not_taken_for_overtaken(
     assert vault.value(NAME) == "theirs"
 
 
+async def test_who_was_overtaken_is_told_by_the_repeat_where_the_first_could_not_look(
+    vault: FakeKeyVault, backend: KeyVaultBackend
+) -> None:
+    created = await one(backend, put("NAME", "first"))
+
+    def others() -> None:
+        vault.put(NAME, "theirs")
+        vault.throttled = 1
+
+    vault.before["PUT"] = others
+    op = put("NAME", "ours", expect=created.version)
+    first = await one(backend, op)
+    again = await one(backend, op)
+    another = await one(backend, op, attempt="another")
+
+    assert isinstance(first.error, Throttled)
+    assert first.error.retry_after_s == 1.5
+    assert (again.result, again.overtaken) == (Result.APPLIED, True)
+    assert again.between is not None
+    assert again.between.value == "theirs"
+    assert (another.result, another.version) == (Result.NOOP, again.version)
+    assert len(vault.secrets[NAME].versions) == 3
+
+
 # Listings.
 
 

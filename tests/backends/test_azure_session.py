@@ -223,6 +223,52 @@ async def test_what_is_opened_is_closed_with_the_credential(vault: FakeKeyVault)
     assert not (await backend.probe()).ok
 
 
+class Troubled(FakeCredential):
+    """A credential that gets no token, nor is it closed without trouble."""
+
+    def __init__(self, cause: Exception) -> None:
+        super().__init__()
+        self.cause = cause
+
+    async def get_token(self, *scopes: str, **options: Any) -> Any:
+        from azure.identity import CredentialUnavailableError
+
+        raise CredentialUnavailableError(message=f"not {SECRET}") from self.cause
+
+    async def close(self) -> None:
+        raise OSError(f"not {SECRET}")
+
+
+def _causes() -> list[Any]:
+    from azure.core.exceptions import HttpResponseError, ServiceRequestError
+
+    return [
+        pytest.param(ServiceRequestError("no route"), StoreUnavailable, id="silence"),
+        pytest.param(TimeoutError(), StoreUnavailable, id="timeout"),
+        pytest.param(HttpResponseError("no identity"), Forbidden, id="refusal"),
+    ]
+
+
+@pytest.mark.parametrize(("cause", "kind"), _causes())
+async def test_who_gives_tokens_and_is_not_there_now_is_asked_again_later(
+    vault: FakeKeyVault, cause: Exception, kind: type[BackendError]
+) -> None:
+    options = Options("acme-prod", settings={"ca_file": certificate().ca_file}, endpoint=vault.url)
+    made = Troubled(cause)
+    backend = KeyVaultBackend(options, credentials=lambda _: Credential(made, "a test"))
+
+    await backend.open()
+    with pytest.raises(kind) as caught:
+        await values(backend)
+    await backend.close()
+
+    error = caught.value
+    assert SECRET not in f"{error} {error.hint} {error!r}"
+    assert error.__cause__ is None
+    assert error.__context__ is None
+    assert not (await backend.probe()).ok
+
+
 async def test_a_file_of_an_authority_that_is_not_there_is_told(tmp_path: Path) -> None:
     settings = {"ca_file": tmp_path / "none.pem"}
     backend = KeyVaultBackend(Options("acme-prod", settings=settings), environ={})

@@ -248,6 +248,30 @@ async def test_a_deploy_between_look_and_write_is_a_conflict(target: Target) -> 
     assert target.fake.service.template.containers[0].image == "example/web:2"
 
 
+@pytest.mark.parametrize("status", ["ABORTED", "FAILED_PRECONDITION"])
+async def test_who_was_faster_is_a_conflict_whatever_it_is_called(
+    target: Target, status: str
+) -> None:
+    created = await target.put({"LEVEL": "info"})
+    code = grpc.StatusCode[status]
+    target.server.on("GetService", Before(target.fake.settle), after=1)
+    target.server.on("UpdateService", Refuse(code))
+
+    outcome = await target.put({"LEVEL": "debug"}, created.version)
+
+    assert outcome.result is Result.CONFLICT
+
+
+async def test_what_a_policy_forbids_is_a_refusal_and_no_conflict(target: Target) -> None:
+    created = await target.put({"LEVEL": "info"})
+    target.server.on("UpdateService", Refuse(grpc.StatusCode.FAILED_PRECONDITION))
+
+    outcome = await target.put({"LEVEL": "debug"}, created.version)
+
+    assert (outcome.result, outcome.version) == (Result.REJECTED, created.version)
+    assert isinstance(outcome.error, StoreUnsupported)
+
+
 async def test_a_version_stands_still_while_a_change_is_rolled_out(target: Target) -> None:
     created = await target.put({"LEVEL": "info"})
     target.fake.settle()

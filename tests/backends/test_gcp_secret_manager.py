@@ -229,7 +229,67 @@ async def test_as_many_versions_are_kept_as_the_settings_say(
     assert store.fake.of(NATIVE).payloads == [b"", b"", b"three", b"four"]
 
 
+async def test_no_version_is_destroyed_by_a_write_that_overtook_others(
+    secret_manager: FakeSecretManager,
+) -> None:
+    secret_manager.clear()
+    store = await _opened(secret_manager, secret_manager_keep_versions=1)
+    created = await store.put("ours")
+
+    def others() -> None:
+        store.fake.put(NATIVE, "theirs")
+
+    store.server.on("AddSecretVersion", Before(others))
+    store.server.on("GetSecretVersion", Refuse(Code.UNAVAILABLE))
+    outcome = await store.put("ours again", created.version)
+    await store.backend.close()
+
+    assert (outcome.overtaken, outcome.between) == (True, None)
+    assert store.fake.of(NATIVE).payloads == [b"ours", b"theirs", b"ours again"]
+
+
 # Versions and stamps.
+
+
+async def test_a_listing_that_is_behind_does_not_undo_what_was_written(store: Store) -> None:
+    created = await store.put("old")
+    behind = Answer(api.ListSecretVersionsResponse(versions=[store.fake.of(NATIVE).versions[0]]))
+    written = await store.put("new", created.version)
+
+    store.server.on("ListSecretVersions", behind, times=2)
+    listed, found = await store.listed(), await store.item()
+
+    assert listed.version == found.version == written.version
+    assert (found.value, found.stamp) == ("new", "stamp")
+
+
+async def test_a_secret_that_was_just_made_is_not_taken_for_deleted(store: Store) -> None:
+    written = await store.put("value")
+
+    store.server.on("ListSecretVersions", Answer(api.ListSecretVersionsResponse()))
+    listed = await store.listed()
+    store.server.on("GetSecret", Refuse(Code.NOT_FOUND))
+
+    assert listed.version == written.version
+    with pytest.raises(StoreUnavailable):
+        await store.read()
+
+
+async def test_what_others_deleted_or_made_anew_is_seen_as_it_is(store: Store) -> None:
+    version = ""
+    for value in ("one", "two"):
+        version = (await store.put(value, version)).version
+
+    store.fake.delete(NATIVE)
+    gone = await store.read()
+    await store.put("three")
+    await store.put("four", (await store.item()).version)
+    store.fake.delete(NATIVE)
+    store.fake.put(NATIVE, "theirs")
+    theirs = await store.item()
+
+    assert isinstance(gone, ItemNotFound)
+    assert (theirs.value, theirs.managed) == ("theirs", False)
 
 
 async def test_who_was_overtaken_reads_what_the_other_wrote(store: Store) -> None:
