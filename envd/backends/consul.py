@@ -8,8 +8,10 @@ no ATOMIC_BATCH a request may have 512 KiB, so what one `apply` takes does not a
                 transaction: each operation is one
 
 Consul leaves out of a listing what the token may not read, and says so in a header: then there is
-no telling what is not there, and the listing is refused. An answer that does not come of Consul's
-store, such as the 404 of some proxy, lacks the index that all of Consul's have, and is none.
+no telling what is not there, and the listing is refused. To who shows no token it does not say so:
+then the agent is asked whether it has policies at all, and if it has, listings are refused. An
+answer that does not come of Consul's store, such as the 404 of some proxy, lacks the index that all
+of Consul's have, and is none.
 
 A version is the `ModifyIndex` of the value, which is given once in the life of a datacenter.
 """
@@ -69,6 +71,10 @@ _FILTERED: Final = "x-consul-results-filtered-by-acls"
 _DENIED: Final = "Permission denied"
 _STALE: Final = "index is stale"
 _NO_TOKEN: Final = b"ACL not found"
+_NO_SUCH_TOKEN: Final = (_NO_TOKEN, b"token does not exist")
+_NO_POLICIES: Final = b"ACL support disabled"
+_NOBODY: Final = "00000000-0000-0000-0000-000000000002"
+"""The token of all who show none."""
 
 
 class ConsulKeys:
@@ -79,6 +85,7 @@ class ConsulKeys:
         self._environ = environ
         self._calls: HttpCalls | None = None
         self._identity = ""
+        self._has_token = False
 
     @property
     def identity(self) -> str:
@@ -94,7 +101,7 @@ class ConsulKeys:
             address, tls=settings.tls, headers={"X-Consul-Token": token} if token else None
         )
         await calls.open()
-        self._calls = calls
+        self._calls, self._has_token = calls, bool(token)
         self._identity = f"the token of {settings.token.name}" if token else "anonymous"
 
     async def close(self) -> None:
@@ -103,10 +110,12 @@ class ConsulKeys:
             await calls.close()
 
     async def reach(self, prefix: str) -> None:
+        await self._know_that_all_is_told()
         await self._listed(prefix, {"keys": "true", "separator": "/", "consistent": "true"})
 
     async def read(self, paths: Sequence[str]) -> dict[str, Kept]:
         """A listing of what begins like a value has its note as well, of the same time."""
+        await self._know_that_all_is_told()
         found: dict[str, Kept] = {}
         waiting = iter(paths)
         failed: list[BackendError] = []
@@ -131,7 +140,31 @@ class ConsulKeys:
 
     async def pages(self, prefix: str) -> AsyncIterator[tuple[Sequence[Raw], bool]]:
         """One page: Consul has no others."""
+        await self._know_that_all_is_told()
         yield await self._raws(prefix), True
+
+    async def _know_that_all_is_told(self) -> None:
+        """Raise Forbidden where a listing would not say that it leaves something out.
+
+        Whoever shows a token is told. Without one, the agent may have one of its own to show.
+        """
+        if self._has_token:
+            return
+        answer = await self._asked("GET", "/v1/acl/token/self", {})
+        if answer.status == HTTPStatus.UNAUTHORIZED and _NO_POLICIES in answer.body:
+            return
+        whose = answer.table().get("AccessorID") if answer.is_good else ""
+        if isinstance(whose, str) and whose not in ("", _NOBODY):
+            return
+        # There is none for who has none: that is 404 or 403, by the release.
+        is_nobody = whose == _NOBODY or any(each in answer.body for each in _NO_SUCH_TOKEN)
+        if not is_nobody and answer.status != HTTPStatus.FORBIDDEN:
+            error = error_of(answer, _STORE)
+            raise _senseless() if answer.is_good or error.is_refusal else error
+        raise Forbidden(
+            "Consul has policies, and does not tell who has no token what it leaves out",
+            hint="set token_env or token_file below [cloud.providers.consul]",
+        )
 
     async def _raws(self, prefix: str) -> list[Raw]:
         answer = await self._listed(prefix, {"recurse": "true", "consistent": "true"})
@@ -140,6 +173,8 @@ class ConsulKeys:
 
     async def swap(self, over: Kept, value: bytes | None, mark: bytes) -> Swapped:
         path, beside = over.path, mark_of(over.path)
+        # A write without any would take away what others have there.
+        flags = over.value.flags if over.value is not None else 0
         if value is None:
             ops = [
                 self._op("delete-cas", path, index=over.changed),
@@ -147,7 +182,7 @@ class ConsulKeys:
             ]
         else:
             ops = [
-                self._op("cas", path, value=value, index=over.changed),
+                self._op("cas", path, value=value, index=over.changed, flags=flags),
                 self._op("set", beside, value=mark),
             ]
         answer = await self._asked("PUT", "/v1/txn", {}, body=json.dumps(ops).encode())
@@ -166,10 +201,13 @@ class ConsulKeys:
             raise _senseless()
         return Swapped(True, number)
 
-    def _op(self, verb: str, path: str, *, value: bytes = b"", index: int = 0) -> dict[str, Any]:
+    def _op(
+        self, verb: str, path: str, *, value: bytes = b"", index: int = 0, flags: int = 0
+    ) -> dict[str, Any]:
         kv: dict[str, Any] = {"Verb": verb, "Key": path}
         if verb in ("cas", "set"):
             kv["Value"] = base64.b64encode(value).decode()
+            kv["Flags"] = flags
         if verb in ("cas", "delete-cas"):
             kv["Index"] = index
         settings = self._settings
@@ -246,7 +284,9 @@ def _raw(found: object) -> Raw:
     entry: dict[str, Any] = found if isinstance(found, dict) else {}
     path, value = entry.get("Key"), entry.get("Value") or ""
     made, changed = entry.get("CreateIndex"), entry.get("ModifyIndex")
+    flags = entry.get("Flags", 0)
     numbers = isinstance(made, int) and isinstance(changed, int) and made > 0 and changed > 0
+    numbers = numbers and isinstance(flags, int)
     if not isinstance(path, str) or not path or not isinstance(value, str) or not numbers:
         raise _senseless()
     assert isinstance(made, int)
@@ -256,7 +296,7 @@ def _raw(found: object) -> Raw:
     except ValueError:
         pass
     else:
-        return Raw(path, made, changed, raw)
+        return Raw(path, made, changed, raw, flags)
     raise _senseless()
 
 

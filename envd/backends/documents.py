@@ -17,8 +17,19 @@ def document(text: str) -> dict[str, str] | None:
         found = json.loads(text)
     except (ValueError, RecursionError):
         return None
-    is_text = isinstance(found, dict) and all(isinstance(each, str) for each in found.values())
+    is_text = isinstance(found, dict) and all(map(_is_text, (*found, *found.values())))
     return found if is_text else None
+
+
+def _is_text(found: object) -> bool:
+    """Whether this is text; JSON can also name halves of characters, which no store can keep."""
+    if not isinstance(found, str):
+        return False
+    try:
+        found.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def document_problem(op: Op) -> BackendError | None:

@@ -123,7 +123,12 @@ class EtcdKeys:
         """`cursor` is the last revision that was told of whole."""
         told = number(cursor)
         while True:
-            create: dict[str, object] = {**_below(prefix)}
+            # In pieces, since what was missed is told at once; and in touch also when idle.
+            create: dict[str, object] = {
+                **_below(prefix),
+                "fragment": True,
+                "progress_notify": True,
+            }
             if told:
                 create["start_revision"] = str(told + 1)
             compacted = False
@@ -193,7 +198,9 @@ def _told(result: Mapping[str, Any]) -> list[Change]:
         raise _senseless()
     found = [(_path_of(_kv(each)), number(_kv(each).get("mod_revision"))) for each in events]
     values = [each for each in found if not each[0].endswith(MARK)]
-    after = [revision for _, revision in values[1:]] + [0]
+    # The rest of a message in pieces may go on with the same revision.
+    last = found[-1][1] if found and result.get("fragment") is True else 0
+    after = [revision for _, revision in values[1:]] + [last]
     return [
         Change(path, str(revision if revision != following else revision - 1))
         for (path, revision), following in zip(values, after, strict=False)

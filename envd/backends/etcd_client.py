@@ -4,7 +4,9 @@ etcd has no client for Python that is kept up, so it is spoken to through the ga
 member has beside gRPC: every call is a POST of a JSON object, with bytes in base64.
 
 A call is made to one member and no other: where no answer comes nobody knows what was done. The
-next call then goes to the next address. Only what writes nothing may ask them all in turn.
+next call then goes to the next address, as it does where a member answers that it can't, since one
+that is cut off from the others answers so for as long as it is. Only what writes nothing may ask
+them all in turn.
 
 A token comes of a login with name and password. etcd ends it by itself, after five minutes without
 a call or sooner; the call that meets this is an AuthExpired, and the next one logs in anew. Some
@@ -98,23 +100,22 @@ class EtcdClient:
         failed: BackendError | None = None
         for _ in range(len(self._calls) if anywhere else 1):
             try:
-                answer = await self._call(path, body, token)
+                return await self._call(path, body, token)
             except StoreUnavailable as error:
                 failed = error
-            else:
-                return self._good(answer).table()
         raise failed if failed is not None else StoreUnavailable("the backend is not open")
 
-    async def _call(self, path: str, body: Mapping[str, object], token: str) -> Answer:
+    async def _call(self, path: str, body: Mapping[str, object], token: str) -> dict[str, Any]:
         at = self._at
         try:
-            return await self._member(at).call(
+            answer = await self._member(at).call(
                 "POST",
                 path,
                 body=json.dumps(body).encode(),
                 headers=_headers(token),
                 most_bytes=MAX_ANSWER_BYTES,
             )
+            return self._good(answer).table()
         except StoreUnavailable:
             self._leave(at)
             raise

@@ -36,6 +36,7 @@ from envd.backends.errors import (
 
 if TYPE_CHECKING:
     import aiohttp
+    from yarl import URL
 
 CONNECT_S: Final = 5.0
 ANSWER_S: Final = 9.0
@@ -43,6 +44,9 @@ ANSWER_S: Final = 9.0
 MAX_ANSWER_BYTES: Final = 32 << 20
 """What is longer is no answer to anything that is asked here."""
 MAX_LINE_BYTES: Final = 8 << 20
+SILENCE_S: Final = 900.0
+"""How long a stream may tell nothing before it is taken for dead: a connection that a network
+forgot never ends by itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,9 +100,12 @@ def parsed(body: bytes) -> object:
     raise StoreUnavailable("the store answered something that is no JSON")
 
 
-def new_session(tls: Tls, *, headers: Mapping[str, str] | None = None) -> aiohttp.ClientSession:
+def new_session(
+    tls: Tls, *, headers: Mapping[str, str] | None = None, trust_env: bool = True
+) -> aiohttp.ClientSession:
     """A session of aiohttp, also for an SDK that takes one; StoreUnsupported where a file of `tls`
-    can't be used. It is the caller's to close."""
+    can't be used. It is the caller's to close. With `trust_env` it takes the proxies of the
+    environment, and names and passwords of a `.netrc`."""
     import aiohttp
 
     return aiohttp.ClientSession(
@@ -106,7 +113,7 @@ def new_session(tls: Tls, *, headers: Mapping[str, str] | None = None) -> aiohtt
         timeout=aiohttp.ClientTimeout(total=ANSWER_S, sock_connect=CONNECT_S),
         connector=aiohttp.TCPConnector(ssl=_context(tls), limit=0),
         cookie_jar=aiohttp.DummyCookieJar(),
-        trust_env=True,
+        trust_env=trust_env,
         read_bufsize=1 << 16,
         middlewares=(_once,),
     )
@@ -143,7 +150,7 @@ class HttpCalls:
     async def open(self) -> None:
         """Make a session; raises StoreUnsupported where a file of `tls` can't be used."""
         await self.close()
-        self._session = new_session(self._tls, headers=self._headers)
+        self._session = new_session(self._tls, headers=self._headers, trust_env=False)
 
     async def close(self) -> None:
         session, self._session = self._session, None
@@ -191,17 +198,20 @@ class HttpCalls:
         query: Mapping[str, str] | None = None,
         body: bytes = b"",
         headers: Mapping[str, str] | None = None,
+        silence_s: float = SILENCE_S,
     ) -> AsyncIterator[tuple[Answer, AsyncIterator[bytes]]]:
         """Make a call whose answer goes on for as long as the store likes, line by line.
 
         The answer comes at once, without a body. Its lines end, or raise StoreUnavailable, when the
-        store or the network ends them.
+        store or the network ends them, or when nothing has come for `silence_s`.
         """
         errors = self._errors()
         response: aiohttp.ClientResponse | None = None
         failure = ""
         try:
-            response = await self._asked(method, path, query, body, headers, None)
+            response = await self._asked(
+                method, path, query, body, headers, None, silence_s=silence_s
+            )
         except (OSError, ValueError, errors) as error:
             failure = type(error).__name__
         if response is None:
@@ -238,6 +248,7 @@ class HttpCalls:
         body: bytes,
         headers: Mapping[str, str] | None,
         answer_s: float | None,
+        silence_s: float | None = None,
     ) -> Any:
         import aiohttp
         from yarl import URL
@@ -245,13 +256,19 @@ class HttpCalls:
         if self._session is None:
             raise StoreUnavailable("the backend is not open")
         url = URL(f"{self._address}{path}", encoded=True)
+        proxy, shown = _proxy_of(url)
         return self._session.request(
             method,
             url.with_query(dict(query)) if query else url,
+            proxy=proxy,
+            proxy_headers=shown,
             data=io.BytesIO(body) if body else None,  # Large ones are sent piece by piece.
-            headers=dict(headers or {}),
+            # Without TLS the proxy reads the call itself.
+            headers={**(headers or {}), **(shown if url.scheme == "http" else {})},
             allow_redirects=False,
-            timeout=aiohttp.ClientTimeout(total=answer_s, sock_connect=CONNECT_S),
+            timeout=aiohttp.ClientTimeout(
+                total=answer_s, sock_connect=CONNECT_S, sock_read=silence_s
+            ),
         )
 
     def _errors(self) -> type[Exception]:
@@ -260,10 +277,27 @@ class HttpCalls:
         return aiohttp.ClientError
 
     def _silence(self, failure: str) -> StoreUnavailable:
+        # Before an @ would be a name and a password.
+        scheme, mark, rest = self._address.rpartition("://")
         return StoreUnavailable(
-            f"{self._address} gave no answer: {failure}",
+            f"{scheme}{mark}{rest.rpartition('@')[2]} gave no answer: {failure}",
             hint="see whether the address, and the ca_file for https, are right",
         )
+
+
+def _proxy_of(url: URL) -> tuple[URL | None, dict[str, str]]:
+    """The proxy that the environment names for an address, and what is shown to it.
+
+    aiohttp would find it by itself, but then shows a store what a `.netrc` has for its host, and
+    makes no call at all that has credentials of its own.
+    """
+    from aiohttp.helpers import get_env_proxy_for_url
+
+    try:
+        proxy, login = get_env_proxy_for_url(url)
+    except LookupError:
+        return None, {}
+    return proxy, {"Proxy-Authorization": login.encode()} if login is not None else {}
 
 
 async def _once(

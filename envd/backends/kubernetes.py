@@ -97,6 +97,8 @@ PRICES: Final = PriceSheet(
     source="no fee: what the machines cost that it runs on is not counted",
 )
 _WRITER: Final = {"fieldManager": "envd"}
+WATCH_S: Final = 290
+"""How long the server is to let a watch go on: one that goes on for longer is dead."""
 
 
 class KubernetesBackend:
@@ -207,12 +209,15 @@ class KubernetesBackend:
         return {"fieldSelector": f"type={OPAQUE}"} if self._sort is Sort.SECRET else {}
 
     async def _found(self, name: str) -> Found:
-        return Found(self._sort, await self._client.ask("GET", f"{self._path}/{name}"))
+        """An object that only waits for its finalizers is gone: nothing brings it back."""
+        found = Found(self._sort, await self._client.ask("GET", f"{self._path}/{name}"))
+        return Found(self._sort) if found.is_going else found
 
     def _items(self, found: Sequence[Found], scope: Scope) -> list[Item]:
         items: list[Item] = []
         for each in found:
-            key = self.decode(each.name) if each.raw is not None and each.is_opaque else None
+            is_one = each.raw is not None and each.is_opaque and not each.is_going
+            key = self.decode(each.name) if is_one else None
             if key is not None and scope.holds(key):
                 items.append(self._item(key, each))
         return items
@@ -352,6 +357,7 @@ class KubernetesBackend:
                 **self._selected,
                 "watch": "true",
                 "allowWatchBookmarks": "true",
+                "timeoutSeconds": str(WATCH_S),
                 "resourceVersion": seen,
             }
             told = False

@@ -11,7 +11,9 @@ the hour; the call that meets one that has ended is an AuthExpired, whose remedy
 
 from __future__ import annotations
 
+import asyncio
 import json
+import sys
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -40,6 +42,11 @@ SERVICE_ACCOUNT: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 MAX_ANSWER_BYTES: Final = 128 << 20
 """Of a page: fifty of the largest objects, in base64."""
 
+ACCESS_S: Final = 60.0
+"""How long plugins and logins of a kubeconfig may take."""
+SILENCE_S: Final = 330.0
+"""Of a watch, which the server is asked to end before."""
+
 _STORE: Final = "Kubernetes"
 _IN_CLUSTER: Final = "KUBERNETES_SERVICE_HOST"
 _FULL: Final = "exceeded quota"
@@ -64,8 +71,10 @@ class KubernetesClient:
         settings: KubernetesSettings,
         environ: Mapping[str, str],
         service_account: Path = SERVICE_ACCOUNT,
+        access_s: float = ACCESS_S,
     ) -> None:
         self._service_account = service_account
+        self._access_s = access_s
         self._settings = settings
         self._environ = environ
         self._calls: HttpCalls | None = None
@@ -79,14 +88,19 @@ class KubernetesClient:
     async def open(self) -> None:
         """Find the cluster and the credentials; nothing is asked yet."""
         await self.close()
-        access = await _access(self._settings, self._environ, self._service_account)
-        headers = {"Authorization": access.token} if access.token else {}
-        calls = HttpCalls(
-            self._settings.address or access.address,
-            tls=access.tls,
-            headers={"Accept": "application/json", **headers},
-        )
-        await calls.open()
+        try:
+            access = await _access(
+                self._settings, self._environ, self._service_account, self._access_s
+            )
+            headers = {"Authorization": access.token} if access.token else {}
+            calls = HttpCalls(
+                self._settings.address or access.address,
+                tls=access.tls,
+                headers={"Accept": "application/json", **headers},
+            )
+            await calls.open()
+        finally:
+            _forget_files()
         self._calls, self._identity = calls, access.identity
 
     async def close(self) -> None:
@@ -126,7 +140,10 @@ class KubernetesClient:
         """The events of a watch, until the server ends it."""
         if self._calls is None:
             raise StoreUnavailable("the backend is not open")
-        async with self._calls.stream("GET", path, query=query) as (answer, lines):
+        async with self._calls.stream("GET", path, query=query, silence_s=SILENCE_S) as (
+            answer,
+            lines,
+        ):
             if answer.status == HTTPStatus.GONE:
                 yield _events(_gone())
             elif not answer.is_good:
@@ -152,7 +169,10 @@ async def _events(lines: AsyncIterator[bytes]) -> AsyncGenerator[dict[str, Any],
 
 
 async def _access(
-    settings: KubernetesSettings, environ: Mapping[str, str], service_account: Path
+    settings: KubernetesSettings,
+    environ: Mapping[str, str],
+    service_account: Path,
+    access_s: float,
 ) -> Access:
     in_cluster = settings.source is Source.IN_CLUSTER or (
         settings.source is Source.AUTO and _IN_CLUSTER in environ
@@ -178,14 +198,20 @@ async def _access(
                 cert_filename=str(service_account / "ca.crt"),
             )
         else:
-            await loading.load_kube_config(
-                config_file=_kubeconfig(settings, environ),
-                context=settings.context or None,
-                client_configuration=made,
-                persist_config=False,
-            )
+            async with asyncio.timeout(access_s):
+                await loading.load_kube_config(
+                    config_file=_kubeconfig(settings, environ),
+                    context=settings.context or None,
+                    client_configuration=made,
+                    persist_config=False,
+                )
     except Exception as error:  # noqa: BLE001 - files, YAML, plugins and logins: of any kind
         problem = type(error).__name__
+    if problem == TimeoutError.__name__:
+        raise StoreUnavailable(
+            f"a plugin or a login of the kubeconfig gave no credentials in {access_s:.0f} s",
+            hint="one that asks somebody, or opens a browser, can't be used by a daemon",
+        )
     if problem:
         # What was raised may quote a kubeconfig, in which there are credentials.
         source = "the pod's service account" if in_cluster else "the kubeconfig"
@@ -202,6 +228,16 @@ async def _access(
         Tls(_path(made.ssl_ca_cert), _path(made.cert_file), _path(made.key_file)),
         str(token) if token else "",
     )
+
+
+def _forget_files() -> None:
+    """Remove what the library wrote into temporary files, as keys of a kubeconfig: it would leave
+    them there for as long as the process lives. They have been read by now, and nobody else can be
+    about to: between writing and reading them nothing is waited for."""
+    loading = sys.modules.get("kubernetes_asyncio.config.kube_config")
+    forget = getattr(loading, "_cleanup_temp_files", None)
+    if forget is not None:
+        forget()
 
 
 def _kubeconfig(settings: KubernetesSettings, environ: Mapping[str, str]) -> str:

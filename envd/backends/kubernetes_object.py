@@ -59,13 +59,19 @@ class Found:
 
     @property
     def version(self) -> str:
-        """With the object's own id, since a cluster that is restored gives numbers twice."""
+        """With the object's own id: one that is made anew is another. A cluster that is restored
+        may still give numbers of one object twice."""
         return f"{self.resource_version}@{self.uid}" if self.raw is not None else ""
 
     @property
     def is_opaque(self) -> bool:
         """Whether it is of the type that envd makes."""
         return (self.raw or {}).get("type") in (OPAQUE, "", None)
+
+    @property
+    def is_going(self) -> bool:
+        """Whether it was deleted, and only waits for what its finalizers stand for."""
+        return bool(self._about.get("deletionTimestamp"))
 
     @property
     def is_immutable(self) -> bool:

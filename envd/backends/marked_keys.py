@@ -5,7 +5,8 @@ the value with MARK behind it. Both are written in one transaction. The store nu
 transactions, and tells of each key when it was made and when it was changed last, so three things
 can be told without any doubt:
 
-* a note that was changed with its value is of this value: its stamp is the value's;
+* a note that was changed with its value, or after it, is of this value: its stamp is the value's.
+  It is later where a store took the write of an equal value for none;
 * where the value was changed later, somebody else edited what envd created;
 * where the value was made later, somebody deleted it and made another, which is theirs.
 
@@ -34,12 +35,14 @@ def mark_of(path: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Raw:
-    """A key as the store has it. `made` and `changed` are the store's numbers of transactions."""
+    """A key as the store has it. `made` and `changed` are the store's numbers of transactions.
+    `flags` is what others keep with it, where a store has such."""
 
     path: str
     made: int
     changed: int
     value: bytes = field(default=b"", repr=False)
+    flags: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +84,7 @@ class Kept:
         value, mark = self.value, self.mark
         if value is None or mark is None:
             return None
-        if value.made > mark.changed or (value.changed != mark.changed and not lasting):
+        if value.made > mark.changed or (value.changed > mark.changed and not lasting):
             return None
         try:
             found = json.loads(mark.value)

@@ -1,8 +1,9 @@
 """A backend for plain key-value stores: everything that is the same for all of them.
 
 An item is a key for each variable, PLACE/NAME, or one for each environment with all variables in
-it. A binding of one environment with layout "document" has the key PLACE itself; with a prefix
-bound, that of the prefix itself is PLACE/_. What envd notes lies beside (`marked_keys`).
+it. A binding of one environment with layout "document" has the key PLACE itself, unless a template
+names it; with a prefix bound, that of the prefix itself is PLACE/_. What envd notes lies beside
+(`marked_keys`).
 
 A write is a read and a transaction that is done only where the value is still the one that was
 read. The store is met through `Keys`.
@@ -151,7 +152,10 @@ class MarkedBackend:
         self._clock = clock
         self._naming = Naming(options.name_template, layout=options.layout, below=options.below)
         self._is_document = options.layout == "document"
-        self._is_one = self._is_document and not options.below
+        # With a template that names the one document it lies below the place, as all others do.
+        self._is_one = (
+            self._is_document and not options.below and self._naming.encode(Key("", "")) == ROOT
+        )
         self._shape: Shape = DocumentShape() if self._is_document else VariableShape()
 
     @property

@@ -7,6 +7,7 @@ container instances, take no reference: these two hold the secrets, and belong i
 from __future__ import annotations
 
 import json
+import re
 from typing import Final
 
 from envd.formats.deployment import Deployment, check_names, distinct, refused
@@ -15,6 +16,8 @@ from envd.formats.write import yaml_name, yaml_string
 
 _NAME: Final = "[A-Za-z_][A-Za-z0-9_]*"
 _VAULT: Final = "[A-Za-z][A-Za-z0-9-]{1,22}[A-Za-z0-9]"
+# What App Service, and the tools on a developer's machine, look up instead of giving it to an app.
+_REFERENCE: Final = re.compile(r"\s*@Microsoft\.(?:KeyVault|AppConfiguration)\(", re.IGNORECASE)
 _KEY_VAULT_NAME: Final = 127
 _GROUP_NAME: Final = 63
 _API_VERSION: Final = "2023-05-01"
@@ -51,13 +54,16 @@ def functions_local(deployment: Deployment) -> str:
 
 
 def _check_settings(deployment: Deployment) -> None:
-    """Raise InvalidRequest for a name that an app would be given otherwise, or not at all."""
+    """Raise InvalidRequest for what an app would be given otherwise, or not at all."""
     check_names(
         deployment.names,
         _NAME,
         "has a name that an app setting can't have: letters, digits and '_' alone are kept",
     )
     distinct(deployment.names, str.upper)
+    for name, value in deployment.values.items():
+        if _REFERENCE.match(value):
+            raise refused(name, "has '@Microsoft...(' at the start, which Azure would fill in")
 
 
 def container_instances(deployment: Deployment) -> str:

@@ -20,15 +20,17 @@ from tests.backends.fake_vault import serving
 
 MAX_BODY_BYTES = 512 << 10
 MAX_OPERATIONS = 64
+ANONYMOUS = "00000000-0000-0000-0000-000000000002"
 
 
 @dataclass
 class Entry:
-    """A key: its value, and the indexes that made and changed it."""
+    """A key: its value, the indexes that made and changed it, and the flags that go with it."""
 
     value: bytes
     made: int
     changed: int
+    flags: int = 0
 
 
 @dataclass
@@ -41,8 +43,10 @@ class FakeConsul:
     deleted: dict[str, int] = field(default_factory=dict)
     """The index of the last deletion, by key."""
     tokens: dict[str, str] = field(default_factory=dict)
-    """What the keys begin with that a token may read and write, by token; without any everybody
-    may everything."""
+    """What the keys begin with that a token may read and write, by token, that of "" by who has
+    none; without any everybody may everything."""
+    default_token: str = ""
+    """What the agent shows for those who have none."""
     asked: list[str] = field(default_factory=list)
     queries: list[dict[str, str]] = field(default_factory=list)
     operations: list[dict[str, Any]] = field(default_factory=list)
@@ -52,10 +56,10 @@ class FakeConsul:
 
     # What tests do.
 
-    async def put(self, key: str, value: str) -> None:
+    async def put(self, key: str, value: str, flags: int = 0) -> None:
         """Write as somebody else."""
         self.index += 1
-        self._set(key, value.encode())
+        self._set(key, value.encode(), flags)
         await self.wake()
 
     async def delete(self, key: str) -> None:
@@ -81,13 +85,13 @@ class FakeConsul:
 
     # Keys.
 
-    def _set(self, key: str, value: bytes) -> None:
+    def _set(self, key: str, value: bytes, flags: int) -> None:
         """What is equal already is left as it is."""
         before = self.entries.get(key)
-        if before is not None and before.value == value:
+        if before is not None and (before.value, before.flags) == (value, flags):
             return
         made = before.made if before is not None else self.index
-        self.entries[key] = Entry(value, made, self.index)
+        self.entries[key] = Entry(value, made, self.index, flags)
 
     def _delete(self, key: str) -> None:
         if self.entries.pop(key, None) is not None:
@@ -105,7 +109,7 @@ class FakeConsul:
         return self.queries[count]
 
     async def _read(
-        self, request: web.Request, prefix: str, allowed: str, wake_ups: int
+        self, request: web.Request, prefix: str, token: str, wake_ups: int
     ) -> web.Response:
         query = request.query
         if "recurse" not in query and "keys" not in query:
@@ -121,9 +125,10 @@ class FakeConsul:
                     )
                 )
         below = sorted(key for key in self.entries if key.startswith(prefix))
-        found = [key for key in below if key.startswith(allowed)]
+        found = [key for key in below if key.startswith(self._allowed(token))]
         headers = {"X-Consul-Index": str(self._index_of(prefix))}
-        if found != below:
+        # Who shows no token is not told.
+        if found != below and token:
             headers["X-Consul-Results-Filtered-By-ACLs"] = "true"
         if not found:
             return web.Response(status=404, headers=headers)
@@ -131,6 +136,16 @@ class FakeConsul:
         if "recurse" in query:
             body = [_row(key, self.entries[key]) for key in found]
         return web.json_response(body, headers=headers)
+
+    def _allowed(self, token: str) -> str:
+        return self.tokens.get(token, "-" if self.tokens else "")
+
+    def _self(self, token: str) -> web.Response:
+        """What a token is; without policies nobody has any."""
+        if not self.tokens:
+            return web.Response(status=401, text="ACL support disabled")
+        accessor = f"accessor-of-{token}" if token else ANONYMOUS
+        return web.json_response({"AccessorID": accessor})
 
     async def _txn(self, raw: bytes, allowed: str) -> web.Response:
         if len(raw) > MAX_BODY_BYTES:
@@ -151,7 +166,7 @@ class FakeConsul:
             if op["Verb"].startswith("delete"):
                 self._delete(op["Key"])
                 continue
-            self._set(op["Key"], base64.b64decode(op["Value"]))
+            self._set(op["Key"], base64.b64decode(op["Value"]), op.get("Flags", 0))
             row = _row(op["Key"], self.entries[op["Key"]])
             results.append({"KV": {**row, "Value": None}})
         await self.wake()
@@ -176,16 +191,17 @@ class FakeConsul:
         self.queries.append(dict(request.query))
         async with self.changed:
             self.changed.notify_all()
-        token = request.headers.get("X-Consul-Token", "")
+        token = request.headers.get("X-Consul-Token", "") or self.default_token
         if self.tokens and token and token not in self.tokens:
             return web.Response(status=403, text="ACL not found")
-        allowed = self.tokens.get(token, "-" if self.tokens else "")
+        if request.path == "/v1/acl/token/self":
+            return self._self(token)
         if request.path == "/v1/txn":
-            return await self._txn(raw, allowed)
+            return await self._txn(raw, self._allowed(token))
         key = request.path.removeprefix("/v1/kv/")
         match request.method:
             case "GET":
-                return await self._read(request, key, allowed, wake_ups)
+                return await self._read(request, key, token, wake_ups)
             case "PUT":
                 await self.put(key, raw.decode())
             case "DELETE":
@@ -198,7 +214,7 @@ def _row(key: str, entry: Entry) -> dict[str, Any]:
     return {
         "LockIndex": 0,
         "Key": key,
-        "Flags": 0,
+        "Flags": entry.flags,
         "Value": value,
         "CreateIndex": entry.made,
         "ModifyIndex": entry.changed,

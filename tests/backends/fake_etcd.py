@@ -56,6 +56,8 @@ class FakeEtcd:
     """What the keys begin with that a user may read and write."""
     hangs_up: bool = False
     """It closes the connection on a token that has ended, as some releases do."""
+    fragments: bool = False
+    """It tells each event in a message of its own, to who takes such."""
     asked: list[str] = field(default_factory=list)
     changed: asyncio.Condition = field(default_factory=asyncio.Condition)
     is_over: bool = False
@@ -238,8 +240,12 @@ class FakeEtcd:
         while True:
             new = [each for each in self.events if each.revision > told and start <= each.key < end]
             told = self.revision
-            if new:
-                events = [_event(each) for each in new]
+            events = [_event(each) for each in new]
+            while self.fragments and body.get("fragment") and len(events) > 1:
+                piece = {"header": self._header(), "fragment": True, "events": events[:1]}
+                await _say(response, piece)
+                del events[0]
+            if events:
                 await _say(response, {"header": self._header(), "events": events})
             await self._changed_since(told)
             if self.is_over:

@@ -181,6 +181,10 @@ class FakeKubernetes:
         for name, wanted in options.get("preconditions", {}).items():
             if wanted != now[name]:
                 raise Refused(409, "Conflict", "the precondition does not hold")
+        if self.objects[place]["metadata"].get("finalizers"):
+            going = deepcopy(self.objects[place])
+            going["metadata"]["deletionTimestamp"] = "2026-11-30T12:00:00Z"
+            return web.json_response(await self._store(place, going))
         await self._remove(place)
         return web.json_response({"kind": "Status", "apiVersion": "v1", "status": "Success"})
 

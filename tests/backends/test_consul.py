@@ -9,6 +9,7 @@ import asyncio
 import json
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from copy import deepcopy
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -114,12 +115,46 @@ async def test_a_datacenter_a_namespace_and_a_partition_are_asked_for(consul: Fa
     try:
         await one(backend, put("NAME", "value"))
 
-        read, write = consul.queries
+        _, read, write = consul.queries
         where = {"dc": "dc2", "ns": "team", "partition": "part"}
         assert {name: read.get(name) for name in where} == where
         assert write == {"dc": "dc2"}
         spaces = {(op["Namespace"], op["Partition"]) for op in consul.operations}
         assert spaces == {("team", "part")}
+    finally:
+        await backend.close()
+
+
+async def test_the_flags_of_a_key_are_left_as_they_are(
+    consul: FakeConsul, backend: ConsulBackend
+) -> None:
+    await consul.put(f"{PLACE}/NAME", "first", flags=42)
+    found = (await items(backend))[key("NAME")]
+
+    outcome = await one(backend, put("NAME", "second", expect=found.version, any_owner=True))
+
+    assert results([outcome]) == ["applied"]
+    assert consul.entries[f"{PLACE}/NAME"].flags == 42
+
+
+async def test_a_value_that_becomes_no_secret_keeps_its_stamp(backend: ConsulBackend) -> None:
+    first = await one(backend, put("NAME", "value", stamp="1-a"))
+    plain = replace(put("NAME", "value", stamp="1-b", expect=first.version), secret=False)
+
+    outcome = await one(backend, plain)
+    found = (await items(backend))[key("NAME")]
+
+    assert results([outcome]) == ["applied"]
+    assert (found.version, found.stamp, found.secret) == (outcome.version, "1-b", False)
+
+
+async def test_a_document_that_a_template_names_is_listed(consul: FakeConsul) -> None:
+    backend = await opened(consul, layout="document", name_template="{environment}.json")
+    try:
+        outcome = await one(backend, put("", '{"A": "1"}'))
+
+        assert results([outcome]) == ["applied"]
+        assert await values(backend) == {key(""): '{"A": "1"}'}
     finally:
         await backend.close()
 
@@ -151,6 +186,38 @@ async def test_a_listing_that_leaves_everything_out_is_refused(consul: FakeConsu
             await values(backend)
         with pytest.raises(errors.Forbidden):
             await backend.get_many([key("A")])
+    finally:
+        await backend.close()
+
+
+@pytest.mark.parametrize("allowed", ["other/", f"{PLACE}/A", ""])
+async def test_who_has_no_token_is_not_told_what_is_left_out_and_lists_nothing(
+    consul: FakeConsul, allowed: str
+) -> None:
+    await consul.put(f"{PLACE}/A", "mine")
+    await consul.put(f"{PLACE}/B", "perhaps not mine")
+    consul.tokens[""] = allowed
+    backend = await opened(consul)
+    try:
+        with pytest.raises(errors.Forbidden, match="token"):
+            await values(backend)
+        with pytest.raises(errors.Forbidden, match="token"):
+            await backend.get_many([key("B")])
+        health = await backend.probe()
+
+        assert not health.ok
+        assert "token" in health.detail
+    finally:
+        await backend.close()
+
+
+async def test_the_agents_own_token_is_as_good_as_one_of_ours(consul: FakeConsul) -> None:
+    await consul.put(f"{PLACE}/A", "mine")
+    consul.tokens["agents"] = ""
+    consul.default_token = "agents"
+    backend = await opened(consul)
+    try:
+        assert await values(backend) == {key("A"): "mine"}
     finally:
         await backend.close()
 
@@ -252,10 +319,40 @@ async def test_an_answer_without_sense_is_no_empty_place(
         return web.Response(status=status, headers=headers, body=body)
 
     async with serving(answer) as url:
+        for environ in ({}, {"CONSUL_HTTP_TOKEN": "token"}):
+            backend = await opened(url, environ=environ)
+            try:
+                with pytest.raises(errors.StoreUnavailable):
+                    await values(backend)
+            finally:
+                await backend.close()
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "kind"),
+    [
+        (403, b"token does not exist: ACL not found", errors.Forbidden),
+        (404, b"Supplied token does not exist", errors.Forbidden),
+        (429, CANARY.encode(), errors.Throttled),
+        (500, CANARY.encode(), errors.StoreUnavailable),
+        (401, CANARY.encode(), errors.AuthExpired),
+        (200, b"{}", errors.StoreUnavailable),
+    ],
+)
+async def test_without_a_token_nothing_is_listed_unless_consul_has_no_policies(
+    status: int, body: bytes, kind: type[BackendError]
+) -> None:
+    async def answer(request: web.Request) -> web.Response:
+        if request.path == "/v1/acl/token/self":
+            return web.Response(status=status, body=body)
+        return web.Response(status=404, headers={"X-Consul-Index": "1"})
+
+    async with serving(answer) as url:
         backend = await opened(url)
         try:
-            with pytest.raises(errors.StoreUnavailable):
+            with pytest.raises(kind) as caught:
                 await values(backend)
+            assert CANARY not in f"{caught.value!r} {caught.value.hint}"
         finally:
             await backend.close()
 
@@ -286,6 +383,8 @@ async def test_a_transaction_that_is_rolled_back_for_another_reason_is_no_confli
         if request.method == "PUT":
             errors = [{"OpIndex": 0, "What": CANARY}]
             return web.json_response({"Results": None, "Errors": errors}, status=409)
+        if request.path == "/v1/acl/token/self":
+            return web.Response(status=401, text="ACL support disabled")
         return web.Response(status=404, headers={"X-Consul-Index": "1"})
 
     async with serving(answer) as url:

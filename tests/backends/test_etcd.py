@@ -19,7 +19,7 @@ from envd.backends.errors import BackendError
 from envd.backends.etcd import LIMITS, EtcdBackend
 from envd.backends.etcd_client import decoded, error_of_etcd
 from envd.backends.http_calls import Answer
-from envd.testing.proxy import DropReply, Match, Proxy, Rule
+from envd.testing.proxy import DropReply, Match, Proxy, Respond, Rule
 from tests.backends.driving import EVERYTHING, delete, key, one, pages, put, results, values
 from tests.backends.fake_etcd import FakeEtcd, fake_etcd
 from tests.backends.fake_vault import serving
@@ -259,6 +259,21 @@ async def test_a_watch_that_missed_what_was_compacted_hints_at_anything(
     assert second == Hint(key("B"), "7")
 
 
+async def test_a_revision_that_is_told_in_pieces_is_not_told_of_before_the_last(
+    etcd: FakeEtcd, backend: EtcdBackend
+) -> None:
+    await etcd.put(f"{PLACE}/OLD", "1")
+    cursor = str(etcd.revision)
+    etcd.fragments = True
+    await etcd.put_many({f"{PLACE}/A": "1", f"{PLACE}/B": "1"})
+
+    watch = backend.watch(EVERYTHING, cursor)
+    hints = [await anext(watch), await anext(watch)]
+    await closed(watch)
+
+    assert hints == [Hint(key("A"), cursor), Hint(key("B"), str(etcd.revision))]
+
+
 async def test_a_watch_keeps_to_its_scope(etcd: FakeEtcd) -> None:
     backend = made(etcd, below=True)
     await backend.open()
@@ -397,6 +412,20 @@ async def test_the_next_call_goes_to_the_next_address_where_none_answered(etcd: 
         assert await values(backend) == {}
     finally:
         await backend.close()
+
+
+async def test_a_member_that_is_cut_off_from_the_others_is_left(etcd: FakeEtcd) -> None:
+    async with Proxy(etcd.url) as cut_off:
+        words = {"error": "etcdserver: no leader", "code": 14, "message": "etcdserver: no leader"}
+        cut_off.add(Rule(Match(), Respond(503, {}, json.dumps(words).encode())))
+        backend = await _moved(cut_off.url, etcd.url)
+        try:
+            with pytest.raises(errors.StoreUnavailable):
+                await values(backend)
+
+            assert await values(backend) == {}
+        finally:
+            await backend.close()
 
 
 async def test_a_probe_asks_all_addresses(etcd: FakeEtcd) -> None:

@@ -24,6 +24,7 @@ class Server:
         self.asked: list[str] = []
         self.headers: dict[str, str] = {}
         self.body = b""
+        self.over = asyncio.Event()
 
     async def serve(self, request: web.Request) -> web.StreamResponse:
         self.asked.append(f"{request.method} {request.raw_path}")
@@ -44,6 +45,13 @@ class Server:
                 await response.write(CANARY.encode())
                 assert request.transport is not None
                 request.transport.close()
+                return response
+            case "/silent" | "/silent-line":
+                response = web.StreamResponse()
+                if request.path == "/silent-line":
+                    await response.prepare(request)
+                    await response.write(b"one\n")
+                await self.over.wait()
                 return response
             case "/lines":
                 response = web.StreamResponse()
@@ -69,6 +77,7 @@ async def url(server: Server) -> AsyncIterator[str]:
     await site.start()
     host, port = runner.addresses[0][:2]
     yield f"http://{host}:{port}"
+    server.over.set()
     await runner.cleanup()
 
 
@@ -192,6 +201,58 @@ def test_when_to_come_back() -> None:
     assert isinstance(busy, errors.Throttled)
     assert busy.retry_after_s == 3
     assert Answer(429, {"retry-after": "Wed, 21 Oct 2026 07:28:00 GMT"}).retry_after_s == 0
+
+
+async def test_a_name_and_a_password_in_an_address_are_not_told() -> None:
+    calls = HttpCalls(f"http://user:{CANARY}@127.0.0.1:1")
+    await calls.open()
+    try:
+        with pytest.raises(errors.StoreUnavailable, match=r"http://127\.0\.0\.1:1 ") as caught:
+            await calls.call("GET", "/")
+    finally:
+        await calls.close()
+
+    assert CANARY not in f"{caught.value!r} {caught.value.hint}"
+
+
+@pytest.mark.parametrize("path", ["/silent", "/silent-line"])
+async def test_a_stream_that_tells_nothing_is_taken_for_dead(calls: HttpCalls, path: str) -> None:
+    async def follow() -> None:
+        async with calls.stream("GET", path, silence_s=0.1) as (_, lines):
+            async for line in lines:
+                assert line == b"one"
+
+    with pytest.raises(errors.StoreUnavailable, match="Timeout"):
+        await follow()
+
+
+async def test_what_a_netrc_has_for_a_host_is_not_shown_to_it(
+    server: Server, calls: HttpCalls, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "netrc").write_text(f"default login somebody password {CANARY}\n")
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+
+    await calls.call("GET", "/")
+    shown = server.headers.get("Authorization")
+    await calls.call("GET", "/", headers={"Authorization": "Bearer ours"})
+
+    assert (shown, server.headers["Authorization"]) == (None, "Bearer ours")
+
+
+async def test_a_proxy_that_the_environment_names_is_asked(
+    server: Server, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("http_proxy", url.replace("http://", "http://me:word@"))
+    calls = HttpCalls("http://store.invalid")
+    await calls.open()
+    try:
+        answer = await calls.call("GET", "/v1/kv")
+    finally:
+        await calls.close()
+
+    assert answer.status == 200
+    assert server.asked == ["GET http://store.invalid/v1/kv"]
+    assert "Proxy-Authorization" in server.headers
 
 
 async def test_files_for_https_that_are_none(tmp_path: Path) -> None:

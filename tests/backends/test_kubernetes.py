@@ -6,8 +6,10 @@ What every backend must do the conformance kit tries (`tests/testing/test_kubern
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 import re
+import tempfile
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -23,9 +25,9 @@ from envd.backends.contract import Hint, Item, Key, Options, Scope
 from envd.backends.errors import BackendError
 from envd.backends.http_calls import Answer
 from envd.backends.kubernetes import LIMITS, KubernetesBackend
-from envd.backends.kubernetes_client import error_of_kubernetes
+from envd.backends.kubernetes_client import SILENCE_S, KubernetesClient, error_of_kubernetes
 from envd.backends.kubernetes_object import NOTE
-from envd.backends.kubernetes_settings import ObjectNames
+from envd.backends.kubernetes_settings import ObjectNames, read_settings
 from envd.core.names import ENVIRONMENT_PATTERN
 from envd.testing.proxy import Proxy
 from tests.backends.certificates import made_certificate
@@ -293,6 +295,34 @@ async def test_a_name_that_no_object_can_have_in_it_is_refused(backend: Kubernet
     assert [type(each.error) for each in backend.check([op])] == [errors.InvalidName]
 
 
+async def test_an_object_that_waits_for_its_finalizers_is_gone(
+    cluster: FakeKubernetes, below: KubernetesBackend
+) -> None:
+    created = await one(below, put("", '{"A": "1"}'))
+    the_secret(cluster)["metadata"]["finalizers"] = ["example.com/hold"]
+
+    gone = await one(below, delete("", expect=created.version))
+    listed = await items(below)
+    read = (await below.get_many([WHOLE]))[WHOLE]
+    again = await one(below, delete("", expect=created.version))
+    anew = await one(below, put("", '{"A": "2"}'))
+
+    assert results([gone, again, anew]) == ["applied", "noop", "conflict"]
+    assert listed == {}
+    assert isinstance(read, errors.ItemNotFound)
+    assert cluster.data("secrets", "web") == {"A": "1"}
+
+
+async def test_half_a_character_is_no_text_and_is_refused(
+    cluster: FakeKubernetes, backend: KubernetesBackend
+) -> None:
+    outcome = await one(backend, put("", r'{"A": "\ud800"}'))
+
+    assert results([outcome]) == ["rejected"]
+    assert isinstance(outcome.error, errors.InvalidValue)
+    assert cluster.asked == []
+
+
 async def test_what_is_deleted_before_it_is_replaced_is_a_conflict(
     cluster: FakeKubernetes, tmp_path: Path
 ) -> None:
@@ -465,6 +495,17 @@ async def test_a_watch_of_one_object_asks_for_no_other(
     assert cluster.queries[-1]["fieldSelector"] == "metadata.name=web"
 
 
+async def test_a_watch_ends_after_a_while_since_a_dead_one_never_would(
+    cluster: FakeKubernetes, backend: KubernetesBackend
+) -> None:
+    watch = backend.watch(Scope(), str(cluster.number))
+    await cluster.put("secrets", "web", {"A": "1"})
+    await anext(watch)
+    await closed(watch)
+
+    assert int(cluster.queries[-1]["timeoutSeconds"]) < SILENCE_S
+
+
 async def test_a_watch_that_the_server_ends_goes_on_from_its_last_bookmark(
     cluster: FakeKubernetes, below: KubernetesBackend
 ) -> None:
@@ -558,6 +599,59 @@ async def test_credentials_that_were_replaced_are_read_anew(
     await backend.open()
 
     assert await items(backend) == {}
+
+
+async def test_keys_in_a_kubeconfig_are_left_in_no_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    elsewhere = tmp_path / "temporary"
+    elsewhere.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(elsewhere))
+    certificate, key = (base64.b64encode(each.read_bytes()).decode() for each in _pair(tmp_path))
+    config = json.loads(kubeconfig("https://127.0.0.1:1"))
+    config["clusters"][0]["cluster"]["certificate-authority-data"] = certificate
+    config["users"][0]["user"] = {"client-certificate-data": certificate, "client-key-data": key}
+    (tmp_path / "config").write_text(json.dumps(config))
+    backend = made(tmp_path)
+    try:
+        for _ in range(2):
+            await backend.open()
+
+            assert list(elsewhere.iterdir()) == []
+    finally:
+        await backend.close()
+
+
+def _pair(home: Path) -> tuple[Path, Path]:
+    made = made_certificate(home)
+    return made.certificate, made.key
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # Of the library's own making.
+async def test_a_login_that_never_answers_is_given_up(tmp_path: Path) -> None:
+    over = asyncio.Event()
+
+    async def answer(request: web.Request) -> web.Response:
+        await over.wait()
+        return web.Response()
+
+    async with serving(answer) as url:
+        config = json.loads(kubeconfig("http://127.0.0.1:1"))
+        about = {"client-id": "a", "client-secret": CANARY, "refresh-token": CANARY}
+        login = {"name": "oidc", "config": {**about, "idp-issuer-url": url}}
+        config["users"][0]["user"] = {"auth-provider": login}
+        (tmp_path / "config").write_text(json.dumps(config))
+        settings = read_settings(
+            Options("team/secret/web", "document", settings={"kubeconfig": tmp_path / "config"})
+        )
+        client = KubernetesClient(settings, {}, access_s=0.1)
+
+        with pytest.raises(errors.StoreUnavailable) as caught:
+            await client.open()
+        over.set()
+
+    assert CANARY not in f"{caught.value!r} {caught.value.hint}"
+    assert caught.value.__context__ is None
 
 
 async def test_outside_of_a_pod_there_is_no_service_account(tmp_path: Path) -> None:

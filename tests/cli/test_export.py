@@ -101,6 +101,15 @@ def test_a_file_that_only_refers_to_secrets_takes_no_right_to_reveal(web: Envctl
     assert "wrote 3 variables to main.tf (mode 0600), none with the value of a secret" in shown.err
 
 
+def test_what_was_made_secret_since_a_revision_is_referred_to_as_well(web: Envctl) -> None:
+    web.ok("set web/prod PORT=9090 --secret")
+
+    text = web.ok("export web/prod@~1 --format terraform-ssm").out
+
+    assert 'variable "PORT" {\n  type      = string\n  sensitive = true\n}\n' in text
+    assert "8080" not in text
+
+
 def test_a_format_that_holds_secrets_takes_the_right_to_reveal(web: Envctl) -> None:
     assert CANARY in web.ok("export web/prod --format azure-functions-local").out
     web.node.rights.denied.add("reveal")

@@ -63,6 +63,8 @@ VALUES: list[tuple[str, str, str]] = [
     ("terraform-vault", CANARY + "e\u0301", "form NFC"),
     ("cloudformation", CANARY + "{{resolve:ssm:x}}", "which CloudFormation would fill in"),
     ("cloud-run", CANARY + "x" * 32_768, "longer than the 32 KiB"),
+    ("azure-functions", f"@Microsoft.KeyVault(VaultName={CANARY})", "which Azure would fill in"),
+    ("azure-functions", f" @microsoft.appconfiguration({CANARY})", "which Azure would fill in"),
     ("nomad", CANARY + "${attr.cpu.arch}", "which Nomad would fill in"),
     ("nomad", CANARY + "e\u0301", "form NFC"),
 ]

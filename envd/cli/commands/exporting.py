@@ -32,7 +32,8 @@ def _export(invocation: Invocation) -> int:
         else target.Reference(target.required_default(invocation))
     )
     variables = _variables(invocation, reference, withhold=wanted in REFERRING)
-    secret = {name for name, variable in variables.items() if variable.secret}
+    # Of an earlier revision those are masked, too, that were made secret since.
+    secret = {name for name, variable in variables.items() if variable.secret or variable.masked}
     text = render(
         {name: variable.value or "" for name, variable in variables.items()},
         format=wanted,
