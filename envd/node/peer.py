@@ -16,6 +16,10 @@ HEARTBEAT_S: Final = 0.2
 _BRISK_PEERS: Final = 6
 """With more peers than a cluster of this kind should have, each is sent heartbeats less often."""
 _OFFSETS_KEPT: Final = 8
+_STEP_MS: Final = 100
+"""Clocks drift, and are slewed, by less than that between a few heartbeats."""
+_OFFSET_HOLDS_S: Final = 10.0
+"""A clock may be set at any time: so long after the last answer nobody knows where it is."""
 
 
 class PeerLink:
@@ -23,7 +27,8 @@ class PeerLink:
 
     `streaming`: our log channel to it is up. `synced_lsn`: it has synced our own records up to
     here; before it `has_told`, since our start, how far it got, all of before that start are
-    taken for synced (`lsn`). All times are those of the event loop, in seconds.
+    taken for synced (`lsn`). `finds_us_early`: it refused our log for a stamp far ahead of its
+    clock, and answered no heartbeat since. All times are those of the event loop, in seconds.
     """
 
     def __init__(self, uid: int, now_s: float, *, lsn: int = 0) -> None:
@@ -35,9 +40,11 @@ class PeerLink:
         self.heard_s = now_s
         self.vectors = PeerVectors()
         self.problem = ""
+        self.finds_us_early = False
         self._phi = PhiDetector(first_interval_ms=HEARTBEAT_S * 1000)
         self._phi_of_its_log: PhiDetector | None = None
         self._offsets: deque[tuple[float, int]] = deque(maxlen=_OFFSETS_KEPT)
+        self._measured_s = now_s
 
     def heard(self, now_s: float) -> None:
         """A heartbeat, or its answer, came."""
@@ -73,15 +80,37 @@ class PeerLink:
         self._phi = PhiDetector(first_interval_ms=HEARTBEAT_S * 1000)
         self.heard(now_s)
 
-    def measured(self, round_trip_s: float, offset_ms: int) -> None:
-        """A heartbeat's answer told how far the peer's wall clock is from ours."""
+    def measured(self, now_s: float, round_trip_s: float, offset_ms: int) -> None:
+        """A heartbeat's answer told how far the peer's wall clock is from ours.
+
+        An answer is at most half its round trip off: where this one and the quickest differ by
+        more than that, one of the clocks was set in between, and only this one still holds.
+        """
+        if self._offsets:
+            quickest_s, known_ms = min(self._offsets)
+            if abs(offset_ms - known_ms) > (quickest_s + round_trip_s) * 500 + _STEP_MS:
+                self._offsets.clear()
         self._offsets.append((round_trip_s, offset_ms))
+        self._measured_s = now_s
+        self.finds_us_early = False
 
     @property
     def offset_ms(self) -> int | None:
         """How far the peer's wall clock is ahead of ours, from the quickest of the last
         answers (Cristian 1989); None before the first."""
         return min(self._offsets)[1] if self._offsets else None
+
+    def offset_at(self, now_s: float) -> int:
+        """The same where it still holds; else 0, as of a clock of which nothing is known."""
+        return (self.offset_ms or 0) if now_s - self._measured_s <= _OFFSET_HOLDS_S else 0
+
+    def is_behind(self, now_s: float, limit_ms: int) -> bool:
+        """Whether the peer's clock is so far behind our stamps that it would not take them.
+
+        It says so itself where it refuses our log: its answers, by which its clock is measured,
+        come no more then, and an old measure may be of a clock that was set since.
+        """
+        return self.finds_us_early or self.offset_at(now_s) < -limit_ms
 
 
 def heartbeat_s(peers: int) -> float:

@@ -197,15 +197,15 @@ class Replication:
 
     def ahead(self, limit_ms: int) -> Sequence[int]:
         """The peers whose clocks are so far ahead of ours."""
-        links = [peer.link for _, peer in sorted(self._peers.items())]
-        return [link.uid for link in links if (link.offset_ms or 0) > limit_ms]
+        links, now = [peer.link for _, peer in sorted(self._peers.items())], self._loop.time()
+        return [link.uid for link in links if link.offset_at(now) > limit_ms]
 
     def _look_behind(self, now: float, limit_ms: int) -> Sequence[int]:
         links = [peer.link for _, peer in sorted(self._peers.items())]
         able = [link for link in links if link.answers(now)]
         limit_ms -= self._lead_ms()
-        behind = [(link.offset_ms or 0) < -limit_ms for link in able]
-        return [link.uid for link in able] if able and all(behind) else ()
+        behind = all(link.is_behind(now, limit_ms) for link in able)
+        return [link.uid for link in able] if able and behind else ()
 
     # -- running -----------------------------------------------------------------------------
 
@@ -300,6 +300,7 @@ class Replication:
                 return
             except EnvdError as error:
                 self._note_problem(peer, error)
+                peer.link.finds_us_early |= error.reason == "CLOCK_SKEW"
                 if error.reason == "PEER_ELSEWHERE":
                     await self._pause(peer, ELSEWHERE_PAUSE_S)
                     continue

@@ -265,7 +265,7 @@ class LogShipper:
         if sent is not None:
             sent_s, wall_ms = sent
             took_s = now - sent_s
-            self._link.measured(took_s, back.wall_ms - wall_ms - int(took_s * 500))
+            self._link.measured(now, took_s, back.wall_ms - wall_ms - int(took_s * 500))
 
     # -- heartbeats and relays -----------------------------------------------------------------
 

@@ -316,6 +316,26 @@ def test_a_node_whose_clock_was_far_ahead_has_a_peer_stamp_until_time_caught_up(
     simulate(story)
 
 
+def test_a_peer_that_refuses_our_log_for_its_stamps_is_known_to_be_behind_them() -> None:
+    async def story(machines: Machines) -> None:
+        await machines.start()
+        machines.cluster.network.partition(["n1"], ["n2", "n3"])
+        machines.machine("n1").clock.jump(120_000)
+        await asyncio.sleep(3)
+        await machines.write("n1", "web/early", PORT="1")
+        machines.machine("n1").clock.mend()
+        links = [peer.link for peer in machines.node("n1").node.replication._peers.values()]
+
+        machines.cluster.network.heal()
+
+        await machines.until(lambda: any(link.finds_us_early for link in links), 20.0)
+        await asyncio.sleep(150)
+        assert not any(link.finds_us_early for link in links)
+        assert len(links) == 2
+
+    simulate(story)
+
+
 def test_a_commit_from_the_future_waits_until_its_time_has_come() -> None:
     async def story(machines: Machines) -> None:
         await machines.start()
