@@ -65,6 +65,19 @@ class StoreWorld(World):
         super().__init__(clock=clock)
         self.backend: Backend | None = None
 
+    async def open(self, harness: StoreHarness) -> None:
+        """Open a backend on the place of a harness."""
+        options = Options(
+            harness.place, harness.layout, wall_ms=self.clock.wall_ms, fingerprint=fingerprint
+        )
+        self.backend = harness.backend(options)
+        await self.backend.open()
+
+    async def close(self) -> None:
+        """Close it, where there is one."""
+        if self.backend is not None:
+            await self.backend.close()
+
     def place(self, binding: BindingView) -> Place:
         assert self.backend is not None, "it is open"
         return place_of(binding, self.backend, fingerprint)
@@ -84,18 +97,8 @@ class InAStore(TwoSides):
         self.run(self.harness.begin())
         self.stays = tuple(self.harness.proxy.rules)
         self.store_world = StoreWorld(clock)
-        self.run(self._open())
+        self.run(self.store_world.open(self.harness))
         return self.store_world
-
-    async def _open(self) -> None:
-        options = Options(
-            self.harness.place,
-            self.harness.layout,
-            wall_ms=self.store_world.clock.wall_ms,
-            fingerprint=fingerprint,
-        )
-        self.store_world.backend = self.harness.backend(options)
-        await self.backend.open()
 
     @property
     def backend(self) -> Backend:
@@ -115,7 +118,7 @@ class InAStore(TwoSides):
         self.run(self.backend.close())
         for _ in range(_TRIES):
             try:
-                self.run(self._open())
+                self.run(self.store_world.open(self.harness))
             except BackendError:
                 continue  # Something that was to go wrong did so here.
             return
