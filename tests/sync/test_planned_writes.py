@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, cast
 
 import pytest
@@ -50,9 +51,7 @@ def _noted_by_the_proxy(harness: StoreHarness) -> Callable[[], Calls]:
         return False
 
     for operation in ("PutParameter", "DeleteParameter", "AddTagsToResource"):
-        match = Match(
-            operation=f"AmazonSSM.{operation}", body=lambda body, it=operation: note(it, body)
-        )
+        match = Match(operation=f"AmazonSSM.{operation}", body=partial(note, operation))
         harness.proxy.add(Rule(match, Reset()))
     before = harness.calls().writes
 
