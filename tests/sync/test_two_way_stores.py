@@ -14,7 +14,7 @@ from hypothesis.stateful import run_state_machine_as_test
 from tests.sync.sides_of_stores import STORES, InAStore, StoreHarness
 
 EXAMPLES = int(os.environ.get("ENVD_TWO_WAY_EXAMPLES", "0"))
-_USUAL = 25
+_USUAL = 40
 ROUNDS = settings(
     max_examples=EXAMPLES or _USUAL,
     stateful_step_count=25,
