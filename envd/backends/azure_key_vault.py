@@ -4,8 +4,8 @@ A place is a vault, or a path in one: `acme-prod`, `acme-prod/web/prod`. A secre
 with layout "document" the JSON object of a whole environment; `azure_names` tells how it is named,
 and `azure_secret` what its tags say.
 
-POSTCHECK       the store compares nothing. A secret is read before it is written; afterwards its
-                versions are listed, and one that came in between was overtaken
+POSTCHECK       the store compares nothing. A secret is read before it is written, and its versions
+                are listed before that and after the write: one that came in between was overtaken
 STAMP_ATOMIC    in a tag, which is set with the value
 SOFT_DELETE     what is deleted keeps its name, and is brought back first where it is written again
 no LIST_VALUES  a listing has names, 25 a page, and values are read by name
@@ -109,7 +109,7 @@ API_VERSION: Final = "7.4"
 SETTLING_S: Final = 10.0
 """How long a deletion or a recovery may take; mostly it is less."""
 
-_READS_OF_CHANGE: Final = 2
+_READS_OF_CHANGE: Final = 3
 _MAX_REVIVED: Final = 1000
 _VAULT: Final = re.compile(r"(?=.{3,24}\Z)[A-Za-z](?:-?[0-9A-Za-z])+")
 _SETTLING: Final = ("ObjectIsBeingDeleted", "ObjectIsBeingRecovered")
@@ -323,6 +323,7 @@ class KeyVaultBackend:
         native = self.encode(op.key)
         try:
             async with self._turns.of(native):
+                older = await self._older(op, native)
                 seen = await self._look(native)
                 if op.verb is Verb.PUT and seen and seen.is_written_by(op, idempotency):
                     return await self._repeated(op, seen)
@@ -331,7 +332,7 @@ class KeyVaultBackend:
                     return done
                 if op.verb is Verb.DELETE and seen is not None:
                     return await self._delete(op, seen)
-                return await self._put(op, native, seen, idempotency)
+                return await self._put(op, native, seen, idempotency, older)
         except BackendError as error:
             return unsuccessful(op, error)
 
@@ -355,7 +356,27 @@ class KeyVaultBackend:
             return unsuccessful(op, error, version=seen.version)
         return None
 
-    async def _put(self, op: Op, native: str, seen: Secret | None, idempotency: str) -> Outcome:
+    async def _older(self, op: Op, native: str) -> frozenset[str]:
+        """The versions that are there before the present one is read, so none came after it.
+
+        Times alone don't tell: what envd overtook is of the same second as envd's own write, and
+        would be told of, and in a document written back, once more at the write after that.
+        """
+        if op.verb is not Verb.PUT or not op.expect:
+            return frozenset()
+        try:
+            return frozenset(each.number for each in await self._versions(native))
+        except ItemNotFound:
+            return frozenset()
+
+    async def _put(
+        self,
+        op: Op,
+        native: str,
+        seen: Secret | None,
+        idempotency: str,
+        older: frozenset[str],
+    ) -> Outcome:
         original = op.key.variable if self._names.is_escaped(native) else ""
         seen = seen or self._revived.get(native)  # It can't be read until it is recovered.
 
@@ -372,7 +393,8 @@ class KeyVaultBackend:
         self._refuse(answer, native)
         ours = self._secret(answer, native)
         self._revived.pop(native, None)
-        return await self._checked(op, seen, ours, await self._versions(native))
+        came = [each for each in await self._versions(native) if each.number not in older]
+        return await self._checked(op, seen, ours, came)
 
     def _refuse(self, answer: Answer, native: str) -> None:
         """Raise what an answer to a write means that is not as elsewhere."""
@@ -451,8 +473,8 @@ class KeyVaultBackend:
         raise StoreUnsupported("a Key Vault is asked for changes, again and again")
 
     def cost(self, load: Load) -> Cost:
-        """A change is looked at before and after; of a secret with more than 25 versions the look
-        afterwards takes more calls, which a load does not tell."""
+        """A change is looked at before, twice, and after; of a secret with more than 25 versions
+        two of these take more calls, which a load does not tell."""
         reads = scan_calls(load, LIMITS.page_items) + load.read + _READS_OF_CHANGE * load.changed
         return priced(PRICES, items=load.items, reads=reads, writes=load.changed)
 

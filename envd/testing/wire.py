@@ -7,7 +7,7 @@ it as rules of the proxy. Faults that the wire does not have (lost hints, say) s
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
 from envd.testing.faulty import Fault, Kind
 from envd.testing.harness import Calls, ScriptedHarness
@@ -47,7 +47,13 @@ class WireHarness(ScriptedHarness):
         async def put() -> None:
             await self.others_put(native, value)
 
-        self.proxy.add(Rule(self.write_of(native), Before(put), times=1))
+        self.before_write(native, put)
+
+    def before_write(self, native: str, do: Callable[[], Awaitable[None]]) -> Rule:
+        """Do something right before the next write of this item; the rule of the proxy."""
+        rule = Rule(self.write_of(native), Before(do), times=1)
+        self.proxy.add(rule)
+        return rule
 
     async def inject(self, *faults: Fault) -> None:
         for fault in faults:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+import re
+from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from typing import Any, Final
@@ -17,7 +18,6 @@ from envd.testing.conformance import ALL_ABILITIES, Ability
 from envd.testing.faulty import Call, Fault, Kind
 from envd.testing.harness import Calls, Layout
 from envd.testing.proxy import (
-    Before,
     DropReply,
     Match,
     Noted,
@@ -96,10 +96,6 @@ class AzureHarness(WireHarness):
         writes = sum(self.is_write(each) for each in noted)
         return Calls(len(noted) - writes, writes)
 
-    def meanwhile(self, match: Match, do: Callable[[], Awaitable[None]]) -> None:
-        """Do something right before the next such request."""
-        self.proxy.add(Rule(replace(match, headers=_LET_IN), Before(do), times=1))
-
     def match(self, fault: Fault) -> Match:
         """The requests that a fault meets."""
         raise NotImplementedError
@@ -140,8 +136,10 @@ class KeyVaultHarness(AzureHarness):
     abilities = ALL_ABILITIES
     place = "acme-prod/web/prod"
 
-    def __init__(self, layout: Layout) -> None:
+    def __init__(self, layout: Layout, *, second_each: bool = False) -> None:
+        """With `second_each` no two writes of others are within one second."""
         super().__init__()
+        self._second_each = second_each
         self.name = f"azure-key-vault ({layout})"
         self.layout = layout
         self.vault = FakeKeyVault()
@@ -162,16 +160,14 @@ class KeyVaultHarness(AzureHarness):
 
     async def others_put(self, native: str, value: str) -> None:
         # As `az keyvault secret set` does it: the tags are gone.
+        self.vault.now_s += self._second_each
         self.vault.put(native, value)
 
     async def others_delete(self, native: str) -> None:
         self.vault.purge(native)
 
-    async def others_put_meanwhile(self, native: str, value: str) -> None:
-        async def put() -> None:
-            await self.others_put(native, value)
-
-        self.meanwhile(Match(method="PUT", path="/secrets/.*"), put)
+    def write_of(self, native: str) -> Match:
+        return Match(method="PUT", path=f"/secrets/{re.escape(native)}", headers=_LET_IN)
 
     def match(self, fault: Fault) -> Match:
         match fault.call:
@@ -218,8 +214,10 @@ class AppConfigurationHarness(AzureHarness):
     abilities = ALL_ABILITIES
     foreign = ("web/prod2/NAME_000", "web/prod/1st", ".appconfig.featureflag/beta")
 
-    def __init__(self, label: str) -> None:
+    def __init__(self, label: str, *, for_the_kit: bool = True) -> None:
+        """The kit does not know that only what is plain is taken; others do."""
         super().__init__()
+        self._type = _Plain if for_the_kit else AppConfigurationBackend
         self.name = f"azure-app-configuration ({'label' if label else 'no label'})"
         self.place = f"acme-config/web/prod@{label}" if label else "acme-config/web/prod"
         self.label = label
@@ -231,7 +229,7 @@ class AppConfigurationHarness(AzureHarness):
         return self.store.url
 
     def backend(self, options: Options) -> Backend:
-        return _Plain(self.options(options), credentials=fake_credential)
+        return self._type(self.options(options), credentials=fake_credential)
 
     async def contents(self) -> Mapping[str, str | None]:
         kept = self.store.kept.items()
@@ -244,11 +242,8 @@ class AppConfigurationHarness(AzureHarness):
     async def others_delete(self, native: str) -> None:
         self.store.kept.pop((native, self.label), None)
 
-    async def others_put_meanwhile(self, native: str, value: str) -> None:
-        async def put() -> None:
-            await self.others_put(native, value)
-
-        self.meanwhile(Match(method="PUT", path="/kv/.*"), put)
+    def write_of(self, native: str) -> Match:
+        return Match(method="PUT", path=f"/kv/{re.escape(native)}", headers=_LET_IN)
 
     def match(self, fault: Fault) -> Match:
         match fault.call:
@@ -338,11 +333,8 @@ class FunctionsHarness(AzureHarness):
             del settings[name]
         settings.update(variables)
 
-    async def others_put_meanwhile(self, native: str, value: str) -> None:
-        async def put() -> None:
-            await self.others_put(native, value)
-
-        self.meanwhile(Match(method="PUT", path=self._WRITING), put)
+    def write_of(self, native: str) -> Match:
+        return Match(method="PUT", path=self._WRITING, headers=_LET_IN)
 
     def match(self, fault: Fault) -> Match:
         if fault.call is Call.APPLY:

@@ -73,17 +73,20 @@ Action = Refuse | LoseReply | Garble | Answer | Before
 @dataclass
 class Rule:
     """What happens to calls of these methods: `after` of them pass, the next `times` are met (0:
-    all)."""
+    all). `about` looks at the request, where it is given."""
 
     methods: frozenset[str]
     action: Action
     after: int = 0
     times: int = 1
+    about: Callable[[Any], bool] | None = None
     seen: int = 0
     met: int = 0
 
-    def meets(self, method: str) -> bool:
+    def meets(self, method: str, request: Any) -> bool:
         if method not in self.methods or 0 < self.times <= self.met:
+            return False
+        if self.about is not None and not self.about(request):
             return False
         self.seen += 1
         if self.seen <= self.after:
@@ -147,6 +150,16 @@ class FakeGrpc:
         names = [methods] if isinstance(methods, str) else methods
         self.add(Rule(frozenset(names), action, after, times))
 
+    def remove(self, rule: Rule) -> None:
+        """Take a rule away; ValueError where it is not there."""
+        self.rules[:] = self._without(rule)
+
+    def _without(self, rule: Rule) -> list[Rule]:
+        left = [each for each in self.rules if each is not rule]
+        if len(left) == len(self.rules):
+            raise ValueError("there is no such rule")
+        return left
+
     def count(self, *methods: str) -> int:
         return sum(name in methods for name, _ in self.calls)
 
@@ -156,7 +169,7 @@ class FakeGrpc:
     def _behavior(self, name: str, method: Method) -> Callable[[Any, Any], Any]:
         def answer(request: Any, context: Any) -> Any:
             self.calls.append((name, request))
-            action = next((each.action for each in self.rules if each.meets(name)), None)
+            action = next((each.action for each in self.rules if each.meets(name, request)), None)
             match action:
                 case Refuse():
                     _abort(context, action)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any, ClassVar
 
 import grpc
@@ -17,7 +19,16 @@ from envd.testing.conformance import ALL_ABILITIES, Ability
 from envd.testing.faulty import Call, Fault, Kind
 from envd.testing.harness import Calls, Layout, ScriptedHarness
 from tests.backends.fake_cloud_run import PLACE, FakeCloudRun
-from tests.backends.fake_grpc import Action, Answer, Before, FakeGrpc, Garble, LoseReply, Refuse
+from tests.backends.fake_grpc import (
+    Action,
+    Answer,
+    Before,
+    FakeGrpc,
+    Garble,
+    LoseReply,
+    Refuse,
+    Rule,
+)
 from tests.backends.fake_parameter_manager import FakeParameterManager
 from tests.backends.fake_secret_manager import PROJECT, FakeSecretManager
 
@@ -47,6 +58,8 @@ class GrpcHarness(ScriptedHarness):
     writing: ClassVar[Sequence[str]] = ()
     deciding: ClassVar[Sequence[str]] = ()
     """Of those that write, the one that does what is asked, where it takes several."""
+    valuing: ClassVar[str] = ""
+    """The one that writes a value."""
 
     @property
     def server(self) -> FakeGrpc:
@@ -98,8 +111,27 @@ class GrpcHarness(ScriptedHarness):
                 return Answer(self.empty_page())
         raise NotImplementedError(f"no fault {fault.kind}")
 
-    def meanwhile(self, method: str, do: Callable[[], None]) -> None:
-        self.server.on(method, Before(do))
+    @property
+    def proxy(self) -> FakeGrpc:
+        """Where things go wrong: that is the server itself."""
+        return self.server
+
+    def is_about(self, native: str, request: Any) -> bool:
+        """Whether a request of `valuing` writes this item."""
+        raise NotImplementedError
+
+    def before_write(self, native: str, do: Callable[[], Coroutine[Any, Any, None]]) -> Rule:
+        """Do something right before the next write of this item, in the thread of the server."""
+        about = partial(self.is_about, native)
+        rule = Rule(frozenset({self.valuing}), Before(lambda: asyncio.run(do())), about=about)
+        self.server.add(rule)
+        return rule
+
+    async def others_put_meanwhile(self, native: str, value: str) -> None:
+        async def put() -> None:
+            await self.others_put(native, value)
+
+        self.before_write(native, put)
 
     def calls(self) -> Calls:
         writes = self.server.count(*self.writing)
@@ -114,6 +146,7 @@ class SecretManagerHarness(GrpcHarness):
     getting = ("GetSecret",)
     writing = ("CreateSecret", "AddSecretVersion", "UpdateSecret", "DeleteSecret")
     deciding = ("AddSecretVersion", "DeleteSecret")
+    valuing = "AddSecretVersion"
 
     def __init__(self, store: FakeSecretManager, layout: Layout) -> None:
         super().__init__()
@@ -150,8 +183,8 @@ class SecretManagerHarness(GrpcHarness):
     async def others_delete(self, native: str) -> None:
         self.store.delete(native)
 
-    async def others_put_meanwhile(self, native: str, value: str) -> None:
-        self.meanwhile("AddSecretVersion", lambda: self.store.put(native, value))
+    def is_about(self, native: str, request: Any) -> bool:
+        return bool(request.parent.endswith(f"/{native}"))
 
 
 class ParameterManagerHarness(GrpcHarness):
@@ -168,6 +201,7 @@ class ParameterManagerHarness(GrpcHarness):
         "DeleteParameter",
     )
     deciding = ("CreateParameterVersion", "DeleteParameter")
+    valuing = "CreateParameterVersion"
 
     def __init__(self, store: FakeParameterManager, layout: Layout) -> None:
         super().__init__()
@@ -203,8 +237,8 @@ class ParameterManagerHarness(GrpcHarness):
     async def others_delete(self, native: str) -> None:
         self.store.delete(native)
 
-    async def others_put_meanwhile(self, native: str, value: str) -> None:
-        self.meanwhile("CreateParameterVersion", lambda: self.store.put(native, value))
+    def is_about(self, native: str, request: Any) -> bool:
+        return bool(request.parent.endswith(f"/{native}"))
 
 
 class CloudRunHarness(GrpcHarness):
@@ -228,6 +262,7 @@ class CloudRunHarness(GrpcHarness):
     getting = scanning
     writing = ("UpdateService",)
     deciding = writing
+    valuing = "UpdateService"
 
     def __init__(self, store: FakeCloudRun) -> None:
         super().__init__()
@@ -253,5 +288,5 @@ class CloudRunHarness(GrpcHarness):
     async def others_delete(self, native: str) -> None:
         self.store.put("{}")
 
-    async def others_put_meanwhile(self, native: str, value: str) -> None:
-        self.meanwhile("UpdateService", lambda: self.store.put(value))
+    def is_about(self, native: str, request: Any) -> bool:
+        return True

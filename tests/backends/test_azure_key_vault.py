@@ -243,6 +243,19 @@ async def test_our_own_writes_within_one_second_overtake_nobody(
     assert len({each.made_s for each in vault.secrets[NAME].versions}) == 1
 
 
+async def test_what_was_overtaken_once_is_not_told_of_again(
+    vault: FakeKeyVault, backend: KeyVaultBackend
+) -> None:
+    vault.before["PUT"] = lambda: vault.put(NAME, "theirs")
+    created = await one(backend, put("NAME", "first"))
+
+    outcome = await one(backend, put("NAME", "second", expect=created.version), attempt="2")
+
+    assert created.overtaken
+    assert len({each.made_s for each in vault.secrets[NAME].versions}) == 1
+    assert (outcome.result, outcome.overtaken) == (Result.APPLIED, False)
+
+
 async def test_an_old_version_of_others_overtook_nobody_later(
     vault: FakeKeyVault, backend: KeyVaultBackend
 ) -> None:

@@ -8,9 +8,9 @@ to be told of a store.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from functools import partial
-from typing import Final
+from typing import Any, Final, Protocol
 
 import pytest
 from hypothesis import strategies as st
@@ -21,13 +21,32 @@ from envd.backends.errors import BackendError
 from envd.core.syncing import BindingView
 from envd.sync.layouts import Place, place_of
 from envd.testing.faulty import Call, Fault, Kind
-from envd.testing.harness import Layout
-from envd.testing.proxy import Before, Rule
-from envd.testing.wire import WireHarness
+from envd.testing.harness import Harness, Layout
 from tests.sync.two_sides import NAMES, TwoSides
 from tests.sync.world import StillClock, World, fingerprint
 
-MakeHarness = Callable[[], WireHarness]
+
+class Wire(Protocol):
+    """What is between a backend and its store, and does what its rules say."""
+
+    @property
+    def rules(self) -> Sequence[Any]: ...
+
+    def remove(self, rule: Any) -> None: ...
+
+
+class StoreHarness(Harness, Protocol):
+    """A harness whose faults are on the wire, be that HTTP or gRPC."""
+
+    @property
+    def proxy(self) -> Wire: ...
+
+    def backend(self, options: Options) -> Backend: ...
+
+    def before_write(self, native: str, do: Callable[[], Coroutine[Any, Any, None]]) -> object: ...
+
+
+MakeHarness = Callable[[], StoreHarness]
 _ON_THE_WIRE: Final = (
     Kind.THROTTLED,
     Kind.AUTH_EXPIRED,
@@ -46,6 +65,19 @@ class StoreWorld(World):
         super().__init__(clock=clock)
         self.backend: Backend | None = None
 
+    async def open(self, harness: StoreHarness) -> None:
+        """Open a backend on the place of a harness."""
+        options = Options(
+            harness.place, harness.layout, wall_ms=self.clock.wall_ms, fingerprint=fingerprint
+        )
+        self.backend = harness.backend(options)
+        await self.backend.open()
+
+    async def close(self) -> None:
+        """Close it, where there is one."""
+        if self.backend is not None:
+            await self.backend.close()
+
     def place(self, binding: BindingView) -> Place:
         assert self.backend is not None, "it is open"
         return place_of(binding, self.backend, fingerprint)
@@ -54,30 +86,19 @@ class StoreWorld(World):
 class InAStore(TwoSides):
     """The store is reached by its own backend, and by others behind its back."""
 
-    def make(self) -> WireHarness:
+    def make(self) -> StoreHarness:
         """The harness of one example, not begun yet."""
         raise NotImplementedError(f"{type(self).__name__} has no store")
 
     def make_world(self, clock: StillClock) -> World:
-        self.stays: tuple[Rule, ...] = ()
-        self.armed: list[Rule] = []
+        self.armed: list[object] = []
         self.harness = self.make()
         self.layout = self.harness.layout
         self.run(self.harness.begin())
-        self.stays = self.harness.proxy.rules
+        self.stays = tuple(self.harness.proxy.rules)
         self.store_world = StoreWorld(clock)
-        self.run(self._open())
+        self.run(self.store_world.open(self.harness))
         return self.store_world
-
-    async def _open(self) -> None:
-        options = Options(
-            self.harness.place,
-            self.harness.layout,
-            wall_ms=self.store_world.clock.wall_ms,
-            fingerprint=fingerprint,
-        )
-        self.store_world.backend = self.harness.backend(options)
-        await self.backend.open()
 
     @property
     def backend(self) -> Backend:
@@ -97,7 +118,7 @@ class InAStore(TwoSides):
         self.run(self.backend.close())
         for _ in range(_TRIES):
             try:
-                self.run(self._open())
+                self.run(self.store_world.open(self.harness))
             except BackendError:
                 continue  # Something that was to go wrong did so here.
             return
@@ -114,7 +135,7 @@ class InAStore(TwoSides):
 
     def heal(self) -> None:
         proxy = self.harness.proxy
-        for each in proxy.rules:
+        for each in tuple(proxy.rules):
             if not any(each is stays for stays in self.stays):
                 proxy.remove(each)
 
@@ -130,8 +151,11 @@ class InAStore(TwoSides):
         """Unlike what is done in memory it is known when this happens, so it must not be lost.
 
         But for a store that compares nothing and has whole documents: who writes into one twice in
-        the moments of one change is overtaken, so that does not happen here.
+        the moments of one change is overtaken, so that does not happen here. And what has no
+        versions either can't even tell of it afterwards.
         """
+        if not self.backend.capabilities & (Capability.CAS | Capability.POSTCHECK):
+            return
         if self.layout == "document" and Capability.CAS not in self.backend.capabilities:
             self._disarm()
         value = self._value()
@@ -143,9 +167,7 @@ class InAStore(TwoSides):
             await self._edit(name, value)
             self.written.add((name, value))
 
-        match = self.harness.write_of(self._native(name))
-        self.armed.append(Rule(match, Before(edit), times=1))
-        self.harness.proxy.add(self.armed[-1])
+        self.armed.append(self.harness.before_write(self._native(name), edit))
 
     def spare_the_moment(self) -> None:
         """Where the store compares nothing and the cluster is cut off right after a write, what
@@ -243,6 +265,76 @@ def _vault(request: pytest.FixtureRequest, layout: Layout) -> MakeHarness:
     return partial(FakeVaultHarness, "fake", layout, below=layout == "per-variable")
 
 
+def _key_vault(request: pytest.FixtureRequest, layout: Layout) -> MakeHarness:
+    """Its times are whole seconds and its versions have no order, so nobody can tell which of two
+    edits by others within one second is the later: here they are never so close."""
+    pytest.importorskip("azure.core")
+    from tests.backends.azure_harness import KeyVaultHarness
+
+    del request
+    return partial(KeyVaultHarness, layout, second_each=True)
+
+
+def _app_configuration(request: pytest.FixtureRequest) -> MakeHarness:
+    """Variables are plain in this world, as they have to be in this store."""
+    pytest.importorskip("azure.core")
+    from tests.backends.azure_harness import AppConfigurationHarness
+
+    del request
+    return partial(AppConfigurationHarness, "prod", for_the_kit=False)
+
+
+def _functions(request: pytest.FixtureRequest) -> MakeHarness:
+    pytest.importorskip("azure.core")
+    from tests.backends.azure_harness import FunctionsHarness
+
+    del request
+    return FunctionsHarness
+
+
+def _secret_manager(request: pytest.FixtureRequest, layout: Layout) -> MakeHarness:
+    store = request.getfixturevalue("secret_manager")
+    from tests.backends.gcp_harness import SecretManagerHarness
+
+    return partial(SecretManagerHarness, store, layout)
+
+
+def _parameter_manager(request: pytest.FixtureRequest, layout: Layout) -> MakeHarness:
+    store = request.getfixturevalue("parameter_manager")
+    from tests.backends.gcp_harness import ParameterManagerHarness
+
+    return partial(ParameterManagerHarness, store, layout)
+
+
+def _cloud_run(request: pytest.FixtureRequest) -> MakeHarness:
+    store = request.getfixturevalue("cloud_run")
+    from tests.backends.gcp_harness import CloudRunHarness
+
+    return partial(CloudRunHarness, store)
+
+
+def _etcd(request: pytest.FixtureRequest, layout: Layout) -> MakeHarness:
+    from tests.testing.test_etcd import FakeEtcdHarness
+
+    del request
+    return partial(FakeEtcdHarness, "fake", layout, below=True)
+
+
+def _consul(request: pytest.FixtureRequest, layout: Layout) -> MakeHarness:
+    from tests.testing.test_consul import ConsulHarness
+
+    del request
+    return partial(ConsulHarness, "fake", layout, below=True)
+
+
+def _kubernetes(request: pytest.FixtureRequest) -> MakeHarness:
+    pytest.importorskip("kubernetes_asyncio")
+    from tests.testing.test_kubernetes import KubernetesHarness
+
+    home = request.getfixturevalue("tmp_path")
+    return partial(KubernetesHarness, "fake", "secret", home, below=False)
+
+
 STORES: Final[Mapping[str, Callable[[pytest.FixtureRequest], MakeHarness]]] = {
     "aws-ssm": partial(_ssm, layout="per-variable"),
     "aws-ssm, documents": partial(_ssm, layout="document"),
@@ -251,4 +343,13 @@ STORES: Final[Mapping[str, Callable[[pytest.FixtureRequest], MakeHarness]]] = {
     "aws-lambda": _lambda,
     "vault": partial(_vault, layout="per-variable"),
     "vault, documents": partial(_vault, layout="document"),
+    "azure-key-vault": partial(_key_vault, layout="per-variable"),
+    "azure-app-configuration": _app_configuration,
+    "azure-functions": _functions,
+    "gcp-secret-manager": partial(_secret_manager, layout="per-variable"),
+    "gcp-parameter-manager": partial(_parameter_manager, layout="per-variable"),
+    "gcp-cloud-run": _cloud_run,
+    "etcd": partial(_etcd, layout="per-variable"),
+    "consul": partial(_consul, layout="per-variable"),
+    "kubernetes": _kubernetes,
 }

@@ -11,8 +11,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis.stateful import run_state_machine_as_test
 
-from envd.testing.wire import WireHarness
-from tests.sync.sides_of_stores import STORES, InAStore
+from tests.sync.sides_of_stores import STORES, InAStore, StoreHarness
 
 EXAMPLES = int(os.environ.get("ENVD_TWO_WAY_EXAMPLES", "0"))
 _USUAL = 40
@@ -32,7 +31,7 @@ def test_both_sides_end_equal_and_nothing_is_lost(
     made = STORES[store](request)
 
     class Here(InAStore):
-        def make(self) -> WireHarness:
+        def make(self) -> StoreHarness:
             return made()
 
     run_state_machine_as_test(Here, settings=ROUNDS)

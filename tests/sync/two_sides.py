@@ -27,6 +27,7 @@ AHEAD_MS = 4_000_000_000_000
 """A clock of ours that is ahead of every store's; START_MS is behind."""
 NAMES = st.sampled_from(["AA", "BB", "CC", "DD"])
 VALUES = st.sampled_from(["1", "2", "3"])
+ALLOWED = Leave(deletes=99, restart=True)
 
 
 class TwoSides(RuleBasedStateMachine):
@@ -99,7 +100,7 @@ class TwoSides(RuleBasedStateMachine):
     @rule()
     def compare(self) -> None:
         try:
-            self.run(self.world.run(self.binding, Leave(deletes=99)))
+            self.run(self.world.run(self.binding, ALLOWED))
         except EnvdError:
             return
 
@@ -179,8 +180,7 @@ class TwoSides(RuleBasedStateMachine):
 
     async def _apply(self, made: Plan, pictured: Picture, place: Place) -> None:
         world = self.world
-        leave = Leave(deletes=99)
-        await applying.apply(made, pictured, place, world.looking, leave, world.clock.wall_ms())
+        await applying.apply(made, pictured, place, world.looking, ALLOWED, world.clock.wall_ms())
 
     @rule()
     def lose_the_anchors(self) -> None:
@@ -217,10 +217,10 @@ class TwoSides(RuleBasedStateMachine):
         world = self.world
         self.heal()
         for _ in range(4):
-            self.run(world.run(self.binding, Leave(deletes=99)))
+            self.run(world.run(self.binding, ALLOWED))
             for conflict in set(world.environments.on_record) - world.environments.settled:
                 world.environments.settle(conflict)
-        final = self.run(world.run(self.binding, Leave(deletes=99)))
+        final = self.run(world.run(self.binding, ALLOWED))
         self.nothing_is_thrown_away()
         skipped = {each.variable for each in final.operations if each.action == "skip"}
         here, there = world.environments.values("web"), self.there()
@@ -229,7 +229,7 @@ class TwoSides(RuleBasedStateMachine):
         }
         assert not [each for each in final.operations if each.action != "skip"]
         writes = self.writes()
-        self.run(world.run(self.binding, Leave(deletes=99)))
+        self.run(world.run(self.binding, ALLOWED))
         assert self.writes() == writes
 
     # The store, as those who edit it see it. Other kinds of stores say it in their own way.

@@ -17,7 +17,6 @@ from envd.testing.conformance import ALL_ABILITIES, Ability
 from envd.testing.faulty import Call, Fault, Kind
 from envd.testing.harness import Calls, Layout
 from envd.testing.proxy import (
-    Before,
     DropReply,
     Match,
     Noted,
@@ -158,11 +157,9 @@ class EtcdHarness(WireHarness):
     async def others_delete(self, native: str) -> None:
         await self._ask("kv/deleterange", {"key": _coded(self._path(native))})
 
-    async def others_put_meanwhile(self, native: str, value: str) -> None:
-        async def put() -> None:
-            await self.others_put(native, value)
-
-        self.proxy.add(Rule(Match(path=_TXN, body=_writes), Before(put), times=1))
+    def write_of(self, native: str) -> Match:
+        key = json.dumps(_coded(self._path(native))).encode()
+        return Match(path=_TXN, body=lambda body: _writes(body) and key in body)
 
     async def _ask(self, path: str, body: Mapping[str, object]) -> dict[str, Any]:
         """Ask the server itself, and not by the proxy."""

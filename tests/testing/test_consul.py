@@ -15,7 +15,6 @@ from envd.testing.conformance import ALL_ABILITIES, Ability, BackendConformance,
 from envd.testing.faulty import Call, Fault, Kind
 from envd.testing.harness import Layout
 from envd.testing.proxy import (
-    Before,
     DropReply,
     Match,
     Noted,
@@ -105,11 +104,9 @@ class ConsulHarness(WireHarness):
     async def others_delete(self, native: str) -> None:
         await self._consul.delete(self._path(native))
 
-    async def others_put_meanwhile(self, native: str, value: str) -> None:
-        async def put() -> None:
-            await self.others_put(native, value)
-
-        self.proxy.add(Rule(Match(path=_TXN), Before(put), times=1))
+    def write_of(self, native: str) -> Match:
+        key = json.dumps(self._path(native)).encode()
+        return Match(path=_TXN, body=lambda body: key in body)
 
     def rules(self, fault: Fault) -> Sequence[Rule]:
         is_write = fault.call is Call.APPLY

@@ -16,7 +16,6 @@ from envd.backends.kubernetes import KubernetesBackend
 from envd.testing.conformance import ALL_ABILITIES, Ability, BackendConformance, Harness
 from envd.testing.faulty import Call, Fault, Kind
 from envd.testing.proxy import (
-    Before,
     DropReply,
     Match,
     Noted,
@@ -36,6 +35,7 @@ pytest.importorskip(
 )
 
 _WRITES = ("POST", "PUT", "DELETE")
+_WITH_BODY = {"Content-Type": ".+"}
 
 
 def _answer(status: int, reason: str, **headers: str) -> Respond:
@@ -111,19 +111,17 @@ class KubernetesHarness(WireHarness):
     async def others_delete(self, native: str) -> None:
         await self._cluster.delete(self._plural, native)
 
-    async def others_put_meanwhile(self, native: str, value: str) -> None:
-        async def put() -> None:
-            await self.others_put(native, value)
+    def write_of(self, native: str) -> Match:
+        def is_about(body: bytes) -> bool:
+            named = json.loads(body).get("metadata", {})
+            return bool(named.get("name") == native)
 
-        self.proxy.add(*self._on_writes(Before(put), times=1))
-
-    def _on_writes(self, action: Action, *, after: int = 0, times: int = 1) -> Sequence[Rule]:
-        return [Rule(Match(method=each), action, after, times) for each in ("POST", "PUT")]
+        return Match(headers=_WITH_BODY, body=is_about)
 
     def rules(self, fault: Fault) -> Sequence[Rule]:
         action = self._action(fault)
         if fault.call is Call.APPLY:
-            return [Rule(Match(headers={"Content-Type": ".+"}), action, fault.after, fault.times)]
+            return [Rule(Match(headers=_WITH_BODY), action, fault.after, fault.times)]
         return [Rule(Match(method="GET"), action, fault.after, fault.times)]
 
     def _action(self, fault: Fault) -> Action:
