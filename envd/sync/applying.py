@@ -32,7 +32,7 @@ from envd.sync.layouts import Place
 from envd.sync.merge import ENVD, SETTLED, STORE
 from envd.sync.picture import DOCUMENT, ENVIRONMENT, TARGET, Bound, Looking, Picture
 from envd.sync.plan import Plan, Planned, final_anchor, op_of, operation_view
-from envd.sync.ports import Lost
+from envd.sync.ports import Local, Lost
 
 NOT_TRIED: Final = "not tried"
 WAITS: Final = "waits"
@@ -170,13 +170,17 @@ async def _put_on_record(course: _Course, todo: Sequence[Planned]) -> None:
 
 
 def _lost(course: _Course, planned: Planned, item: Item | None) -> Lost:
+    """What the store had of a variable that the plan is about."""
+    assert item is not None, "what is lost was in the store"
+    return _lost_upon(course, planned.sides.here, planned.key.variable, item)
+
+
+def _lost_upon(course: _Course, here: Local | None, variable: str, item: Item) -> Lost:
     """What the store had, as a write of its own: after what is here, and by the store's time.
 
     The stamp follows from what it was and what is here, so the same loss is the same record. Where
     nothing is here, it may have been deleted later than the store's write, and not known of it.
     """
-    assert item is not None, "what is lost was in the store"
-    here = planned.sides.here
     named = f"{course.plan.target}\0{item.native}\0{item.version}".encode()
     actor = int.from_bytes(blake2b(named, digest_size=8, person=b"envd store actor").digest())
     when_ms = min(item.changed_ms or 0, course.wall_ms)
@@ -186,7 +190,7 @@ def _lost(course: _Course, planned: Planned, item: Item | None) -> Lost:
         era, hlc = here.stamp.era, max(hlc, here.stamp.hlc + 1)
     secret = item.secret if item.secret is not None else here is None or here.secret
     return Lost(
-        planned.key.variable,
+        variable,
         item.value,
         secret,
         Stamp(era, hlc, actor),
@@ -204,10 +208,12 @@ async def _write_store(course: _Course, todo: Sequence[Planned]) -> None:
     await _keep_intents(course, todo)
     named = f"{course.plan.id}-{course.wall_ms}"
     ops = [op_of(each, course.looking.fingerprint) for each in todo]
-    outcomes = await course.place.apply(ops, named, course.has_done)
+    others: list[Item] = []
+    outcomes = await course.place.apply(ops, named, course.has_done, others.append)
     for planned, outcome in zip(todo, outcomes, strict=True):
         _note(course, planned, outcome)
     await _record_overtaken(course, todo, outcomes)
+    await _record_others(course, others)
 
 
 async def _keep_intents(course: _Course, todo: Sequence[Planned]) -> None:
@@ -264,12 +270,28 @@ async def _record_overtaken(
                 _not_on_record(course, planned, error)
 
 
+async def _record_others(course: _Course, items: Sequence[Item]) -> None:
+    """Put on record what others wrote beside the plan's variables, and is in the store no more."""
+    bounds = {bound.relative: bound for bound in course.picture.bound.values()}
+    for item in items:
+        bound, variable = bounds[item.key.environment], item.key.variable
+        lost = _lost_upon(course, bound.state.variables.get(variable), variable, item)
+        try:
+            await course.looking.environments.put_on_record(bound.environment, [lost])
+        except EnvdError as error:
+            _log_not_on_record(course, bound, variable, error)
+
+
 def _not_on_record(course: _Course, planned: Planned, error: EnvdError) -> None:
     """Tell of what was overwritten in the store and is kept nowhere here: its history may help."""
     why = f"somebody wrote it in the very moment, which could not go on record: {error.message}"
     course.ended(planned, "failed", why)
+    _log_not_on_record(course, planned.bound, planned.key.variable, error)
+
+
+def _log_not_on_record(course: _Course, bound: Bound, variable: str, error: EnvdError) -> None:
     extra = {"binding": course.plan.binding.name, "target": course.plan.target}
-    names = {"environment": planned.bound.environment, "variable": planned.key.variable}
+    names = {"environment": bound.environment, "variable": variable}
     _log.error("sync.not_on_record", extra={**extra, **names, "reason": error.reason})
 
 

@@ -40,8 +40,8 @@ MAX_ITEMS: Final = 200_000
 """A place that has more is not listed to its end: something else lives there."""
 
 
-def _to_nobody(_: int) -> None:
-    """Nobody wants to know how far it is."""
+def _to_nobody(_: object) -> None:
+    """Nobody wants to know."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,11 +88,16 @@ class Place(Protocol):
         ...
 
     async def apply(
-        self, ops: Sequence[Op], idempotency: str, tell: Callable[[int], None] = ...
+        self,
+        ops: Sequence[Op],
+        idempotency: str,
+        tell: Callable[[int], None] = ...,
+        lose: Callable[[Item], None] = ...,
     ) -> list[Outcome]:
         """Do these, as many as wanted; one outcome for each, in their order.
 
-        `tell` hears of how many there is an outcome, each time there are more.
+        `tell` hears of how many there is an outcome, each time there are more; `lose` of variables
+        of no operation that others wrote, and that are in the store no more because of these.
         """
         ...
 
@@ -161,8 +166,13 @@ class Singly:
         return {key: _unless_deleted(item) for key, item in found.items()}
 
     async def apply(
-        self, ops: Sequence[Op], idempotency: str, tell: Callable[[int], None] = _to_nobody
+        self,
+        ops: Sequence[Op],
+        idempotency: str,
+        tell: Callable[[int], None] = _to_nobody,
+        lose: Callable[[Item], None] = _to_nobody,
     ) -> list[Outcome]:
+        del lose  # An item is a variable, so what is overtaken is one that is written.
         size = max(1, self.limits.batch)
         outcomes: list[Outcome] = []
         for at in range(0, len(ops), size):
@@ -255,12 +265,16 @@ class Documents:
         }
 
     async def apply(
-        self, ops: Sequence[Op], idempotency: str, tell: Callable[[int], None] = _to_nobody
+        self,
+        ops: Sequence[Op],
+        idempotency: str,
+        tell: Callable[[int], None] = _to_nobody,
+        lose: Callable[[Item], None] = _to_nobody,
     ) -> list[Outcome]:
         outcomes: dict[Key, Outcome] = {}
         for environment in dict.fromkeys(op.key.environment for op in ops):
             mine = [op for op in ops if op.key.environment == environment]
-            for outcome in await self._replace(environment, mine, idempotency):
+            for outcome in await self._replace(environment, mine, idempotency, lose):
                 outcomes[outcome.op.key] = outcome
             tell(len(outcomes))
         return [outcomes[op.key] for op in ops]
@@ -309,7 +323,11 @@ class Documents:
         }
 
     async def _replace(
-        self, environment: str, ops: Sequence[Op], idempotency: str
+        self,
+        environment: str,
+        ops: Sequence[Op],
+        idempotency: str,
+        lose: Callable[[Item], None],
     ) -> list[Outcome]:
         """Change some variables of a document, all at once or none."""
         try:
@@ -330,6 +348,8 @@ class Documents:
             overtaken = written.between if written.overtaken else None
             if overtaken is not None:
                 written = await self._again(environment, rest, overtaken, written, idempotency)
+                if written.result not in (Result.APPLIED, Result.NOOP):
+                    self._tell_of_others(overtaken, held, rest, lose)
             for op in rest:
                 outcomes[op.key] = self._share_of(op, written, overtaken)
         return [outcomes[op.key] for op in ops]
@@ -352,6 +372,19 @@ class Documents:
             return written
         now = replace(between, version=written.version)
         return await self._written(environment, now, after, f"{idempotency}-again")
+
+    def _tell_of_others(
+        self,
+        between: Item,
+        held: Mapping[str, str],
+        ops: Sequence[Op],
+        lose: Callable[[Item], None],
+    ) -> None:
+        """Tell of what others wrote in between, besides what these operations are about."""
+        mine = {op.key for op in ops}
+        for key, item in self._variables(between).items():
+            if key not in mine and item.value != held.get(key.variable):
+                lose(item)
 
     def _changed(self, op: Op, held: Mapping[str, str], after: dict[str, str]) -> Outcome | None:
         """Make one change to `after`; the outcome where there is nothing to change, or may not."""

@@ -344,6 +344,7 @@ STORES: Final[Mapping[str, Callable[[pytest.FixtureRequest], MakeHarness]]] = {
     "vault": partial(_vault, layout="per-variable"),
     "vault, documents": partial(_vault, layout="document"),
     "azure-key-vault": partial(_key_vault, layout="per-variable"),
+    "azure-key-vault, documents": partial(_key_vault, layout="document"),
     "azure-app-configuration": _app_configuration,
     "azure-functions": _functions,
     "gcp-secret-manager": partial(_secret_manager, layout="per-variable"),

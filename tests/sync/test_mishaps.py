@@ -7,16 +7,18 @@ from dataclasses import replace
 
 import pytest
 
-from envd.backends.contract import Capability, Item, Key
+from envd.backends.contract import Capability, Item, Key, Options
 from envd.backends.errors import BackendError, Forbidden
-from envd.backends.memory import CAPABILITIES, Manners
+from envd.backends.memory import CAPABILITIES, Manners, MemoryBackend
 from envd.backends.memory_store import MemoryStore
 from envd.core.names import MAX_VALUE_BYTES
 from envd.sync import applying, picture, plan
 from envd.sync.applying import Leave
 from envd.sync.binding import decoded_all, encoded, record_key
 from envd.sync.layouts import Documents, Place
-from tests.sync.world import World, bound, done, fingerprint
+from envd.testing.faulty import Call, Fault, FaultyBackend, Kind
+from tests.sync.sides_of_stores import StoreWorld
+from tests.sync.world import StillClock, World, bound, done, fingerprint
 
 READS = CAPABILITIES & ~Capability.LIST_VALUES
 """A store whose listing brings no values."""
@@ -361,6 +363,28 @@ class _Denying(Documents):
         found = await super()._answers(keys)
         denied = Key(self._denied, "")
         return {**found, **({denied: Forbidden("it is not allowed")} if denied in keys else {})}
+
+
+async def test_what_others_wrote_into_a_document_and_is_gone_goes_on_record() -> None:
+    world = StoreWorld(StillClock())
+    options = Options("place", "document", wall_ms=world.clock.wall_ms)
+    backend = FaultyBackend(MemoryBackend(options, store=world.store, capabilities=PLAIN))
+    world.backend = backend
+    binding = bound(layout="document")
+    world.environments.set("web", A="1", B="1")
+    await world.run(binding)
+    (native,) = world.store.names()
+    world.environments.set("web", A="2")
+    world.store.meanwhile(native, '{"A":"1","B":"1","THEIRS":"1"}')
+    backend.add(Fault(Kind.THROTTLED, Call.APPLY, after=1, times=1))
+
+    view = await world.run(binding)
+    for _ in range(2):
+        await world.run(binding)
+
+    assert done(view) == [("update", "A", "failed")]
+    assert world.store.values() == {native: '{"A":"2","B":"1"}'}
+    assert world.environments.lost("web") == [("THEIRS", "1")]
 
 
 async def test_a_document_that_nobody_knows_to_be_of_envd_is_emptied_and_not_deleted() -> None:
