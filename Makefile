@@ -22,8 +22,12 @@ test: $(READY)
 test-real: $(READY)
 	$(BIN)/python -m pytest -n auto --dist loadfile -m real $(ARGS) || [ $$? -eq 5 ]
 
+# Not in make check, which is to be quick: real processes, the kit over every backend, fuzzing.
+SLOW := --ignore=tests/e2e --ignore=tests/testing --ignore=tests/fuzz --ignore-glob='*conformance*'
+
 check: lint
-	$(PYTEST) -q
+	$(PYTEST) -q $(SLOW)
+	@echo "NOT RUN: tests/e2e, tests/fuzz, the kit over every backend; make test runs them"
 	$(MAKE) --no-print-directory sim-check
 
 # What make check holds besides the tests.
