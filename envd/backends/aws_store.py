@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Generic, Protocol, TypeVar
@@ -10,6 +9,7 @@ from typing import Generic, Protocol, TypeVar
 from envd.backends.aws_session import Calls
 from envd.backends.contract import Health, Key, Op, Reject
 from envd.backends.errors import BackendError, InvalidName
+from envd.backends.outcomes import probed
 from envd.backends.turns import Turns
 
 
@@ -39,13 +39,7 @@ class AwsStore(ABC, Generic[N]):
         await self._calls.close()
 
     async def probe(self) -> Health:
-        began_s = asyncio.get_running_loop().time()
-        try:
-            await self._reach()
-        except BackendError as error:
-            return Health(False, detail=error.message, hint=error.hint)
-        took_s = asyncio.get_running_loop().time() - began_s
-        return Health(True, round_trip_ms=took_s * 1000, identity=self._calls.identity)
+        return await probed(self._reach, lambda: self._calls.identity)
 
     def encode(self, key: Key) -> str:
         return self._names.encode(key)

@@ -16,7 +16,6 @@ it is.
 
 from __future__ import annotations
 
-import asyncio
 import os
 from collections.abc import AsyncIterator, Mapping, Sequence
 from http import HTTPStatus
@@ -67,6 +66,7 @@ from envd.backends.naming import Naming, shown
 from envd.backends.outcomes import (
     check_batch,
     priced,
+    probed,
     scan_calls,
     stale,
     unsuccessful,
@@ -163,15 +163,9 @@ class AppConfigurationBackend:
 
     async def probe(self) -> Health:
         """List the beginning of the place."""
-        began_s = asyncio.get_running_loop().time()
-        try:
-            await self._page(self._first(Scope("", below=True)))
-        except BackendError as error:
-            return Health(
-                False, identity=self._calls.identity, detail=error.message, hint=error.hint
-            )
-        took_s = asyncio.get_running_loop().time() - began_s
-        return Health(True, took_s * 1000, self._calls.identity)
+        return await probed(
+            lambda: self._page(self._first(Scope("", below=True))), lambda: self._calls.identity
+        )
 
     # Names.
 

@@ -17,7 +17,6 @@ Forbidden and never as an empty map.
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import os
 import re
@@ -68,7 +67,7 @@ from envd.backends.errors import (
 )
 from envd.backends.http_calls import Answer
 from envd.backends.naming import check_key
-from envd.backends.outcomes import check_batch, priced, stale, unsuccessful, value_problem
+from envd.backends.outcomes import check_batch, priced, probed, stale, unsuccessful, value_problem
 from envd.backends.turns import Turns
 
 CAPABILITIES: Final = (
@@ -206,15 +205,7 @@ class FunctionsBackend:
 
     async def probe(self) -> Health:
         """Read the settings."""
-        began_s = asyncio.get_running_loop().time()
-        try:
-            await self._read()
-        except BackendError as error:
-            return Health(
-                False, identity=self._calls.identity, detail=error.message, hint=error.hint
-            )
-        took_s = asyncio.get_running_loop().time() - began_s
-        return Health(True, took_s * 1000, self._calls.identity)
+        return await probed(self._read, lambda: self._calls.identity)
 
     # Names.
 

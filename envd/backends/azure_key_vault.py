@@ -76,6 +76,7 @@ from envd.backends.naming import shown
 from envd.backends.outcomes import (
     check_batch,
     priced,
+    probed,
     scan_calls,
     stale,
     unsuccessful,
@@ -180,15 +181,10 @@ class KeyVaultBackend:
 
     async def probe(self) -> Health:
         """List the beginning of the vault."""
-        began_s = asyncio.get_running_loop().time()
-        try:
-            await self._page(f"/secrets?maxresults={LIMITS.page_items}")
-        except BackendError as error:
-            return Health(
-                False, identity=self._calls.identity, detail=error.message, hint=error.hint
-            )
-        took_s = asyncio.get_running_loop().time() - began_s
-        return Health(True, took_s * 1000, self._calls.identity)
+        return await probed(
+            lambda: self._page(f"/secrets?maxresults={LIMITS.page_items}"),
+            lambda: self._calls.identity,
+        )
 
     # Names.
 

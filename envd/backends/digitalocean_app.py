@@ -17,7 +17,6 @@ There is no SDK to it; the calls are `http_calls`.
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -62,7 +61,7 @@ from envd.backends.errors import (
 )
 from envd.backends.http_calls import Answer, HttpCalls, error_of
 from envd.backends.naming import Naming, shown
-from envd.backends.outcomes import check_batch, priced, stale, unsuccessful, value_problem
+from envd.backends.outcomes import check_batch, priced, probed, stale, unsuccessful, value_problem
 from envd.backends.turns import Turns
 from envd.threads import finish_in_thread
 
@@ -134,14 +133,7 @@ class AppBackend:
         await self._calls.close()
 
     async def probe(self) -> Health:
-        began_s = asyncio.get_running_loop().time()
-        try:
-            await self._read()
-        except BackendError as error:
-            return Health(False, detail=error.message, hint=error.hint)
-        took_s = asyncio.get_running_loop().time() - began_s
-        identity = f"the token in {self._settings.token}"
-        return Health(True, round_trip_ms=took_s * 1000, identity=identity)
+        return await probed(self._read, lambda: f"the token in {self._settings.token}")
 
     # Names, and what can't be.
 

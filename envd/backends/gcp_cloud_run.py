@@ -16,7 +16,6 @@ A service that is not there is an error, and no empty place. So is one without t
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Sequence
 from typing import Any, Final
 
@@ -63,7 +62,7 @@ from envd.backends.gcp_service import (
 )
 from envd.backends.gcp_session import Api, Calls
 from envd.backends.naming import check_key
-from envd.backends.outcomes import check_batch, priced, stale, unsuccessful, value_problem
+from envd.backends.outcomes import check_batch, priced, probed, stale, unsuccessful, value_problem
 
 CAPABILITIES: Final = (
     Capability.CAS | Capability.LIST_VALUES | Capability.WHOLE_DOCUMENT | Capability.RESTARTS_TARGET
@@ -135,13 +134,7 @@ class CloudRunBackend:
 
     async def probe(self) -> Health:
         """Read the service."""
-        began_s = asyncio.get_running_loop().time()
-        try:
-            await self._found()
-        except BackendError as error:
-            return Health(False, detail=error.message, hint=error.hint)
-        took_s = asyncio.get_running_loop().time() - began_s
-        return Health(True, round_trip_ms=took_s * 1000, identity=self._calls.identity)
+        return await probed(self._found, lambda: self._calls.identity)
 
     def encode(self, key: Key) -> str:
         """The service, with the container where one is named."""

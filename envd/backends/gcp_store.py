@@ -42,7 +42,7 @@ from envd.backends.errors import (
 from envd.backends.gcp_names import PlaceNames
 from envd.backends.gcp_session import Calls, labelled, last_part
 from envd.backends.naming import shown
-from envd.backends.outcomes import check_batch, stale, unsuccessful, value_problem
+from envd.backends.outcomes import check_batch, probed, stale, unsuccessful, value_problem
 from envd.backends.turns import Turns
 
 _T = TypeVar("_T")
@@ -127,13 +127,7 @@ class VersionedStore(ABC):
 
     async def probe(self) -> Health:
         """List a little of the project."""
-        began_s = asyncio.get_running_loop().time()
-        try:
-            await self._listed("", most=1)
-        except BackendError as error:
-            return Health(False, detail=error.message, hint=error.hint)
-        took_s = asyncio.get_running_loop().time() - began_s
-        return Health(True, round_trip_ms=took_s * 1000, identity=self._calls.identity)
+        return await probed(lambda: self._listed("", most=1), lambda: self._calls.identity)
 
     def encode(self, key: Key) -> str:
         return self._names.encode(key)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
+from collections.abc import Awaitable, Callable
 
 from envd.backends.contract import (
     MAX_STAMP_CHARACTERS,
     Cost,
+    Health,
     Limits,
     Load,
     Op,
@@ -24,6 +27,17 @@ from envd.backends.errors import (
     ValueTooLarge,
 )
 from envd.backends.naming import shown
+
+
+async def probed(reach: Callable[[], Awaitable[object]], identity: Callable[[], str]) -> Health:
+    """What a probe found that makes this one call; `identity` is asked once it is over."""
+    began_s = asyncio.get_running_loop().time()
+    try:
+        await reach()
+    except BackendError as error:
+        return Health(False, identity=identity(), detail=error.message, hint=error.hint)
+    took_s = asyncio.get_running_loop().time() - began_s
+    return Health(True, took_s * 1000, identity())
 
 
 def unsuccessful(op: Op, error: BackendError, *, version: str = "") -> Outcome:
