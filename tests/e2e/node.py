@@ -8,7 +8,8 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +18,14 @@ from typing import Any
 from envd.client.unix import UnixConnection
 
 PATIENCE_S = 60
+
+
+def until(claim: Callable[[], bool], what: str = "it") -> float:
+    """Ask again and again, until it holds; how long that took (s)."""
+    began_s = time.monotonic()
+    while not claim():
+        assert time.monotonic() < began_s + PATIENCE_S, f"{what} never came to hold"
+    return time.monotonic() - began_s
 
 
 @dataclass
@@ -139,6 +148,12 @@ class Node:
             check=False,
         )
         return Result(done.returncode, done.stdout, done.stderr)
+
+    def document(self, *arguments: str) -> Any:
+        """What `envctl` answers to programs; it must succeed."""
+        result = self.envctl(*arguments, "-o", "json")
+        assert result.code == 0, result.err
+        return json.loads(result.out)
 
     @contextmanager
     def connection(self) -> Iterator[UnixConnection]:

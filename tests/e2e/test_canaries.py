@@ -19,9 +19,9 @@ pytest.importorskip("azure.keyvault.secrets")
 pytest.importorskip("google.cloud.secretmanager")
 
 from tests.e2e import rerouted, stores
-from tests.e2e.node import PATIENCE_S
+from tests.e2e.node import PATIENCE_S, until
 from tests.e2e.stores import Store
-from tests.e2e.test_five_stores import Rerouted, all_in_step, until
+from tests.e2e.test_five_stores import Rerouted, all_in_step
 from tests.telemetry.collector import Collector, collecting
 
 CANARIES = {
@@ -122,12 +122,12 @@ def live(run: Run, tmp_path: Path) -> None:
         run.envctl(*bind, "--direction", "both", "--interval", "5", "--conflicts", "manual")
     run.envctl("set", "web/prod", "API_TOKEN", "--secret", stdin=CANARIES["API_TOKEN"])
     run.envctl("set", "web/prod", "TORN_PASSWORD", "--secret", stdin="canary-first")
-    until("all in step", lambda: all_in_step(run.node))
+    until(lambda: all_in_step(run.node), "all in step")
 
     run.bound["vault"].edit("DB_PASSWORD", CANARIES["DB_PASSWORD"])
     run.bound["ssm"].edit("SIGNING_SECRET", CANARIES["SIGNING_SECRET"])
     for name in ("DB_PASSWORD", "SIGNING_SECRET"):
-        until(name, partial(run.has, name))
+        until(partial(run.has, name), name)
     run.stop(kill=True)
 
     run.bound["vault"].edit("TORN_PASSWORD", "canary-of-the-store-4410")
@@ -135,8 +135,8 @@ def live(run: Run, tmp_path: Path) -> None:
     run.envctl("set", "web/prod", "TORN_PASSWORD", "--secret", stdin=CANARIES["TORN_PASSWORD"])
     for name in ("REFUSED_SECRET", "LARGE_SECRET"):
         run.envctl("set", "web/prod", name, "--secret", stdin=CANARIES[name])
-    until("a conflict", lambda: "TORN_PASSWORD" in run.envctl("conflicts", "web/prod"))
-    until("refused", lambda: "REFUSED_SECRET" in run.envctl("sync", "plan", "ssm"))
+    until(lambda: "TORN_PASSWORD" in run.envctl("conflicts", "web/prod"), "a conflict")
+    until(lambda: "REFUSED_SECRET" in run.envctl("sync", "plan", "ssm"), "refused")
     backup = str(tmp_path / "node" / "envd.backup")
     run.envctl("backup", "create", "--file", backup)
     for line in SHOWN:

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from tests.e2e.node import PATIENCE_S, Node
+from tests.e2e.node import PATIENCE_S, Node, until
 
 pytest.importorskip("moto")
 pytest.importorskip("hvac")
@@ -63,23 +60,8 @@ def start(node: Rerouted, bound: list[Store]) -> None:
         assert result.code == 0, result.err
 
 
-def until(what: str, claim: Callable[[], bool]) -> float:
-    """Ask again and again, until it holds; how long that took (s)."""
-    began_s = time.monotonic()
-    while not claim():
-        assert time.monotonic() < began_s + PATIENCE_S, f"it never came to be: {what}"
-        time.sleep(0.05)
-    return time.monotonic() - began_s
-
-
-def document(node: Node, *arguments: str) -> Any:
-    result = node.envctl(*arguments, "-o", "json")
-    assert result.code == 0, result.err
-    return json.loads(result.out)
-
-
 def all_in_step(node: Node) -> bool:
-    return {each["state"] for each in document(node, "sync", "status")["bindings"]} == {"in step"}
+    return {each["state"] for each in node.document("sync", "status")["bindings"]} == {"in step"}
 
 
 def follow(node: Rerouted, output: Path) -> subprocess.Popen[bytes]:
@@ -105,16 +87,16 @@ def edit_each(
         return actor in watched.read_text()
 
     assert node.envctl("set", "web/prod", "GREETING=from envd").code == 0
-    tell(f"envd: {until('from envd', partial(is_everywhere, 'from envd')):.1f} s to all five")
+    tell(f"envd: {until(partial(is_everywhere, 'from envd')):.1f} s to all five")
     for each in bound:
         value = f"from {each.name}"
         each.edit("GREETING", value)
-        took_s = until(value, partial(is_everywhere, value))
+        took_s = until(partial(is_everywhere, value), value)
         tell(f"{each.name}: {took_s:.1f} s to the other four")
-        until("the watch", partial(is_told, f"store {each.target}"))
-    until("all in step", lambda: all_in_step(node))
-    assert document(node, "conflicts", "web/prod")["conflicts"] == []
-    assert document(node, "sync", "plan")["operations"] == []
+        until(partial(is_told, f"store {each.target}"), "the watch")
+    until(lambda: all_in_step(node), "all in step")
+    assert node.document("conflicts", "web/prod")["conflicts"] == []
+    assert node.document("sync", "plan")["operations"] == []
 
 
 def try_five(

@@ -3,30 +3,16 @@
 from __future__ import annotations
 
 import json
-import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.e2e.node import PATIENCE_S, Node
+from tests.e2e.node import PATIENCE_S, Node, until
 
 CANARY = "canary-5f1c9a"
-
-
-def until(claim: Callable[[], bool]) -> None:
-    """Ask again and again, until it holds."""
-    deadline = time.monotonic() + PATIENCE_S
-    while not claim():
-        assert time.monotonic() < deadline, "it never came to hold"
-
-
-def document(node: Node, *arguments: str) -> Any:
-    result = node.envctl(*arguments, "-o", "json")
-    assert result.code == 0, result.err
-    return json.loads(result.out)
 
 
 def settings(directory: Path, more: str = "") -> str:
@@ -48,7 +34,7 @@ interval_seconds = 5
 
 
 def status(node: Node) -> dict[str, Any]:
-    (binding,) = document(node, "sync", "status")["bindings"]
+    (binding,) = node.document("sync", "status")["bindings"]
     assert isinstance(binding, dict)
     return binding
 
@@ -76,7 +62,7 @@ def test_a_binding_of_the_settings_keeps_a_file_in_step_through_a_kill(
     assert node.envctl("set", "shop/prod", "PORT=9090", "NEW=a b").code == 0
     until(lambda: "PORT=9090 # the port" in file.read_text() and "NEW=" in file.read_text())
     # A kill before that is noted makes a conflict of the next edit: nobody knows what it had seen.
-    assert document(node, "sync", "plan")["operations"] == []
+    assert node.document("sync", "plan")["operations"] == []
     node.kill()
     file.write_text(file.read_text().replace("9090", "7070"))
     node.start(*flags)
@@ -84,9 +70,9 @@ def test_a_binding_of_the_settings_keeps_a_file_in_step_through_a_kill(
     until(lambda: status(node)["state"] == "in step")
 
     assert file.read_text().startswith("# by hand\n")
-    assert document(node, "sync", "plan")["operations"] == []
-    assert document(node, "conflicts", "shop/prod")["conflicts"] == []
-    history = document(node, "history", "shop/prod")["commits"]
+    assert node.document("sync", "plan")["operations"] == []
+    assert node.document("conflicts", "shop/prod")["conflicts"] == []
+    history = node.document("history", "shop/prod")["commits"]
     assert {each["actor"] for each in history} >= {f"store file:{file}"}
     node.stop()
     assert not node.files_with(CANARY.encode())
@@ -125,7 +111,7 @@ def test_another_node_takes_over_and_any_node_answers(tmp_path: Path, nodes: lis
         nodes.append(node)
         join = ("--join", str(seed), "--cluster-secret-file", secret)
         node.start("--config", settings(node.directory), *join)
-    until(lambda: len(document(first, "cluster", "topology")["nodes"]) == 3)
+    until(lambda: len(first.document("cluster", "topology")["nodes"]) == 3)
 
     bind = ("sync", "bind", "shop", "--env", "shop/prod", "--to", f"file:{file}")
     assert first.envctl(*bind, "--direction", "both").code == 0
@@ -133,11 +119,11 @@ def test_another_node_takes_over_and_any_node_answers(tmp_path: Path, nodes: lis
     leader = next(each for each in nodes if each.directory.name == status(nodes[1])["leader"])
     others = [each for each in nodes if each is not leader]
     file.write_text("PORT=8080\nMORE=1\n")
-    plans = [document(each, "sync", "apply", "shop", "--yes") for each in others]
+    plans = [each.document("sync", "apply", "shop", "--yes") for each in others]
     leader.kill()
     until(lambda: status(others[0])["leader"] in {each.directory.name for each in others})
     assert others[1].envctl("set", "shop/prod", "PORT=7070").code == 0
     until(lambda: file.read_text() == "PORT=7070\nMORE=1\n")
 
     assert sum(len(plan["operations"]) for plan in plans) <= 1
-    assert document(others[0], "get", "shop/prod")["variables"]["MORE"]["value"] == "1"
+    assert others[0].document("get", "shop/prod")["variables"]["MORE"]["value"] == "1"

@@ -88,7 +88,7 @@ SYNC = Command(
         Flag(
             "--route",
             "bind: which of several targets is used: failover (the first that works, the default), "
-            "latency, cost, priority or region",
+            "latency or region; cost and priority compare nothing yet (docs/sync.md)",
             "ROUTE",
             "",
             ("failover", "latency", "cost", "priority", "region"),
